@@ -1,0 +1,281 @@
+"""The archiver: load, plan, commit.  One writer per log; whatever it has answered is kept.
+
+The order of a commit is the whole safety argument, and nothing in it may be moved:
+
+    1. plan and sign in memory                       (a crash: nothing happened)
+    2. one synchronous transaction with all of it    (a crash: kept or not, never answered)
+    3. the seal, synced                              (a crash: the database is ahead, and goes on)
+    4. the published size                            (from here on others may see it)
+    5. the answers
+
+At the start the database is held against the seal: behind it means a restored backup, which must never go on under
+the same name.  A step that fails in a sync leaves the archiver *failed* for good: what the disk then says about
+itself cannot be trusted.
+
+The archiver knows no sockets and has no loop: `tools.archiver` calls `step` with whatever arrived during the last
+one, which is group commit without a timer.  What is written is decided by `archive.plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from archive.caches import Caches
+from archive.entry import (
+    NO_ID,
+    PROVISIONAL,
+    Header,
+    encode_header,
+    field_code,
+    id_hash,
+    open_row,
+    parse_opening,
+    parse_row,
+    routing_hash,
+)
+from archive.errors import IntegrityError, StorageFailed, Unavailable
+from archive.log import Log, load_head
+from archive.plan import RANDOM_SIZE, ControlDraft, Draft, Head, Planned, plan
+from archive.ports import Clock, Random, Store
+from archive.seal import Seal
+from archive.vault import SubjectKeys, Vault
+from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
+
+ROUTES_CACHED = 65_536
+
+
+class Sealing(Protocol):
+    """Where the last signed size and root are kept apart from the database."""
+
+    last: Seal | None
+
+    def write(self, size: int, root: bytes, block: int) -> None:
+        """Seal a size, durably."""
+
+
+class Publishing(Protocol):
+    """Where readers look for the published size."""
+
+    def set(self, size: int) -> None:
+        """Publish a size."""
+
+
+class Archiver:
+    """Appends to one log.  `open` it once, then `step` for ever.
+
+    `sign` turns a checkpoint's text into a signed note and must always give the same bytes for the same text.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        store: Store,
+        vault: Vault,
+        *,
+        caches: Caches,
+        seal: Sealing,
+        published: Publishing,
+        clock: Clock,
+        random: Random,
+        sign: Callable[[str], bytes],
+    ) -> None:
+        self.origin = origin
+        self.head = Head()
+        self.failed = False
+        self._store, self._vault, self._caches = store, vault, caches
+        self._seal, self._published = seal, published
+        self._clock, self._random, self._sign = clock, random, sign
+        self._routes: dict[tuple[str, str], bytes] = {}
+
+    @property
+    def root(self) -> bytes:
+        """Root of the log as it stands."""
+        return self.head.frontier.root()
+
+    def open(self, start: dict[str, Any]) -> None:
+        """Take the log up where it stands and append the control entries of a start.
+
+        `start` is the body of the start entry (software and configuration digests).  Raises IntegrityError if
+        the database does not reach its seal or its tables disagree.
+        """
+        with self._store.view() as view:
+            self.head = load_head(view)
+            log = Log(view, self.head.size)
+            self._check_seal(log)
+            self._caches.load(log)
+        bodies = [{"control": "start", **start}]
+        if self.head.size == 0:
+            created_s = self._clock.now_us() // 1_000_000
+            bodies.insert(0, {"control": "origin", "origin": self.origin, "format": 1, "created": created_s})
+        self._append([ControlDraft(body) for body in bodies])
+
+    def step(self, submissions: Sequence[Submission]) -> list[Answer]:
+        """Keep these submissions and return one answer each, in order.
+
+        Raises Unavailable if nothing was kept (no space; try again), StorageFailed or IntegrityError if the
+        archiver must stop.  What `step` has answered with a receipt is durable, signed and published.
+        """
+        work = _Batch(self._head_size(), submissions)
+        self._load(work)
+        if work.drafts:
+            self._append(work.drafts)
+        return work.answers(self.head.size)
+
+    def close(self) -> None:
+        """Save the caches; the log itself needs no closing."""
+        if not self.failed:
+            self._caches.save(self.root, force=True)
+
+    def _head_size(self) -> int:
+        if self.failed:
+            raise StorageFailed("this archiver stopped after a failed write; restart it from a copy that verifies")
+        return self.head.size
+
+    # --- load ------------------------------------------------------------------------------------
+
+    def _load(self, work: _Batch) -> None:
+        """Decide for each submission whether it is new, known or refused."""
+        names = {name for one in work.submissions for name in (one.subject, *one.also)}
+        subjects = self._vault.admit(names)
+        hashes = [
+            NO_ID if one.id is None else id_hash(self._vault.id_key, one.sender, one.id)
+            for one in work.submissions
+        ]
+        known = self._known([one for one in hashes if one != NO_ID])
+        for one, identifier in zip(work.submissions, hashes, strict=True):
+            if len(one.payload) > PAYLOAD_SIZE_MAX:
+                work.refuse("invalid", f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}")
+            elif identifier in known:
+                work.repeat(one, *known[identifier])
+            elif identifier in work.by_id:
+                work.repeat_within(one, identifier)
+            else:
+                work.add(identifier, self._draft(one, identifier, subjects, work.sequences))
+
+    def _draft(
+        self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequences: dict[int, int]
+    ) -> Draft:
+        keys = subjects[one.subject]
+        number = keys.number
+        sequence = sequences[number] = sequences.get(number, self._caches.sequence(number)) + 1
+        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
+        header = encode_header(
+            Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, one.keys, extra)
+        )
+        kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
+        numbers, data_key = (number,), keys.data_key
+        if one.also:
+            numbers = (number, *(subjects[name].number for name in one.also))
+            data_key = self._vault.data_key(numbers)
+        routes = b"".join([self._route(field, one.keys[field]) for field in sorted(one.keys)])
+        return Draft(
+            kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload
+        )
+
+    def _route(self, field: str, value: str) -> bytes:
+        if (found := self._routes.get((field, value))) is None:
+            if len(self._routes) >= ROUTES_CACHED:
+                self._routes.clear()
+            found = field_code(field) + routing_hash(self._vault.route_key, field, value)
+            self._routes[field, value] = found
+        return found
+
+    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
+        """Return receipt and payload of those ids that are in the log already."""
+        candidates = self._caches.candidates(hashes)
+        if not any(candidates):
+            return {}
+        known = {}
+        with self._store.view() as view:
+            log = Log(view, self.head.size)
+            for identifier, indices in zip(hashes, candidates, strict=True):
+                for index in indices:
+                    row = parse_row(log.row(index))
+                    if row.identifier == identifier:
+                        opened = parse_opening(open_row(row, self._vault.data_key(row.subjects)))
+                        known[identifier] = Receipt(index, log.covering(index)[0]), opened.payload
+        return known
+
+    # --- plan and commit -------------------------------------------------------------------------
+
+    def _append(self, drafts: Sequence[Draft | ControlDraft]) -> None:
+        now_s = self._clock.now_us() // 1_000_000
+        random = self._random(RANDOM_SIZE * len(drafts))
+        self._commit(plan(self.head, self.origin, drafts, now_s, random, self._sign), drafts)
+
+    def _commit(self, planned: Planned, drafts: Sequence[Draft | ControlDraft]) -> None:
+        block = planned.block
+        try:
+            self._store.commit(planned.writes)
+            self._seal.write(block.size, block.root, block.number)
+        except Unavailable:
+            raise
+        except BaseException:
+            # Whatever is on disk now, memory does not know it: only a start, which looks, may go on.
+            self.failed = True
+            raise
+        self._published.set(block.size)
+        self.head = planned.head
+        for index, draft in enumerate(drafts, block.first):
+            control = isinstance(draft, ControlDraft)
+            self._caches.learn(
+                index, None if control else draft.subjects[0], NO_ID if control else draft.identifier
+            )
+        self._caches.save(block.root)
+
+    def _check_seal(self, log: Log) -> None:
+        seal = self._seal.last
+        if seal is None:
+            if log.size:
+                raise IntegrityError("the log has entries but no seal; restore the seal or run treering doctor")
+            return
+        if log.size < seal.size:
+            raise IntegrityError(
+                f"the database has {log.size} entries, but {seal.size} were signed and sealed: "
+                "it is an older copy. Bring back the newest one; never go on from this one under the same origin"
+            )
+        if log.root(seal.size) != seal.root:
+            raise IntegrityError(f"the first {seal.size} entries are not those that were sealed; run verify-log")
+        if log.size:
+            self._seal.write(log.size, log.root(), self.head.block - 1)
+            self._published.set(log.size)
+
+
+class _Batch:
+    """The submissions of one step and what becomes of each."""
+
+    def __init__(self, first: int, submissions: Sequence[Submission]) -> None:
+        self.submissions = submissions
+        self.drafts: list[Draft | ControlDraft] = []
+        self.by_id: dict[bytes, int] = {}
+        self.sequences: dict[int, int] = {}
+        self._first = first
+        self._answers: list[Answer | int] = []  # an int is the place of a draft
+
+    def add(self, identifier: bytes, draft: Draft) -> None:
+        if identifier != NO_ID:
+            self.by_id[identifier] = len(self.drafts)
+        self._answers.append(len(self.drafts))
+        self.drafts.append(draft)
+
+    def refuse(self, reason: str, detail: str) -> None:
+        self._answers.append(Refusal(reason, detail))
+
+    def repeat(self, one: Submission, receipt: Receipt, payload: bytes) -> None:
+        self._answers.append(receipt if one.payload == payload else _conflict(one, receipt.index))
+
+    def repeat_within(self, one: Submission, identifier: bytes) -> None:
+        place = self.by_id[identifier]
+        draft = self.drafts[place]
+        same = isinstance(draft, Draft) and draft.payload == one.payload
+        self._answers.append(place if same else _conflict(one, self._first + place))
+
+    def answers(self, size: int) -> list[Answer]:
+        """Return the answers, once the drafts are kept in a log of this size."""
+        first = self._first
+        return [Receipt(first + one, size) if isinstance(one, int) else one for one in self._answers]
+
+
+def _conflict(one: Submission, index: int) -> Refusal:
+    return Refusal("conflict", f"id {one.id!r} was used for other content, entry {index}; send a new id")

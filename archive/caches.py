@@ -1,0 +1,189 @@
+"""What the archiver remembers so that it need not ask: sequence numbers and ids.
+
+Both are functions of the rows.  So neither is written on the commit path: they live in memory, are saved now and
+then, and what a crash loses is read again from the rows since.  Measured, a random B-tree put for each id would
+halve the archiver, and more as the log grows; sorted immutable runs do not.
+
+An id's run holds (first 8 bytes of its hash, index), 16 bytes an id, sorted, in a memory-mapped file.  Eight bytes
+say *perhaps*; the row itself decides.  Runs are merged geometrically, so that few have to be searched.
+
+>>> caches = Caches()
+>>> caches.learn(0, 7, b"i" * 16)
+>>> caches.sequence(7), caches.sequence(8), caches.candidates([b"i" * 16, b"j" * 16])
+(1, 0, [[0], []])
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from archive.entry import NO_ID, parse_row
+from archive.files import write_whole
+from archive.log import Log
+
+SAVE_ENTRIES = 131_072
+MERGE_RATIO = 4
+
+Words = npt.NDArray[np.uint64]
+
+
+class _Run(NamedTuple):
+    """Ids of the entries start…stop-1, sorted by the first 8 bytes of their hash."""
+
+    start: int
+    stop: int
+    table: Words  # shape (2, n): prefixes, indices
+
+
+class Caches:
+    """Next sequence numbers by subject, and indices by id, of the entries 0…size-1.
+
+    Without a folder nothing is saved.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._sequences = array("Q")
+        self._recent: dict[bytes, int] = {}
+        self._runs: list[_Run] = []
+        self._saved = 0
+        self.size = 0
+
+    def sequence(self, subject: int) -> int:
+        """Return how many entries a subject has as its primary one."""
+        return self._sequences[subject] if subject < len(self._sequences) else 0
+
+    def learn(self, index: int, subject: int | None, identifier: bytes) -> None:
+        """Take note of entry `index` (None for a control entry's subject); entries come in order."""
+        if subject is not None:
+            if subject >= len(self._sequences):
+                self._sequences.extend([0] * (subject + 1024 - len(self._sequences)))
+            self._sequences[subject] += 1
+            if identifier != NO_ID:
+                self._recent[identifier] = index
+        self.size = index + 1
+
+    def candidates(self, identifiers: Sequence[bytes]) -> list[list[int]]:
+        """Return for each id hash the indices that may carry it: mostly none or one."""
+        found = [[index] if (index := self._recent.get(one)) is not None else [] for one in identifiers]
+        if self._runs and identifiers:
+            prefixes = np.frombuffer(b"".join([one[:8] for one in identifiers]), dtype=">u8").astype(np.uint64)
+            for run in self._runs:
+                _search(run.table, prefixes, found)
+        return found
+
+    def catch_up(self, log: Log) -> None:
+        """Learn the entries of `log` that are not known yet."""
+        for index, row in log.rows(self.size, log.size):
+            parsed = parse_row(row) if row else None
+            self.learn(index, parsed and parsed.subjects[0], parsed.identifier if parsed else NO_ID)
+
+    def load(self, log: Log) -> None:
+        """Take up what was saved for this log, then learn the rest from its rows.
+
+        Saved files that do not belong to this history (their name holds a root) are not used.
+        """
+        if self._folder is not None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._load_saved(self._folder, log)
+        self.catch_up(log)
+
+    def save(self, root: bytes, *, force: bool = False) -> bool:
+        """Save what is known at a block's end with this root, if enough is new; return whether it was."""
+        new = self.size - self._saved
+        if self._folder is None or new == 0 or (new < SAVE_ENTRIES and not force):
+            return False
+        self._freeze(root)
+        name = f"sequences-{self.size}-{root.hex()[:16]}"
+        write_whole(self._folder / name, self._sequences.tobytes())
+        keep = {name, *(self._run_name(run, root) for run in self._runs[-1:])}
+        self._saved = self.size
+        self._sweep(keep)
+        return True
+
+    def _freeze(self, root: bytes) -> None:
+        """Turn the recent ids into a run, merged with those before it that are not much larger."""
+        start, pieces = self._saved, [_sorted_run(self._recent)]
+        while self._runs and self._runs[-1].table.shape[1] <= MERGE_RATIO * sum(p.shape[1] for p in pieces):
+            run = self._runs.pop()
+            start, pieces = run.start, [run.table, *pieces]
+        table = np.concatenate(pieces, axis=1)
+        table = table[:, np.argsort(table[0], kind="stable")]
+        self._runs.append(_Run(start, self.size, self._keep(table, start, root)))
+        self._recent = {}
+
+    def _keep(self, table: Words, start: int, root: bytes) -> Words:
+        assert self._folder is not None
+        path = self._folder / self._run_name(_Run(start, self.size, table), root)
+        write_whole(path, table.tobytes())
+        return _mapped(path)
+
+    @staticmethod
+    def _run_name(run: _Run, root: bytes) -> str:
+        return f"ids-{run.start}-{run.stop}-{root.hex()[:16]}"
+
+    def _sweep(self, keep: set[str]) -> None:
+        """Remove files that newer ones replace; a file that stays by accident is only dead weight."""
+        assert self._folder is not None
+        live = {(run.start, run.stop) for run in self._runs}
+        for path in self._folder.iterdir():
+            if path.name in keep:
+                continue
+            kind, *numbers = path.name.split("-")
+            if kind == "ids" and len(numbers) == 3 and (int(numbers[0]), int(numbers[1])) in live:
+                continue
+            path.unlink(missing_ok=True)
+
+    def _load_saved(self, folder: Path, log: Log) -> None:
+        runs = {}
+        for path in folder.glob("ids-*"):
+            start, stop, root = path.name.split("-")[1:]
+            if _belongs(log, int(stop), root) and path.stat().st_size % 16 == 0:
+                runs[int(start)] = _Run(int(start), int(stop), _mapped(path))
+        chain, end = [], 0
+        while end in runs and runs[end].stop > end:
+            chain.append(runs[end])
+            end = runs[end].stop
+        path = next(folder.glob(f"sequences-{end}-*"), None) if end else None
+        if path is None or not _belongs(log, end, path.name.split("-")[2]):
+            return
+        self._sequences = array("Q", path.read_bytes())
+        self._runs, self._saved, self.size = chain, end, end
+
+
+def _belongs(log: Log, size: int, root: str) -> bool:
+    return 0 < size <= log.size and log.root(size).hex().startswith(root)
+
+
+def _sorted_run(recent: dict[bytes, int]) -> Words:
+    if not recent:
+        return np.empty((2, 0), dtype=np.uint64)
+    joined = np.frombuffer(b"".join(recent), dtype=">u8")
+    prefixes = joined[::2].astype(np.uint64)
+    indices = np.fromiter(recent.values(), dtype=np.uint64, count=len(recent))
+    order = np.argsort(prefixes, kind="stable")
+    return np.stack((prefixes[order], indices[order]))
+
+
+def _mapped(path: Path) -> Words:
+    if os.path.getsize(path) == 0:
+        return np.empty((2, 0), dtype=np.uint64)
+    words: Any = np.memmap(path, dtype=np.uint64, mode="r")
+    return words.reshape(2, -1)
+
+
+def _search(table: Words, prefixes: Words, found: list[list[int]]) -> None:
+    left = np.searchsorted(table[0], prefixes, side="left")
+    right = np.searchsorted(table[0], prefixes, side="right")
+    hits: Iterable[np.intp] = np.flatnonzero(right > left)
+    for at in hits:
+        found[at].extend(int(index) for index in table[1, left[at] : right[at]])
+
+

@@ -1,0 +1,66 @@
+"""The only source of time, and a guard against clocks that jump.
+
+A log's time never decreases; a clock that leaps a year ahead would pin every later entry to that year.  So
+the wall clock is followed only while it agrees with the monotonic one to within an hour; else time goes on from where
+it was, and `refused` counts how often the wall clock was not believed.
+
+>>> ticks = iter([0, 10, 20])
+>>> walls = iter([1_000, 1_010, 1_000_000_000_000])
+>>> clock = SteadyClock(lambda: next(walls), lambda: next(ticks), jump_us_max=100)
+>>> clock.now_us(), clock.now_us(), clock.refused
+(1010, 1020, 1)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+JUMP_US_MAX = 3_600_000_000
+
+
+def wall_us() -> int:
+    """Return the machine's Unix time in microseconds."""
+    return time.time_ns() // 1_000
+
+
+def monotonic_us() -> int:
+    """Return the machine's monotonic time in microseconds."""
+    return time.monotonic_ns() // 1_000
+
+
+class SteadyClock:
+    """A Clock that follows the wall clock, but not its leaps."""
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = wall_us,
+        monotonic: Callable[[], int] = monotonic_us,
+        *,
+        jump_us_max: int = JUMP_US_MAX,
+    ) -> None:
+        self._wall, self._monotonic, self._jump_us_max = wall, monotonic, jump_us_max
+        self._wall_us, self._tick_us = wall(), monotonic()
+        self.refused = 0
+
+    def now_us(self) -> int:
+        """Return Unix time in microseconds."""
+        wall_us, tick_us = self._wall(), self._monotonic()
+        expected_us = self._wall_us + tick_us - self._tick_us
+        self._tick_us = tick_us
+        if abs(wall_us - expected_us) > self._jump_us_max:
+            self.refused += 1
+            wall_us = expected_us
+        self._wall_us = wall_us
+        return wall_us
+
+
+class ManualClock:
+    """A Clock that tests turn by hand."""
+
+    def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
+        self.time_us = now_us
+
+    def now_us(self) -> int:
+        """Return the time that was set, Unix microseconds."""
+        return self.time_us

@@ -1,0 +1,293 @@
+"""An entry: a public leaf that commits, and a private row that can be read and destroyed.
+
+The leaf says nothing about anybody: a tag that only the holder of a subject's tag key can recognise, and a
+salted commitment.  The row holds what was committed, encrypted under the subject's data key.  Destroy the
+key and the row is noise, while the leaf, and every proof that stands on it, stays as it was.
+
+    opening    = salt ‖ header length ‖ header ‖ payload
+    leaf       = version kind time tag commitment(opening)          58 bytes, public
+    row        = head nonce AES-GCM(opening) crc                    private
+
+AES-GCM alone binds nobody to one plaintext; the commitment does.  Byte layouts, with their reasons, stand
+in docs/formats/entry.md.  Which entries a commit appends is decided in `archive.plan`.
+
+>>> sealed = seal_entry(7, ROW_EVENT, (0,), NO_ID, b"", bytes(32), aes(bytes(32)), 1, b"hdr", b"{}", bytes(32), bytes(12))
+>>> opened = open_entry(sealed.leaf, parse_row(sealed.row), aes(bytes(32)))
+>>> len(sealed.leaf), opened.payload
+(58, b'{}')
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from archive.errors import FormatError, IntegrityError
+
+VERSION: Final = 1
+LEAF_PRIVATE: Final = 1
+LEAF_CONTROL: Final = 2
+LEAF_PRIVATE_SIZE: Final = 58
+LEAF_SIZE_MAX: Final = 65_535
+
+ROW_EVENT: Final = 1
+ROW_FRAME: Final = 2
+ROW_REFUSED: Final = 3
+ROW_BINDING: Final = 4
+PROVISIONAL: Final = 0x80
+
+SALT_SIZE: Final = 32
+NONCE_SIZE: Final = 12
+NO_ID: Final = bytes(16)
+ROUTE_SIZE: Final = 10
+
+_TAG_DOMAIN: Final = b"treering/tag/v1\0"
+_COMMITMENT_DOMAIN: Final = b"treering/commitment/v1\0"
+
+aes = AESGCM
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is known of an entry beside its payload; private, and part of what the leaf commits to."""
+
+    subject: str
+    sequence: int
+    received_us: int
+    source: str
+    sender: str
+    form: str
+    keys: dict[str, str]
+    extra: dict[str, Any]
+
+
+_header_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_header_decoder = msgspec.msgpack.Decoder(Header)
+encode_header: Callable[[Header], bytes] = _header_encoder.encode
+
+
+def decode_header(data: bytes) -> Header:
+    """Return the header in `data`; raise FormatError if it is none."""
+    try:
+        return _header_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"entry header: {error}") from None
+
+
+class Leaf(NamedTuple):
+    """A leaf taken apart; `body` is the control body, empty for a private entry."""
+
+    kind: int
+    time_s: int
+    tag: bytes
+    commitment: bytes
+    body: bytes
+
+
+def encode_control(time_s: int, body: dict[str, Any]) -> bytes:
+    """Return the leaf of a control entry; raise FormatError if it is longer than 65,535 bytes."""
+    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    leaf = bytes((VERSION, LEAF_CONTROL)) + time_s.to_bytes(8) + text
+    if len(leaf) > LEAF_SIZE_MAX:
+        raise FormatError(f"control entry of {len(leaf)} bytes; at most {LEAF_SIZE_MAX}")
+    return leaf
+
+
+def parse_leaf(leaf: bytes) -> Leaf:
+    """Take a leaf apart; raise FormatError if it is none.  `encode` of the parts gives the same bytes."""
+    if len(leaf) < 10 or leaf[0] != VERSION:
+        raise FormatError(f"leaf of {len(leaf)} bytes is not of version {VERSION}")
+    kind, time_s = leaf[1], int.from_bytes(leaf[2:10])
+    if kind == LEAF_PRIVATE and len(leaf) == LEAF_PRIVATE_SIZE:
+        return Leaf(kind, time_s, leaf[10:26], leaf[26:58], b"")
+    if kind == LEAF_CONTROL and len(leaf) <= LEAF_SIZE_MAX:
+        return Leaf(kind, time_s, b"", b"", leaf[10:])
+    raise FormatError(f"leaf of kind {kind} and {len(leaf)} bytes is of no known form")
+
+
+def control_body(leaf: Leaf) -> dict[str, Any]:
+    """Return the body of a control entry; raise FormatError if it is not canonical JSON of an object."""
+    try:
+        body = json.loads(leaf.body)
+    except (ValueError, RecursionError):
+        raise FormatError("control entry: body is not JSON") from None
+    if not isinstance(body, dict) or encode_control(leaf.time_s, body)[10:] != leaf.body:
+        raise FormatError("control entry: body is not canonical JSON of an object")
+    return body
+
+
+def tag_of(tag_key: bytes, sequence: int) -> bytes:
+    """Return the 16-byte tag of a subject's entry number `sequence` (from 1)."""
+    return sha256(_TAG_DOMAIN + tag_key + sequence.to_bytes(8)).digest()[:16]
+
+
+def commitment_of(opening: bytes) -> bytes:
+    """Return the 32-byte commitment to an opening (salt ‖ header length ‖ header ‖ payload)."""
+    return sha256(_COMMITMENT_DOMAIN + opening).digest()
+
+
+def field_code(field: str) -> bytes:
+    """Return the 2-byte code of a key field; equal codes mean perhaps the same field."""
+    return sha256(field.encode()).digest()[:2]
+
+
+def routing_hash(route_key: bytes, field: str, value: str) -> bytes:
+    """Return the keyed 8-byte hash by which entries of one key find their shard."""
+    return blake2b(f"{field}\0{value}".encode(), digest_size=8, key=route_key).digest()
+
+
+def id_hash(id_key: bytes, producer: str, identifier: str) -> bytes:
+    """Return the keyed 16-byte hash of an event's id under its producer."""
+    return blake2b(f"{producer}\0{identifier}".encode(), digest_size=16, key=id_key).digest()
+
+
+class Sealed(NamedTuple):
+    """The two parts of a new entry."""
+
+    leaf: bytes
+    row: bytes
+
+
+def seal_entry(
+    time_s: int,
+    kind: int,
+    subjects: Sequence[int],
+    identifier: bytes,
+    routes: bytes,
+    tag_key: bytes,
+    data_key: AESGCM,
+    sequence: int,
+    header: bytes,
+    payload: bytes,
+    salt: bytes,
+    nonce: bytes,
+) -> Sealed:
+    """Return leaf and row of an entry.  Pure: `salt` (32) and `nonce` (12) are fresh random bytes.
+
+    `kind` is a ROW_ constant, with PROVISIONAL or not; `identifier` the 16-byte id hash or NO_ID;
+    `routes` the joined (field code ‖ routing hash); `header` is `encode_header`'s.  docs/formats/entry.md.
+    """
+    opening = salt + len(header).to_bytes(4) + header + payload
+    commitment = sha256(_COMMITMENT_DOMAIN + opening).digest()
+    tag = sha256(_TAG_DOMAIN + tag_key + sequence.to_bytes(8)).digest()[:16]
+    leaf = b"\x01\x01" + time_s.to_bytes(8) + tag + commitment
+    numbers = b"".join([number.to_bytes(8) for number in subjects])
+    head = bytes((VERSION, kind, len(subjects), len(routes) // ROUTE_SIZE)) + numbers + identifier + routes
+    row = head + nonce + data_key.encrypt(nonce, opening, head)
+    return Sealed(leaf, row + zlib.crc32(row).to_bytes(4))
+
+
+class Row(NamedTuple):
+    """A private row taken apart; the ciphertext is still closed."""
+
+    kind: int
+    provisional: bool
+    subjects: tuple[int, ...]
+    identifier: bytes
+    routes: bytes
+    head: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+    def route(self, code: bytes) -> bytes | None:
+        """Return the routing hash of the field with this code, or None."""
+        routes = self.routes
+        for at in range(0, len(routes), ROUTE_SIZE):
+            if routes[at : at + 2] == code:
+                return routes[at + 2 : at + ROUTE_SIZE]
+        return None
+
+
+def check_row(row: bytes) -> None:
+    """Raise IntegrityError if the row's bytes changed since they were written (bit rot)."""
+    if zlib.crc32(row[:-4]) != int.from_bytes(row[-4:]):
+        raise IntegrityError("private row: checksum differs, its bytes changed on disk")
+
+
+def parse_row(row: bytes) -> Row:
+    """Take a row apart without a key; raise FormatError if it is none.  The checksum is `check_row`'s."""
+    if len(row) < 4 or row[0] != VERSION:
+        raise FormatError(f"private row of {len(row)} bytes is not of version {VERSION}")
+    kind, count, routed = row[1], row[2], row[3]
+    subjects_end = 4 + 8 * count
+    routes_at = subjects_end + 16
+    head_end = routes_at + ROUTE_SIZE * routed
+    cipher_at = head_end + NONCE_SIZE
+    known = ROW_EVENT <= kind & ~PROVISIONAL <= ROW_BINDING and 1 <= count <= 16 and routed <= 32
+    if not known or len(row) < cipher_at + SALT_SIZE + 4 + 16 + 4:
+        raise FormatError(f"private row of {len(row)} bytes and kind {kind} is of no known form")
+    subjects = tuple([int.from_bytes(row[at : at + 8]) for at in range(4, subjects_end, 8)])
+    return Row(
+        kind & ~PROVISIONAL,
+        bool(kind & PROVISIONAL),
+        subjects,
+        row[subjects_end:routes_at],
+        row[routes_at:head_end],
+        row[:head_end],
+        row[head_end:cipher_at],
+        row[cipher_at:-4],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an entry committed to."""
+
+    salt: bytes
+    header: Header
+    payload: bytes
+
+
+def open_row(row: Row, data_key: AESGCM) -> bytes:
+    """Return the opening in a row; raise IntegrityError if it was altered or the key is not its own."""
+    try:
+        return data_key.decrypt(row.nonce, row.ciphertext, row.head)
+    except InvalidTag:
+        raise IntegrityError("private row: it was altered, or is not under this key") from None
+
+
+def parse_opening(opening: bytes) -> Opened:
+    """Take an opening apart; raise FormatError if it is none."""
+    header_end = SALT_SIZE + 4 + int.from_bytes(opening[SALT_SIZE : SALT_SIZE + 4])
+    if len(opening) < header_end:
+        raise FormatError(f"opening of {len(opening)} bytes ends before its header does")
+    header = decode_header(opening[SALT_SIZE + 4 : header_end])
+    return Opened(opening[:SALT_SIZE], header, opening[header_end:])
+
+
+def open_entry(leaf: bytes, row: Row, data_key: AESGCM) -> Opened:
+    """Decrypt a row and check it against its leaf; raise IntegrityError if they disagree."""
+    opening = open_row(row, data_key)
+    if commitment_of(opening) != parse_leaf(leaf).commitment:
+        raise IntegrityError("entry: the private row is not what the leaf commits to")
+    return parse_opening(opening)
+
+
+# --- bundles: many entries in one database value -------------------------------------------------
+
+
+def bundle(parts: Sequence[bytes], width: int) -> bytes:
+    """Join parts, each behind its length in `width` bytes (2 for leaves, as C2SP bundles; 4 for rows).
+
+    >>> bundle([b"a", b"bc"], 2)
+    b'\\x00\\x01a\\x00\\x02bc'
+    """
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(width), part)])
+
+
+def unbundle(value: bytes, width: int) -> Iterator[bytes]:
+    """Yield the parts of a bundle; raise FormatError where a length runs over the end."""
+    at, end = 0, len(value)
+    while at < end:
+        start = at + width
+        at = start + int.from_bytes(value[at:start])
+        if start > end or at > end:
+            raise FormatError(f"bundle of {end} bytes: a part ends at byte {at}")
+        yield value[start:at]

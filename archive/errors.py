@@ -1,0 +1,51 @@
+"""What can go wrong with the archive, sorted by what the caller should do now.
+
+Each class answers one question, *what next?*, and knows nothing of HTTP or exit codes: `api.problems`
+and the commands own those tables.  Facts travel as attributes, so that nobody parses a message.
+
+>>> raise Conflict("id 'a7' was used for other content; send a new id", index=17)
+Traceback (most recent call last):
+archive.errors.Conflict: id 'a7' was used for other content; send a new id
+"""
+
+from __future__ import annotations
+
+
+class ArchiveError(Exception):
+    """Root of all archive errors."""
+
+
+class InvalidEvent(ArchiveError):
+    """What was sent cannot be taken as it is: correct it and send it again."""
+
+
+class FormatError(ArchiveError):
+    """Stored or received bytes are not of the format they claim to be: see `docs/formats`."""
+
+
+class Conflict(ArchiveError):
+    """The same id was used for other content: send it under a new id."""
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class NotFound(ArchiveError):
+    """There is no such thing at this size of the log: ask for another one."""
+
+
+class Unavailable(ArchiveError):
+    """The archive cannot answer just now and has kept nothing of this request: try again later."""
+
+
+class StorageFailed(ArchiveError):
+    """The disk failed a write it had to keep: stop, and start again only from a copy that verifies."""
+
+
+class Locked(Unavailable):
+    """Another process writes this log: stop it first, one log has one archiver."""
+
+
+class IntegrityError(ArchiveError):
+    """Stored bytes disagree with what was signed: stop, look, restore; never retry, never repair silently."""

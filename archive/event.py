@@ -1,0 +1,153 @@
+"""An event: what an entry of the log means to a reducer.
+
+An entry keeps bytes; an event is those bytes read.  Reading is a pure function of the private header and
+the payload, so that a replay ten years later reads exactly what the live worker read: nothing here
+looks at a clock, a configuration or a connection.
+
+Three forms are read.  *event* is our own shape, an object with an object "keys".  *json* is anybody's JSON,
+taken as it is.  *lo* is a frame of the Learning Observer's clients, into which the fields that the connection
+had locked are merged (the lock wins, as the clients expect).
+
+>>> e = read_event(3, "lo", "", {"student": "ann"}, 1_000, b'{"event":"keystroke","timestamp":990}')
+>>> e.type, e.time_ms, e.keys
+('keystroke', 990, {'student': 'ann'})
+
+How the bytes are kept is the business of `archive.entry`; what an event does to a state, of `reducers`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from archive.errors import InvalidEvent
+
+TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of the log, as reducers see it."""
+
+    index: int
+    """0-based position of the entry in the log."""
+    type: str
+    """What happened, e.g. "google_docs_save"."""
+    source: str
+    """Name of the tool that sent it, e.g. "org.mitros.writing_analytics"."""
+    keys: dict[str, str]
+    """Key fields: {"student": "...", "doc_id": "..."}."""
+    data: Any
+    """The JSON value as received (LO: locked fields merged in)."""
+    received_ms: int
+    """Unix milliseconds at which the server received it."""
+    time_ms: int
+    """Unix milliseconds by the client's clock, else `received_ms`."""
+
+
+def parse_json(payload: bytes) -> Any:
+    """Return the JSON value of `payload`; raise InvalidEvent that says what is wrong and where.
+
+    >>> parse_json(b'{"a":1')
+    Traceback (most recent call last):
+    archive.errors.InvalidEvent: malformed JSON: Input data was truncated
+    """
+    try:
+        payload.decode()
+        return msgspec.json.decode(payload)
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
+    except msgspec.DecodeError as error:
+        raise InvalidEvent(f"malformed JSON: {error}") from None
+    except RecursionError:
+        raise InvalidEvent("malformed JSON: nested too deeply") from None
+
+
+def read_event(
+    index: int,
+    form: str,
+    source: str,
+    keys: dict[str, str],
+    received_ms: int,
+    payload: bytes,
+    lock: dict[str, Any] | None = None,
+) -> Event:
+    """Return the event of an entry; raise InvalidEvent where the payload is not JSON.
+
+    `form` is "event", "json" or "lo"; `lock` holds the locked fields of an LO connection.
+    """
+    value = parse_json(payload)
+    data = value
+    if isinstance(value, dict):
+        if form == "event":
+            data = value.get("data")
+        elif lock:
+            value = data = {**value, **lock}
+    return Event(
+        index=index,
+        type=type_of(value),
+        source=source,
+        keys=keys,
+        data=data,
+        received_ms=received_ms,
+        time_ms=client_time_ms(value, received_ms),
+    )
+
+
+def type_of(value: Any) -> str:
+    """Return the event's type: its "event" (LO), "type" (ours, GitHub) or "verb.id" (xAPI), else ""."""
+    if not isinstance(value, dict):
+        return ""
+    for name in ("event", "type"):
+        if isinstance(found := value.get(name), str):
+            return found
+    verb = value.get("verb")
+    found = verb.get("id") if isinstance(verb, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def client_time_ms(value: Any, default_ms: int) -> int:
+    """Return the client's time in Unix ms: `timestamp`, else `metadata.ts`, else `time`, else `default_ms`.
+
+    Numbers are milliseconds; strings are RFC 3339.  What is neither is passed over.
+
+    >>> client_time_ms({"time": "1970-01-01T00:00:01Z"}, 5), client_time_ms({"time": "noon"}, 5)
+    (1000, 5)
+    """
+    if not isinstance(value, dict):
+        return default_ms
+    metadata = value.get("metadata")
+    candidates = (
+        value.get("timestamp"),
+        metadata.get("ts") if isinstance(metadata, dict) else None,
+        value.get("time"),
+    )
+    for candidate in candidates:
+        if candidate is not None and (time_ms := _time_ms(candidate)) is not None:
+            return time_ms
+    return default_ms
+
+
+def _time_ms(value: Any) -> int | None:
+    if isinstance(value, str):
+        return _rfc3339_ms(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < TIME_MS_MAX else None
+
+
+def _rfc3339_ms(text: str) -> int | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            return None
+        # Whole arithmetic: a float of seconds would round the last millisecond by platform.
+        since = moment - _EPOCH
+    except (ValueError, OverflowError):
+        return None
+    time_ms = since.days * 86_400_000 + since.seconds * 1_000 + since.microseconds // 1_000
+    return time_ms if time_ms >= 0 else None
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

@@ -1,0 +1,45 @@
+"""Files that are whole or not there: write, sync, rename, sync the directory.
+
+A rename is atomic, but only a synced directory remembers it, and only a synced file has its bytes.  Leave one of
+the four steps out and a power cut can leave an empty file under the final name.
+
+>>> import tempfile, pathlib
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = pathlib.Path(folder) / "a"
+...     write_whole(path, b"whole")
+...     path.read_bytes(), oct(path.stat().st_mode & 0o777)
+(b'whole', '0o600')
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+
+def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace the file at `path` by `data`, durably: after any crash it holds the old bytes or the new ones."""
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+

@@ -1,0 +1,139 @@
+"""The data folder: where everything of a deployment lies, with modes that fit.
+
+    DIR/log/<partition>/    the log: LMDB, seal, lock, caches
+    DIR/vault/              secrets and names
+    DIR/keys/               log-<partition>.key (signs), vault.key (unwraps); 0600 or refused
+    DIR/state/              derived states, may be deleted
+    DIR/run/                sockets and the published size, made anew at each start
+
+What a folder lacks is created on first use, by the one process that owns it; readers create nothing.  `verify-log`
+needs `log/` alone.
+
+>>> DataFolder("/srv/treering").socket
+PosixPath('/srv/treering/run/archiver-0.sock')
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+from archive.errors import IntegrityError, InvalidEvent, NotFound
+from archive.files import write_whole
+from archive.lmdb_store import LmdbStore
+from archive.plan import APPEND_TABLES, TABLES
+from archive.ports import Random
+from archive.vault import TABLES as VAULT_TABLES
+from archive.vault import Vault
+from merkle import Ed25519Signer
+
+SOCKET_PATH_MAX = 107
+KEY_PREFIX = "PRIVATE+KEY"
+
+
+class DataFolder:
+    """Paths, stores and keys of one data folder and one partition of it."""
+
+    def __init__(self, path: str | os.PathLike[str], partition: int = 0) -> None:
+        self.path = Path(path)
+        self.partition = partition
+
+    @property
+    def log(self) -> Path:
+        """Folder of the log."""
+        return self.path / "log" / str(self.partition)
+
+    @property
+    def state(self) -> Path:
+        """Folder of the derived states."""
+        return self.path / "state"
+
+    @property
+    def run(self) -> Path:
+        """Folder of sockets and the published size."""
+        return self.path / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The archiver's socket."""
+        return self.run / f"archiver-{self.partition}.sock"
+
+    @property
+    def published(self) -> Path:
+        """The file of the published size."""
+        return self.run / f"published-{self.partition}"
+
+    @property
+    def log_key(self) -> Path:
+        """The key that signs checkpoints."""
+        return self.path / "keys" / f"log-{self.partition}.key"
+
+    @property
+    def vault_key(self) -> Path:
+        """The key that unwraps the vault."""
+        return self.path / "keys" / "vault.key"
+
+    def create(self) -> None:
+        """Create the folders that are missing, mode 0700; raise InvalidEvent if the socket's path is too long."""
+        if len(os.fsencode(self.socket.absolute())) > SOCKET_PATH_MAX:
+            raise InvalidEvent(f"{self.socket.absolute()}: too long for a socket; choose a shorter data folder")
+        for folder in (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def open_log(self, *, read_only: bool = True) -> LmdbStore:
+        """Open the log's database; raise NotFound if `read_only` and there is none."""
+        return LmdbStore(self.log, TABLES, append=APPEND_TABLES, read_only=read_only)
+
+    def open_vault(self, random: Random, *, read_only: bool = True) -> Vault:
+        """Open the vault with the key that the environment or the key file gives."""
+        store = LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
+        return Vault(store, self._vault_key(random, create=not read_only), random)
+
+    def signer(self, random: Random, origin: str | None = None) -> Ed25519Signer:
+        """Return the log's signing key; it is made for `origin` if there is none and an origin is given."""
+        if not self.log_key.exists() and origin is not None:
+            seed = random(32)
+            public = Ed25519Signer(origin, seed)
+            body = b64encode(b"\x01" + seed).decode()
+            write_whole(self.log_key, f"{KEY_PREFIX}+{origin}+{public.key_id.hex()}+{body}\n".encode())
+        return _parse_signer(read_secret(self.log_key), self.log_key)
+
+    def _vault_key(self, random: Random, *, create: bool) -> bytes:
+        text = os.environ.get("TREERING_VAULT_KEY")
+        if text is None:
+            if create and not self.vault_key.exists():
+                write_whole(self.vault_key, (random(32).hex() + "\n").encode())
+            text = read_secret(self.vault_key)
+        try:
+            key = bytes.fromhex(text.strip())
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits")
+        return key
+
+
+def read_secret(path: Path) -> str:
+    """Return a secret file's text; raise NotFound if missing, IntegrityError if others may read it."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such key; `treering serve` makes one at its first start") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise IntegrityError(f"{path}: others may read this key; chmod 600 it, and rotate it if they may have")
+    return path.read_text()
+
+
+def _parse_signer(text: str, path: Path) -> Ed25519Signer:
+    """Read a private key line in the form of Go's sumdb/note: PRIVATE+KEY+name+id+base64(01 seed)."""
+    pieces = text.strip().split("+", 4)
+    try:
+        prefix, name, key_id, body = f"{pieces[0]}+{pieces[1]}", pieces[2], pieces[3], b64decode(pieces[4])
+        signer = Ed25519Signer(name, body[1:])
+    except (IndexError, ValueError) as error:
+        raise IntegrityError(f"{path}: not a signing key: {error}") from None
+    if prefix != KEY_PREFIX or body[:1] != b"\x01" or signer.key_id.hex() != key_id:
+        raise IntegrityError(f"{path}: not an Ed25519 signing key, or altered")
+    return signer

@@ -1,0 +1,143 @@
+"""The log as readers see it: entries, hashes and checkpoints up to one size, and nothing beyond.
+
+A `Log` is a view of the database together with a size that was published.  All reading goes through it, so that
+no reader can see an entry before it is final.  Level-0 hashes are not stored, they are a function of the leaves;
+above them stands one 32-byte node for each 256 (65,536, …) leaves, so that a proof costs a handful of reads.
+
+    with store.view() as view:
+        log = Log(view, published.get())
+        for index, row in log.rows(start, log.size): ...
+
+Keep a log no longer than its view.  Writing is the business of `archive.archiver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from archive.block import Block, decode_block
+from archive.entry import parse_leaf, unbundle
+from archive.errors import IntegrityError, NotFound
+from archive.plan import BUNDLE_ENTRIES, Head, node_key
+from archive.ports import View
+from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
+
+TILE_LEVELS = 8
+
+
+class Log:
+    """Entries 0…size-1 of one log."""
+
+    def __init__(self, view: View, size: int) -> None:
+        self._view = view
+        self.size = size
+
+    def leaves(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, leaf) for start <= index < stop; `stop` is cut to the size."""
+        return self._parts("leaves", 2, start, min(stop, self.size))
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, private row) for start <= index < stop; a control entry's row is empty."""
+        return self._parts("rows", 4, start, min(stop, self.size))
+
+    def leaf(self, index: int) -> bytes:
+        """Return one leaf; raise NotFound beyond the size."""
+        return self._one("leaves", 2, index)
+
+    def row(self, index: int) -> bytes:
+        """Return one private row; raise NotFound beyond the size."""
+        return self._one("rows", 4, index)
+
+    def checkpoint(self) -> tuple[int, bytes]:
+        """Return (size, signed note) of the newest checkpoint; raise NotFound for an empty log."""
+        return self.covering(self.size - 1)
+
+    def covering(self, index: int) -> tuple[int, bytes]:
+        """Return (size, signed note) of the first checkpoint that covers an entry; raise NotFound beyond the size."""
+        stop = (self.size + 1).to_bytes(8)
+        for key, note in self._view.scan("checkpoints", (index + 1).to_bytes(8), stop):
+            return int.from_bytes(key), note
+        raise NotFound(f"no checkpoint covers entry {index}; the log has {self.size} entries")
+
+    def checkpoints(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (size, signed note) of every checkpoint up to the size."""
+        for key, note in self._view.scan("checkpoints", b"", (self.size + 1).to_bytes(8)):
+            yield int.from_bytes(key), note
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield every block up to the size."""
+        for _, data in self._view.scan("blocks"):
+            block = decode_block(data)
+            if block.size > self.size:
+                return
+            yield block
+
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root at `size` (the log's own by default), recomputed from stored nodes and leaves."""
+        return self.frontier(self.size if size is None else size).root()
+
+    def frontier(self, size: int) -> Frontier:
+        """Return the frontier at `size`."""
+        return frontier_at(size, self.read_nodes)
+
+    def read_nodes(self, nodes: Sequence[Node]) -> list[bytes]:
+        """Return the hashes of perfect subtrees (level, index); raise IntegrityError where one is missing."""
+        return [self._node(node.level, node.index) for node in nodes]
+
+    def _node(self, level: int, index: int) -> bytes:
+        tile_level, rest = divmod(level, TILE_LEVELS)
+        if tile_level and not rest:
+            if (value := self._view.get("nodes", node_key(tile_level, index))) is None:
+                raise IntegrityError(f"node {index} of tile level {tile_level} is missing")
+            return value
+        start, width = index << rest, 1 << rest
+        if tile_level:
+            keys = (node_key(tile_level, start), node_key(tile_level, start + width))
+            row = [value for _, value in self._view.scan("nodes", *keys)]
+        else:
+            row = [leaf_hash(leaf) for _, leaf in self._parts("leaves", 2, start, start + width)]
+        if len(row) != width:
+            raise IntegrityError(f"{width - len(row)} hashes below node {index} of level {level} are missing")
+        return root_of(row)
+
+    def _one(self, table: str, width: int, index: int) -> bytes:
+        if 0 <= index < self.size:
+            for _, part in self._parts(table, width, index, index + 1):
+                return part
+        raise NotFound(f"entry {index} does not exist; the log has {self.size} entries")
+
+    def _parts(self, table: str, width: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        if start >= stop:
+            return
+        # A bundle never crosses a multiple of 256, so the one that holds `start` begins at or after it.
+        exact = self._view.get(table, start.to_bytes(8)) is not None
+        floor = start if exact else start - start % BUNDLE_ENTRIES
+        expected = start
+        for key, value in self._view.scan(table, floor.to_bytes(8), stop.to_bytes(8)):
+            for index, part in enumerate(unbundle(value, width), int.from_bytes(key)):
+                if index < start:
+                    continue
+                if index >= stop:
+                    return
+                if index != expected:
+                    raise IntegrityError(f"table {table}: entry {expected} is missing")
+                yield index, part
+                expected += 1
+        if expected < stop:
+            raise IntegrityError(f"table {table}: entry {expected} is missing")
+
+
+def load_head(view: View) -> Head:
+    """Return the head that the database stands at; raise IntegrityError if its tables disagree about it."""
+    last = view.last("blocks")
+    if last is None:
+        return Head()
+    block = decode_block(last[1])
+    log = Log(view, block.size)
+    frontier = log.frontier(block.size)
+    if frontier.root() != block.root:
+        raise IntegrityError(f"block {block.number}: its root is not that of the entries; run verify-log")
+    time_s = parse_leaf(log.leaf(block.size - 1)).time_s
+    return Head(frontier, time_s, block.number + 1, block.hash())
+
+

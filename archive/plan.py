@@ -1,0 +1,149 @@
+"""The plan of a commit: from drafts to every byte that will be written.  Pure.
+
+    plan(head, drafts, now, random bytes) -> block, writes, checkpoint, next head
+
+Everything that can go wrong with time, disks and processes happens outside; here the same arguments give the
+same bytes, which is why a crash test may compare them.  What a commit consists of and in which order it becomes
+durable is `archive.archiver`; what a draft's subject keys are, `archive.vault`.
+
+>>> planned = plan(Head(), "example.org/log", [ControlDraft({"control": "origin"})], 5, b"", lambda text: text)
+>>> planned.block.size, planned.head.time_s, [write.table for write in planned.writes]
+(1, 5, ['leaves', 'rows', 'blocks', 'checkpoints'])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from archive.block import NO_BLOCK, Block
+from archive.entry import NONCE_SIZE, SALT_SIZE, bundle, encode_control, seal_entry
+from archive.ports import Write
+from merkle import Checkpoint, Frontier, leaf_hash
+
+TABLES: Final = ("leaves", "rows", "nodes", "blocks", "checkpoints")
+APPEND_TABLES: Final = ("leaves", "rows", "blocks", "checkpoints")
+RANDOM_SIZE: Final = SALT_SIZE + NONCE_SIZE
+
+BUNDLE_ENTRIES: Final = 256
+BUNDLE_BYTES_MAX: Final = 1 << 20
+BUNDLE_ROWS_MIN: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log stands: all that the next block depends on."""
+
+    frontier: Frontier = Frontier()
+    time_s: int = 0
+    block: int = 0
+    previous: bytes = NO_BLOCK
+
+    @property
+    def size(self) -> int:
+        """Number of entries so far."""
+        return self.frontier.size
+
+
+class Draft(NamedTuple):
+    """A private entry to be; field by field the arguments of `archive.entry.seal_entry`."""
+
+    kind: int
+    subjects: Sequence[int]
+    identifier: bytes
+    routes: bytes
+    tag_key: bytes
+    data_key: AESGCM
+    sequence: int
+    header: bytes
+    payload: bytes
+
+
+class ControlDraft(NamedTuple):
+    """A control entry to be."""
+
+    body: dict[str, Any]
+
+
+class Planned(NamedTuple):
+    """A commit, complete in memory."""
+
+    block: Block
+    writes: list[Write]
+    checkpoint: bytes
+    head: Head
+
+
+def plan(
+    head: Head,
+    origin: str,
+    drafts: Sequence[Draft | ControlDraft],
+    now_s: int,
+    random: bytes,
+    sign: Callable[[str], Any],
+) -> Planned:
+    """Return the commit that appends `drafts` (at least one) to the log at `head`.
+
+    `now_s` is Unix seconds; a time before the head's is lifted to it.  `random` holds RANDOM_SIZE fresh bytes
+    for each draft.  `sign` turns a checkpoint's text into a signed note.
+    """
+    time_s = max(now_s, head.time_s)
+    leaves, rows = _entries(drafts, time_s, random)
+    frontier, nodes = head.frontier.grow([leaf_hash(leaf) for leaf in leaves])
+    block = Block(head.block, head.size, len(drafts), head.previous, frontier.root())
+    checkpoint = sign(Checkpoint(origin, block.size, block.root).encode())
+    writes = [
+        *_bundled("leaves", head.size, leaves, 2, 1),
+        *_bundled("rows", head.size, rows, 4, BUNDLE_ROWS_MIN),
+        *(Write("nodes", node_key(level, index), value) for level, index, value in nodes),
+        Write("blocks", block.number.to_bytes(8), block.encode()),
+        Write("checkpoints", block.size.to_bytes(8), checkpoint),
+    ]
+    return Planned(block, writes, checkpoint, Head(frontier, time_s, block.number + 1, block.hash()))
+
+
+def node_key(level: int, index: int) -> bytes:
+    """Return the database key of the hash of subtree `index` of 256^level leaves."""
+    return bytes((level,)) + index.to_bytes(8)
+
+
+def _entries(
+    drafts: Sequence[Draft | ControlDraft], time_s: int, random: bytes
+) -> tuple[list[bytes], list[bytes]]:
+    leaves, rows = [], []
+    for number, draft in enumerate(drafts):
+        if isinstance(draft, ControlDraft):
+            leaf, row = encode_control(time_s, draft.body), b""
+        else:
+            at = number * RANDOM_SIZE
+            nonce_at = at + SALT_SIZE
+            leaf, row = seal_entry(
+                time_s, *draft, salt=random[at:nonce_at], nonce=random[nonce_at : at + RANDOM_SIZE]
+            )
+        leaves.append(leaf)
+        rows.append(row)
+    return leaves, rows
+
+
+def _bundled(table: str, first: int, parts: Sequence[bytes], width: int, bundle_min: int) -> Iterator[Write]:
+    """Yield writes that keep `parts`, cut at multiples of 256 and at 1 MiB; short stretches go singly."""
+    for start, stop in _stretches(first, [len(part) for part in parts]):
+        stretch = parts[start:stop]
+        if len(stretch) >= bundle_min:
+            yield Write(table, (first + start).to_bytes(8), bundle(stretch, width))
+        else:
+            for number, part in enumerate(stretch, first + start):
+                yield Write(table, number.to_bytes(8), bundle((part,), width))
+
+
+def _stretches(first: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    start = total = 0
+    for at, size in enumerate(sizes):
+        if at > start and ((first + at) % BUNDLE_ENTRIES == 0 or total + size > BUNDLE_BYTES_MAX):
+            yield start, at
+            start, total = at, 0
+        total += size
+    yield start, len(sizes)

@@ -1,0 +1,129 @@
+r"""Merkle trees that only grow, and proofs about them: RFC 6962 trees in C2SP formats.
+
+Nothing here does I/O, reads a clock or draws a random number.
+
+A log's *root* is one hash that stands for all its entries in order.  Whoever keeps an old root can demand
+proof that the log only grew since (*consistency*), and whoever holds an entry, that it is in the log
+(*inclusion*); both proofs have about log2(size) hashes.  The log signs origin, size and root as a
+*checkpoint*.
+
+    entries -> leaf_hash -> Frontier -> root -> Checkpoint -> sign_checkpoint
+    stored hashes -> prove_inclusion -> TlogProof -> verify
+
+>>> from merkle import Checkpoint, Ed25519Signer, Frontier, leaf_hash, open_checkpoint, sign_checkpoint
+>>> tree = Frontier.of(map(leaf_hash, [b"sown", b"watered", b"grown"]))
+>>> signer = Ed25519Signer("example.com/garden", bytes(32))
+>>> note = sign_checkpoint(Checkpoint("example.com/garden", tree.size, tree.root()), signer)
+>>> open_checkpoint(note, signer.verifier).size
+3
+
+Read `hashing`, `frontier`, `coordinates`, `proof` in this order for the mathematics, then `tile`, `note`,
+`checkpoint`, `proof_text` for the formats.  The specification is docs/formats/checkpoint.md.
+"""
+
+from __future__ import annotations
+
+from merkle.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from merkle.coordinates import Node, Plan, consistency_nodes, inclusion_nodes, range_nodes, root_nodes
+from merkle.errors import FormatError, MerkleError, NoteError, ProofError, SignatureError
+from merkle.frontier import Frontier
+from merkle.hashing import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root, subtree_root
+from merkle.note import (
+    Ed25519Signer,
+    Ed25519Verifier,
+    Note,
+    OpenedNote,
+    Signature,
+    Signer,
+    Verifier,
+    key_id,
+    open_note,
+    sign_note,
+)
+from merkle.proof import (
+    ReadNodes,
+    frontier_at,
+    prove_consistency,
+    prove_inclusion,
+    root_at,
+    verify_consistency,
+    verify_inclusion,
+)
+from merkle.proof_text import TlogProof
+from merkle.tile import (
+    MAX_ENTRY_SIZE,
+    TILE_WIDTH,
+    Bundle,
+    Tile,
+    TileRow,
+    TileSpan,
+    decode_bundle,
+    decode_tile,
+    encode_bundle,
+    encode_tile,
+    nodes_from_tiles,
+    tile_for_node,
+    tile_rows,
+    tile_width,
+    tiles_between,
+    tiles_of_size,
+)
+
+__all__ = [
+    "EMPTY_ROOT",
+    "HASH_SIZE",
+    "MAX_ENTRY_SIZE",
+    "TILE_WIDTH",
+    "Bundle",
+    "Checkpoint",
+    "Ed25519Signer",
+    "Ed25519Verifier",
+    "FormatError",
+    "Frontier",
+    "MerkleError",
+    "Node",
+    "Note",
+    "NoteError",
+    "OpenedNote",
+    "Plan",
+    "ProofError",
+    "ReadNodes",
+    "Signature",
+    "SignatureError",
+    "Signer",
+    "Tile",
+    "TileRow",
+    "TileSpan",
+    "TlogProof",
+    "Verifier",
+    "consistency_nodes",
+    "decode_bundle",
+    "decode_tile",
+    "encode_bundle",
+    "encode_tile",
+    "frontier_at",
+    "inclusion_nodes",
+    "key_id",
+    "leaf_hash",
+    "node_hash",
+    "nodes_from_tiles",
+    "open_checkpoint",
+    "open_note",
+    "prove_consistency",
+    "prove_inclusion",
+    "range_nodes",
+    "root_at",
+    "root_nodes",
+    "root_of",
+    "row_root",
+    "sign_checkpoint",
+    "sign_note",
+    "subtree_root",
+    "tile_for_node",
+    "tile_rows",
+    "tile_width",
+    "tiles_between",
+    "tiles_of_size",
+    "verify_consistency",
+    "verify_inclusion",
+]

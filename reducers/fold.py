@@ -1,0 +1,100 @@
+"""Folding: the one way in which an event changes a state.
+
+A key's state lives in a `Slot`.  `fold_one` takes a slot and an event to the next slot, and so does
+everyone: the live worker, the replay, the audit and the tests.  A deterministic exception is part of the
+fold: it *quarantines* the key, which keeps its last good state, the error and the index, and which no later
+event changes.  Replay meets the same exception at the same event, so a quarantine is as much a function of
+the log as a state is.
+
+The law: folding a split equals folding the whole, wherever the cut.
+
+>>> from archive import Event
+>>> from reducers.base import reducer
+>>> @reducer()
+... def inverse(state: float, event: Event) -> float:
+...     return 1.0 / event.data
+>>> def at(index: int, data: int) -> Event:
+...     keys = {"student": "ann"}
+...     return Event(index=index, type="t", source="s", keys=keys, data=data, received_ms=0, time_ms=0)
+>>> fold(inverse, [at(5, 2), at(6, 0), at(7, 4)])[("ann",)]
+Slot(state=0.5, changed_at=6, error='ZeroDivisionError: float division by zero', error_index=6)
+
+What stops a module rather than a key (memory, recursion, limits, crashes) passes through here untouched,
+and is the business of `replay`.  What a set of slots hashes to: `reducers.digest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+
+from archive import Event
+from reducers.base import Key, Reducer
+
+S = TypeVar("S")
+
+ERROR_LENGTH_MAX = 200
+
+
+class Slot(msgspec.Struct, Generic[S], frozen=True):
+    """What is held for one key: its state, or its last good state and why it is quarantined."""
+
+    state: S
+    changed_at: int
+    """Index of the event that last replaced the state (or began the slot, or quarantined it).
+
+    It goes by object identity, as a hint for what must be written and shown anew; it is in no digest."""
+    error: str | None = None
+    """For people: such as "ValueError: ...", at most 200 characters.  It may differ between machines."""
+    error_index: int | None = None
+    """Index of the event that raised; None unless quarantined."""
+
+
+def fold_one(reducer: Reducer[S], slot: Slot[S] | None, event: Event) -> Slot[S]:
+    """Return the slot after `event`; the very slot given where nothing changed.  None stands for a new key.
+
+    MemoryError and RecursionError depend on the machine and the depth of the caller, not on the log; they
+    propagate, as does every BaseException that is no Exception, which is what limits and cancellations must
+    be.
+    """
+    if slot is None:
+        before = reducer.initial()
+    elif slot.error_index is not None:
+        return slot
+    else:
+        before = slot.state
+    try:
+        after = reducer.apply(before, event)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it raises is its result
+        return Slot(before, event.index, _describe(error), event.index)
+    if slot is not None and after is before:
+        return slot
+    return Slot(after, event.index)
+
+
+def fold(
+    reducer: Reducer[S], events: Iterable[Event], slots: Mapping[Key, Slot[S]] | None = None
+) -> dict[Key, Slot[S]]:
+    """Return the slots by key after `events`, beginning from `slots` (which stay as they are).
+
+    Events that lack a field of the scope are passed over.
+    """
+    after = dict(slots or {})
+    for event in events:
+        key = reducer.key_of(event)
+        if key is not None:
+            after[key] = fold_one(reducer, after.get(key), event)
+    return after
+
+
+def _describe(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is must not stop the others
+        text = "(its message cannot be read)"
+    line = f"{type(error).__name__}: {text}"[:ERROR_LENGTH_MAX]
+    return line.encode("utf-8", "replace").decode()  # lone surrogates could not be stored or sent
