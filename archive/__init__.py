@@ -50,7 +50,7 @@ from archive.errors import (
     StorageFailed,
     Unavailable,
 )
-from archive.event import Event, parse_json, read_event
+from archive.event import Event, parse_json, read_event, type_of
 from archive.files import sync_folder, write_whole
 from archive.folder import DataFolder, read_secret
 from archive.lmdb_store import LmdbStore
@@ -138,5 +138,6 @@ __all__ = [
     "sync_folder",
     "tag_of",
     "take_lock",
+    "type_of",
     "write_whole",
 ]

@@ -25,6 +25,10 @@ from archive.caches import Caches
 from archive.entry import (
     NO_ID,
     PROVISIONAL,
+    ROUTES_MAX,
+    ROW_BINDING,
+    ROW_EVENT,
+    SUBJECTS_MAX,
     Header,
     encode_header,
     field_code,
@@ -117,7 +121,11 @@ class Archiver:
         archiver must stop.  What `step` has answered with a receipt is durable, signed and published.
         """
         work = _Batch(self._head_size(), submissions)
-        self._load(work)
+        try:
+            self._load(work)
+        except StorageFailed:
+            self.failed = True  # the vault's disk: what it says about new subjects cannot be trusted either
+            raise
         if work.drafts:
             self._append(work.drafts)
         return work.answers(self.head.size)
@@ -144,21 +152,24 @@ class Archiver:
         ]
         known = self._known([one for one in hashes if one != NO_ID])
         for one, identifier in zip(work.submissions, hashes, strict=True):
-            if len(one.payload) > PAYLOAD_SIZE_MAX:
-                work.refuse("invalid", f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}")
+            if fault := _fault(one):
+                work.refuse("invalid", fault)
             elif identifier in known:
                 work.repeat(one, *known[identifier])
             elif identifier in work.by_id:
                 work.repeat_within(one, identifier)
             else:
-                work.add(identifier, self._draft(one, identifier, subjects, work.sequences))
+                try:
+                    work.add(identifier, self._draft(one, identifier, subjects, work.sequences))
+                except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                    work.refuse("invalid", f"event whose header cannot be written: {error}")
 
     def _draft(
         self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequences: dict[int, int]
     ) -> Draft:
         keys = subjects[one.subject]
         number = keys.number
-        sequence = sequences[number] = sequences.get(number, self._caches.sequence(number)) + 1
+        sequence = sequences.get(number, self._caches.sequence(number)) + 1
         extra = one.extra if one.id is None else {**one.extra, "id": one.id}
         header = encode_header(
             Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, one.keys, extra)
@@ -169,6 +180,7 @@ class Archiver:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
         routes = b"".join([self._route(field, one.keys[field]) for field in sorted(one.keys)])
+        sequences[number] = sequence  # last: a draft that fails leaves no gap
         return Draft(
             kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload
         )
@@ -229,6 +241,8 @@ class Archiver:
         if seal is None:
             if log.size:
                 raise IntegrityError("the log has entries but no seal; restore the seal or run treering doctor")
+            # A crash right after the first commit then leaves a log ahead of its seal, not one without.
+            self._seal.write(0, log.root(), 0)
             return
         if log.size < seal.size:
             raise IntegrityError(
@@ -275,6 +289,18 @@ class _Batch:
         """Return the answers, once the drafts are kept in a log of this size."""
         first = self._first
         return [Receipt(first + one, size) if isinstance(one, int) else one for one in self._answers]
+
+
+def _fault(one: Submission) -> str:
+    """Say why nobody could read this back once it is written, or nothing."""
+    if len(one.payload) > PAYLOAD_SIZE_MAX:
+        return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
+    if not ROW_EVENT <= one.kind <= ROW_BINDING:
+        return f"event of kind {one.kind}; there is none"
+    if len(one.also) >= SUBJECTS_MAX or len(one.keys) > ROUTES_MAX:
+        numbers = f"{1 + len(one.also)} subjects and {len(one.keys)} keys"
+        return f"event with {numbers}; at most {SUBJECTS_MAX} and {ROUTES_MAX}"
+    return ""
 
 
 def _conflict(one: Submission, index: int) -> Refusal:

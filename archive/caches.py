@@ -16,10 +16,12 @@ say *perhaps*; the row itself decides.  Runs are merged geometrically, so that f
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,9 @@ from archive.log import Log
 
 SAVE_ENTRIES = 131_072
 MERGE_RATIO = 4
+
+_NAME: Final = re.compile(r"(ids|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
+"""Kind, start, stop, root of the log at `stop`, CRC-32 of the file."""
 
 Words = npt.NDArray[np.uint64]
 
@@ -96,70 +101,71 @@ class Caches:
         self.catch_up(log)
 
     def save(self, root: bytes, *, force: bool = False) -> bool:
-        """Save what is known at a block's end with this root, if enough is new; return whether it was."""
+        """Save what is known at a block's end with this root, if enough is new; return whether it was.
+
+        A disk that does not take the files is no harm: all is still in memory, and in the rows.
+        """
         new = self.size - self._saved
         if self._folder is None or new == 0 or (new < SAVE_ENTRIES and not force):
             return False
-        self._freeze(root)
-        name = f"sequences-{self.size}-{root.hex()[:16]}"
-        write_whole(self._folder / name, self._sequences.tobytes())
-        keep = {name, *(self._run_name(run, root) for run in self._runs[-1:])}
-        self._saved = self.size
-        self._sweep(keep)
+        try:
+            runs = self._frozen(self._folder, root)
+            name = f"sequences-0-{self.size}-{root.hex()[:16]}"
+            _write_checked(self._folder, name, self._sequences.tobytes())
+        except OSError:
+            return False
+        self._runs, self._recent, self._saved = runs, {}, self.size
+        self._sweep(self._folder)
         return True
 
-    def _freeze(self, root: bytes) -> None:
-        """Turn the recent ids into a run, merged with those before it that are not much larger."""
-        start, pieces = self._saved, [_sorted_run(self._recent)]
-        while self._runs and self._runs[-1].table.shape[1] <= MERGE_RATIO * sum(p.shape[1] for p in pieces):
-            run = self._runs.pop()
+    def _frozen(self, folder: Path, root: bytes) -> list[_Run]:
+        """Return the runs and one of the recent ids, merged with those before that are not much larger."""
+        runs, start, pieces = self._runs[:], self._saved, [_sorted_run(self._recent)]
+        while runs and runs[-1].table.shape[1] <= MERGE_RATIO * sum(p.shape[1] for p in pieces):
+            run = runs.pop()
             start, pieces = run.start, [run.table, *pieces]
         table = np.concatenate(pieces, axis=1)
         table = table[:, np.argsort(table[0], kind="stable")]
-        self._runs.append(_Run(start, self.size, self._keep(table, start, root)))
-        self._recent = {}
+        path = _write_checked(folder, f"ids-{start}-{self.size}-{root.hex()[:16]}", table.tobytes())
+        return [*runs, _Run(start, self.size, _mapped(path))]
 
-    def _keep(self, table: Words, start: int, root: bytes) -> Words:
-        assert self._folder is not None
-        path = self._folder / self._run_name(_Run(start, self.size, table), root)
-        write_whole(path, table.tobytes())
-        return _mapped(path)
-
-    @staticmethod
-    def _run_name(run: _Run, root: bytes) -> str:
-        return f"ids-{run.start}-{run.stop}-{root.hex()[:16]}"
-
-    def _sweep(self, keep: set[str]) -> None:
+    def _sweep(self, folder: Path) -> None:
         """Remove files that newer ones replace; a file that stays by accident is only dead weight."""
-        assert self._folder is not None
-        live = {(run.start, run.stop) for run in self._runs}
-        for path in self._folder.iterdir():
-            if path.name in keep:
-                continue
-            kind, *numbers = path.name.split("-")
-            if kind == "ids" and len(numbers) == 3 and (int(numbers[0]), int(numbers[1])) in live:
-                continue
-            path.unlink(missing_ok=True)
+        live = {("ids", run.start, run.stop) for run in self._runs} | {("sequences", 0, self.size)}
+        for path in folder.iterdir():
+            found = _NAME.fullmatch(path.name)
+            if found is None or (found[1], int(found[2]), int(found[3])) not in live:
+                path.unlink(missing_ok=True)
 
     def _load_saved(self, folder: Path, log: Log) -> None:
-        runs = {}
-        for path in folder.glob("ids-*"):
-            start, stop, root = path.name.split("-")[1:]
-            if _belongs(log, int(stop), root) and path.stat().st_size % 16 == 0:
-                runs[int(start)] = _Run(int(start), int(stop), _mapped(path))
+        whole = [(found, path) for path in folder.iterdir() if (found := _whole(path, log))]
+        runs = {int(found[2]): (int(found[3]), path) for found, path in whole if found[1] == "ids"}
+        sequences = {int(found[3]): path for found, path in whole if found[1] == "sequences"}
         chain, end = [], 0
-        while end in runs and runs[end].stop > end:
-            chain.append(runs[end])
-            end = runs[end].stop
-        path = next(folder.glob(f"sequences-{end}-*"), None) if end else None
-        if path is None or not _belongs(log, end, path.name.split("-")[2]):
-            return
-        self._sequences = array("Q", path.read_bytes())
-        self._runs, self._saved, self.size = chain, end, end
+        while end in runs:
+            start, (end, path) = end, runs[end]
+            chain.append(_Run(start, end, _mapped(path)))
+        if end in sequences:
+            self._sequences = array("Q", sequences[end].read_bytes())
+            self._runs, self._saved, self.size = chain, end, end
 
 
-def _belongs(log: Log, size: int, root: str) -> bool:
-    return 0 < size <= log.size and log.root(size).hex().startswith(root)
+def _write_checked(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / f"{name}-{crc32(data):08x}"
+    write_whole(path, data)
+    return path
+
+
+def _whole(path: Path, log: Log) -> re.Match[str] | None:
+    """Return the parts of a saved file's name if it is of this history and its bytes are those written.
+
+    A short sequence file would give a sequence number twice, a short run forget ids: no harm may go unseen.
+    """
+    found = _NAME.fullmatch(path.name)
+    if found is None or not int(found[2]) < int(found[3]) <= log.size:
+        return None
+    belongs = log.root(int(found[3])).hex()[:16] == found[4]
+    return found if belongs and f"{crc32(path.read_bytes()):08x}" == found[5] else None
 
 
 def _sorted_run(recent: dict[bytes, int]) -> Words:

@@ -24,6 +24,7 @@ from archive.errors import FormatError, Unavailable
 from archive.wire import BACK, Answer, Append, Appended, Published, Subscribe, Submission, decode_frames, encode
 
 RETRY_S = 0.05
+READY_WAIT_S = 10.0
 IN_FLIGHT_BYTES_MAX = 64 << 20
 
 
@@ -50,7 +51,7 @@ class ArchiverClient:
         self._room.set()
         self._ticket = 0
         self._task: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
+        self._open, self._closed = asyncio.Event(), asyncio.Event()
         self.checkpoint: tuple[int, bytes] = (0, bytes(32))
 
     @property
@@ -68,6 +69,14 @@ class ArchiverClient:
             self._task.cancel()
         if self._transport is not None:
             self._transport.close()
+
+    async def ready(self, wait_s: float = READY_WAIT_S) -> None:
+        """Wait until the archiver can be reached; raise Unavailable if that takes longer than `wait_s`."""
+        if self._transport is None:
+            try:
+                await asyncio.wait_for(self._open.wait(), wait_s)
+            except TimeoutError:
+                raise Unavailable("the archiver is not running; try again shortly") from None
 
     async def room(self) -> None:
         """Wait until fewer than 64 MiB are under way: call it before reading more from a sender."""
@@ -117,11 +126,13 @@ class ArchiverClient:
     def opened(self, transport: asyncio.Transport) -> None:
         """Take up a new connection."""
         self._transport = transport
+        self._open.set()
         transport.write(encode(Subscribe()))
 
     def lost(self) -> None:
         """Give up a connection: whatever was under way is unknown."""
         self._transport = None
+        self._open.clear()
         under_way, self._under_way = self._under_way, deque()
         self._count(-self._bytes)
         for _, parts in under_way:

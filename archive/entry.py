@@ -11,10 +11,12 @@ key and the row is noise, while the leaf, and every proof that stands on it, sta
 AES-GCM alone binds nobody to one plaintext; the commitment does.  Byte layouts, with their reasons, stand
 in docs/formats/entry.md.  Which entries a commit appends is decided in `archive.plan`.
 
->>> sealed = seal_entry(7, ROW_EVENT, (0,), NO_ID, b"", bytes(32), aes(bytes(32)), 1, b"hdr", b"{}", bytes(32), bytes(12))
->>> opened = open_entry(sealed.leaf, parse_row(sealed.row), aes(bytes(32)))
->>> len(sealed.leaf), opened.payload
-(58, b'{}')
+>>> header = encode_header(Header("student:ann", 1, 7_000_000, "", "anonymous", "json", {"student": "ann"}, {}))
+>>> key, salt, nonce = AESGCM(bytes(32)), bytes(32), bytes(12)
+>>> sealed = seal_entry(7, ROW_EVENT, (0,), NO_ID, b"", bytes(32), key, 1, header, b"{}", salt, nonce)
+>>> opened = open_entry(sealed.leaf, parse_row(sealed.row), key)
+>>> len(sealed.leaf), opened.header.subject, opened.payload
+(58, 'student:ann', b'{}')
 """
 
 from __future__ import annotations
@@ -48,11 +50,11 @@ SALT_SIZE: Final = 32
 NONCE_SIZE: Final = 12
 NO_ID: Final = bytes(16)
 ROUTE_SIZE: Final = 10
+SUBJECTS_MAX: Final = 16
+ROUTES_MAX: Final = 32
 
 _TAG_DOMAIN: Final = b"treering/tag/v1\0"
 _COMMITMENT_DOMAIN: Final = b"treering/commitment/v1\0"
-
-aes = AESGCM
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -93,7 +95,9 @@ class Leaf(NamedTuple):
 
 def encode_control(time_s: int, body: dict[str, Any]) -> bytes:
     """Return the leaf of a control entry; raise FormatError if it is longer than 65,535 bytes."""
-    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(
+        body, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
     leaf = bytes((VERSION, LEAF_CONTROL)) + time_s.to_bytes(8) + text
     if len(leaf) > LEAF_SIZE_MAX:
         raise FormatError(f"control entry of {len(leaf)} bytes; at most {LEAF_SIZE_MAX}")
@@ -116,11 +120,13 @@ def control_body(leaf: Leaf) -> dict[str, Any]:
     """Return the body of a control entry; raise FormatError if it is not canonical JSON of an object."""
     try:
         body = json.loads(leaf.body)
-    except (ValueError, RecursionError):
+        canonical = isinstance(body, dict) and encode_control(leaf.time_s, body)[10:] == leaf.body
+    except (ValueError, RecursionError):  # also what is read but not written: NaN, half of a surrogate pair
         raise FormatError("control entry: body is not JSON") from None
-    if not isinstance(body, dict) or encode_control(leaf.time_s, body)[10:] != leaf.body:
+    if not canonical:
         raise FormatError("control entry: body is not canonical JSON of an object")
-    return body
+    parsed: dict[str, Any] = body
+    return parsed
 
 
 def tag_of(tag_key: bytes, sequence: int) -> bytes:
@@ -220,8 +226,9 @@ def parse_row(row: bytes) -> Row:
     routes_at = subjects_end + 16
     head_end = routes_at + ROUTE_SIZE * routed
     cipher_at = head_end + NONCE_SIZE
-    known = ROW_EVENT <= kind & ~PROVISIONAL <= ROW_BINDING and 1 <= count <= 16 and routed <= 32
-    if not known or len(row) < cipher_at + SALT_SIZE + 4 + 16 + 4:
+    counted = 1 <= count <= SUBJECTS_MAX and routed <= ROUTES_MAX
+    known = ROW_EVENT <= kind & ~PROVISIONAL <= ROW_BINDING
+    if not known or not counted or len(row) < cipher_at + SALT_SIZE + 4 + 16 + 4:
         raise FormatError(f"private row of {len(row)} bytes and kind {kind} is of no known form")
     subjects = tuple([int.from_bytes(row[at : at + 8]) for at in range(4, subjects_end, 8)])
     return Row(

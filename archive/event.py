@@ -82,8 +82,9 @@ def read_event(
     if isinstance(value, dict):
         if form == "event":
             data = value.get("data")
-        elif lock:
-            value = data = {**value, **lock}
+        elif form == "lo":
+            # Nobody says of himself that he is authenticated: that field is the server's.
+            value = data = {**{name: one for name, one in value.items() if name != "auth"}, **(lock or {})}
     return Event(
         index=index,
         type=type_of(value),

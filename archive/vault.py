@@ -98,8 +98,9 @@ class Vault:
 
     def admit(self, names: Iterable[str]) -> dict[str, SubjectKeys]:
         """Return the keys of all these subjects; those that are new are durable on return."""
-        found = {name: keys for name in names if (keys := self.find(name)) is not None}
-        new = sorted(set(names) - found.keys())
+        wanted = set(names)
+        found = {name: keys for name in wanted if (keys := self.find(name)) is not None}
+        new = sorted(wanted - found.keys())
         if new:
             found |= self._create(new)
         return found

@@ -65,9 +65,9 @@ class Frontier:
         return self.grow(hashes, level=level)[0]
 
     def grow(self, hashes: Iterable[bytes], *, level: int = 0) -> tuple[Frontier, list[TileNode]]:
-        """Return what `extend_all` does, and the nodes above level 0 of the tiles that the new leaves complete.
+        """Return what `extend_all` does, and the hashes of higher tiles that the new leaves complete.
 
-        Each is (tile level, index, hash): the hash of subtree `index` of 256**level leaves (C2SP tlog-tiles).
+        Each is (tile level, index, hash): the root of subtree `index` of 256**level leaves (C2SP tlog-tiles).
         """
         row, nodes, size, left_over = list(hashes), list(self.nodes), self.size >> level, []
         if size << level != self.size:

@@ -83,9 +83,8 @@ def verify_inclusion(leaf_hash: bytes, index: int, size: int, root: bytes, proof
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
     """Return if `proof` shows that the tree (`old`, `old_root`) is a prefix of (`new`, `new_root`).
 
-    Raises ProofError otherwise (RFC 9162, 2.1.4.2).  Every tree has the empty one as a prefix: from old = 0 the
-    proof must be empty and is accepted, as the C2SP witness protocol requires (transparency-dev/merkle refuses
-    it as useless).
+    Raises ProofError otherwise (RFC 9162, 2.1.4.2).  Every tree begins with the empty one: from old = 0 an
+    empty proof is accepted, as the C2SP witness protocol requires (transparency-dev/merkle refuses it).
     """
     if not 0 <= old <= new:
         raise ProofError(f"a log of size {new} cannot have grown from size {old}")

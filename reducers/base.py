@@ -100,7 +100,7 @@ class Reducer(Generic[S]):
             ) from error
 
     def view(self, state: S) -> Any:
-        """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, else all of it."""
+        """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, or all."""
         shown = state if self.viewer is None else self.viewer(state)
         return msgspec.to_builtins(shown, str_keys=True)
 

@@ -31,19 +31,26 @@ def encode(value: Any) -> bytes:
     Raises ValueError for NaN, infinity and lone surrogates, TypeError for keys that are not strings and for
     types that have no JSON form.
     """
-    encoding = _ENCODER.encode(value)
+    try:
+        encoding = _ENCODER.encode(value)
+    except TypeError:
+        _refuse(msgspec.to_builtins(value))  # says which key it was, where it was a key
+        raise
     if b"null" in encoding:  # nothing else can hide a NaN, and most states have no null
-        _refuse_nan(msgspec.to_builtins(value))
+        _refuse(msgspec.to_builtins(value))
     return encoding
 
 
-def _refuse_nan(value: Any) -> None:
+def _refuse(value: Any) -> None:
+    """Raise for the first NaN, infinity or key that is not a string in these builtins."""
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} is not a JSON number; use None, or leave the value out")
     elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_nan(item)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"dict key {key!r} is not a string; use str({key!r})")
+            _refuse(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_nan(item)
+            _refuse(item)

@@ -26,7 +26,7 @@ class StateError(ReducerError):
         self.reducer = reducer
 
 
-class UnknownReducer(ReducerError):  # noqa: N818 - the name says what is the matter
+class UnknownReducer(ReducerError):
     """No reducer has this name: use one of `known`."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:

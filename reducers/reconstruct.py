@@ -35,9 +35,7 @@ from reducers.base import reducer
 
 TYPE = "google_docs_save"
 DEPTH_MAX = 100
-POSITION_MAX = (
-    2_000_000  # twice the longest Google document: bounds the padding that one small command can ask for
-)
+POSITION_MAX = 2_000_000  # twice the longest Google document; bounds the padding a small command asks for
 PADDING = "\0"
 
 _NOT_ONE_UNIT = re.compile(r"[\ud800-\udfff\U00010000-\U0010ffff]")

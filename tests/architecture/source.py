@@ -1,7 +1,9 @@
 """The project's own source as data: files, imports, exported names.
 
-The tests of this folder read the source rather than run it, so that they can judge a module that would not even
-import.  Everything is found from the root of the checkout; nothing is cached, nothing is written.
+The tests of this folder read the source rather than run it, so that they can judge a module that would not
+even import.  Everything is found from the root of the checkout; nothing is cached, nothing is written.
+
+The judges themselves are next door, one promise a file: layers, purity, packaging, documentation, tidiness.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Import(NamedTuple):
 
 
 def imports(source: str) -> Iterator[Import]:
-    """Yield every import of a module, also those inside functions; relative ones (own package) are left out."""
+    """Yield every import of a module, also those inside functions, but not relative ones (own package)."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, None, node.lineno) for alias in node.names)
@@ -56,7 +58,7 @@ def modules(*folders: str) -> list[Path]:
 
 
 def files(*suffixes: str) -> list[Path]:
-    """Return the text files of the checkout that somebody wrote, by suffix; caches, builds and data are not."""
+    """Return the files of the checkout that somebody wrote, by suffix or name; caches and data are not."""
     return sorted(path for path in walk(ROOT) if path.suffix in suffixes or path.name in suffixes)
 
 

@@ -2,8 +2,8 @@
 
     merkle <- archive <- reducers <- replay <- api <- tools        ("is used by")
 
-A room may use what stands to its left, by the names that `__init__` exports, and the third-party packages of its
-row in `MAY_USE`.  A new dependency is a line here, where a reviewer sees which room it enters
+A room may use what stands to its left, by the names that `__init__` exports, and the third-party packages of
+its row in `MAY_USE`.  A new dependency is a line here, where a reviewer sees which room it enters
 (docs/adr/0001-import-direction.md).
 """
 

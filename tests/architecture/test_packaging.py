@@ -77,7 +77,7 @@ def test_commands_are_declared() -> None:
 
 @pytest.mark.parametrize("extra", [None, "dev"])
 def test_the_lock_covers_what_is_declared(extra: str | None) -> None:
-    """Each declared dependency is pinned, with hashes, at a version the declaration allows: `make lock` was run."""
+    """Each declared dependency is pinned, with hashes, at a version that the declaration allows."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = declared["optional-dependencies"][extra] if extra else declared["dependencies"]
     pins = pinned((ROOT / ("requirements-dev.lock" if extra else "requirements.lock")).read_text("utf-8"))
@@ -91,9 +91,9 @@ def test_the_lock_covers_what_is_declared(extra: str | None) -> None:
 
 
 def pinned(lock: str) -> dict[str, list[str]]:
-    """Return the pinned versions of a lock by name, having checked that each pin carries a hash.
+    r"""Return the pinned versions of a lock by name, having checked that each pin carries a hash.
 
-    >>> pinned("a==1 ; python_version < '3.12' \\\\\\n    --hash=sha256:00\\n")
+    >>> pinned("a==1 ; python_version < '3.12' \\\n    --hash=sha256:00\n")
     {'a': ['1']}
     """
     pins: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
 """The core knows no clock, no chance, no files and no threads.
 
-What is pure can be run anywhere, replayed by seed, and proved; so time, randomness and I/O arrive as arguments,
-and the modules that could fetch them are not even imported.  `hash()` is out too: its answers for text change
-from process to process.
+What is pure can be run anywhere, replayed by seed, and proved; so time, randomness and I/O arrive as
+arguments, and the modules that could fetch them are not even imported.  `hash()` is out too: its answers for
+text change from process to process.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from tests.architecture.source import ROOT, imports, modules, shown
 PURE_FOLDERS = ("merkle", "reducers")
 PURE_FILES = ("archive/event.py", "archive/entry.py", "archive/block.py", "archive/plan.py")
 
-IMPURE_MODULES = set(
-    "asyncio concurrent ctypes fcntl fileinput glob http io logging mmap multiprocessing os pathlib queue random"
-    " secrets select selectors shelve shutil signal socket socketserver sqlite3 ssl subprocess tempfile threading"
-    " time urllib uuid lmdb httpx2 redis".split()
-)
+# fmt: off
+IMPURE_MODULES = {
+    "asyncio", "concurrent", "ctypes", "fcntl", "fileinput", "glob", "http", "io", "logging",
+    "mmap", "multiprocessing", "os", "pathlib", "queue", "random", "secrets", "select", "selectors",
+    "shelve", "shutil", "signal", "socket", "socketserver", "sqlite3", "ssl", "subprocess",
+    "tempfile", "threading", "time", "urllib", "uuid", "lmdb", "httpx2", "redis",
+}
+# fmt: on
 IMPURE_CALLS = {"open", "input", "print", "eval", "exec", "hash", "id", "__import__"}
 IMPURE_METHODS = {"now", "utcnow", "today", "read_bytes", "read_text", "write_bytes", "write_text", "urandom"}
 

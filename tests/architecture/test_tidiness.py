@@ -15,75 +15,61 @@ LINES_MAX = 400
 LONGER: dict[str, int] = {}
 """Files that read like one thought though they are longer, with the size that they may not exceed."""
 
-# Written in pieces, so that this file passes its own test.
+
+def whole(text: str) -> str:
+    """Return a text without the tildes that keep this file from finding itself."""
+    return text.replace("~", "")
+
+
 FOREIGN = re.compile(
-    "|".join(
-        [
-            r"(?<![\w.*])/wo" r"rk/",
-            r"\.\./sha" r"red",
-            r"/ro" r"ot/",
-            r"/opt/py" r"pi",
-            r"/opt/whe" r"els",
-            r"/tmp/ba" r"sh_",
-            r"pypi\.o" r"rg",
-            r"pythonho" r"sted",
-            r"registry\.np" r"mjs",
-            r"deb\.deb" r"ian",
-            r"--(extra-)?index-u" r"rl",
-            r"--find-li" r"nks",
-        ]
-    )
+    whole(
+        r"""
+        (?<![\w.*]) /wo~rk/ | \.\./sha~red | /ro~ot/ | /opt/(py~pi|whe~els) | /tmp/ba~sh_
+        | py~pi\.org | python~hosted | registry\.np~mjs | deb\.deb~ian | --(extra-)?index-u~rl | --find-li~nks
+        """
+    ),
+    re.VERBOSE,
 )
-WRITTEN = (
-    ".py",
-    ".md",
-    ".toml",
-    ".lock",
-    ".sh",
-    ".html",
-    ".css",
-    ".js",
-    ".json",
-    ".jsonl",
-    ".txt",
-    ".yml",
-    ".yaml",
-)
+CODE = (".py", ".sh", ".toml", ".html", ".css", ".js", "Makefile", "run", ".gitignore")
+TEXT = (".md", ".lock", ".json", ".jsonl", ".txt", ".yml", ".yaml", ".svg")
 
 
 def test_source_files_stay_short() -> None:
-    """A file that outgrows its size is split, or named in LONGER where a reviewer sees it; it never grows unseen."""
-    sizes = {shown(path): len(path.read_text("utf-8").splitlines()) for path in modules(*PACKAGES)}
+    """A file that outgrows its size is split, or named in LONGER where a reviewer sees it."""
+    sizes = source_sizes()
     assert sizes, "no source files"
     assert {name: size for name, size in sizes.items() if size > LONGER.get(name, LINES_MAX)} == {}
 
 
 def test_exceptions_are_still_needed() -> None:
-    """A file that became short again leaves the list of longer ones, so that the list can only shrink."""
-    sizes = {shown(path): len(path.read_text("utf-8").splitlines()) for path in modules(*PACKAGES)}
+    """A file that became short again leaves the list of longer ones, so that it can only shrink."""
+    sizes = source_sizes()
     assert [name for name in LONGER if sizes.get(name, 0) <= LINES_MAX] == []
+
+
+def source_sizes() -> dict[str, int]:
+    """Return the number of lines of each file of the six packages."""
+    return {shown(path): len(path.read_text("utf-8").splitlines()) for path in modules(*PACKAGES)}
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
     """Paths and package indexes belong to a site; the project works, and reads well, at any."""
     found = [
         f"{shown(path)}:{number} {match.group()}"
-        for path in files(*WRITTEN, "Makefile", "run", ".gitignore")
+        for path in files(*CODE, *TEXT)
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if (match := FOREIGN.search(line))
     ]
     assert found == []
 
 
-@pytest.mark.parametrize("line", ["cd /work/main", "see ../shared/x", "pip --index-url=x", "/root/.venv"])
+@pytest.mark.parametrize("line", ["cd /wo~rk/main", "see ../sha~red/x", "pip --index-u~rl=x", "/ro~ot/.venv"])
 def test_a_foreign_path_is_noticed(line: str) -> None:
     """The pattern of the test above does find what it is for."""
-    assert FOREIGN.search(line)
+    assert FOREIGN.search(whole(line))
 
 
-@pytest.mark.parametrize(
-    "line", ["docs/work/plan.md", "the workshop", "uv pip compile --no-emit-index", "shared/"]
-)
+@pytest.mark.parametrize("line", ["docs/wo~rk/plan.md", "the workshop", "--no-emit-index-url", "shared/"])
 def test_an_innocent_line_passes(line: str) -> None:
     """The pattern does not take ordinary words for paths."""
-    assert not FOREIGN.search(line)
+    assert not FOREIGN.search(whole(line))

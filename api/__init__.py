@@ -1,0 +1,27 @@
+"""HTTP in, problems out: ingest, states, the public log, operations, the page.
+
+`create_app(Services(...))` gives the application; `ingest` and `lo` are the pure middle of it, from bytes to
+submissions.  Programs that run it: `tools`.
+"""
+
+from __future__ import annotations
+
+from api.app import LOOPBACK_HOSTS, create_app
+from api.asgi import RawTextProtocol
+from api.lo import Connection, Step
+from api.problems import STATUS, Problem, problem
+from api.services import Counters, Services, state_folder
+
+__all__ = [
+    "LOOPBACK_HOSTS",
+    "STATUS",
+    "Connection",
+    "Counters",
+    "Problem",
+    "RawTextProtocol",
+    "Services",
+    "Step",
+    "create_app",
+    "problem",
+    "state_folder",
+]

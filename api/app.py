@@ -1,0 +1,59 @@
+"""The application: every route, every error's answer, and who may ask.
+
+    app = create_app(services)
+
+No globals: everything a route needs is in `services`.  The host names that a request may use are listed, because a
+server on loopback can otherwise be read by any web page through a name that points there (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+
+from api import events, lo_socket, log, operations, pages, states
+from api.problems import Problem, answer_error, problem, problem_response
+from api.services import Services
+from archive import ArchiveError
+from reducers import UnknownReducer
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+def create_app(services: Services, *, hosts: Sequence[str] = LOOPBACK_HOSTS, version: str = "0") -> FastAPI:
+    """Return the application; `hosts` are the names under which it may be asked."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await services.client.start()
+        yield
+        await services.client.stop()
+
+    app = FastAPI(title="Treering", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    for part in (events, states, log, operations, pages, lo_socket):
+        app.include_router(part.router(services))
+    for kind in (Problem, ArchiveError, UnknownReducer):
+        app.add_exception_handler(kind, answer_error)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    return app
+
+
+async def _answer_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem_response(problem(Problem(error.status_code, str(error.detail), str(error.detail))))
+
+
+async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return problem_response(problem(Problem(400, "Invalid request", f"{place}: {first['msg']}")))

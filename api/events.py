@@ -1,0 +1,165 @@
+"""Events in and out: POST /v1/events, GET /v1/events/{index}.
+
+A request is answered when every event of it is durable and under a signed checkpoint.  Each event stands for itself: one
+result per event, in order, a receipt or a problem that names the line.  A batch is 200 as soon as one event was
+kept; a request in which nothing could be kept has the status of its first problem.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from api.ingest import Item, Rules, items, refused
+from api.problems import Problem, problem, problem_response, refusal_problem
+from api.services import Services
+from archive import (
+    LEAF_CONTROL,
+    ROW_BINDING,
+    ROW_EVENT,
+    ROW_FRAME,
+    Answer,
+    InvalidEvent,
+    Log,
+    NotFound,
+    Receipt,
+    Refusal,
+    Vault,
+    control_body,
+    open_entry,
+    parse_leaf,
+    parse_row,
+)
+
+BODY_SIZE_MAX = 64 << 20
+EVENTS_MAX = 100_000
+CHUNK_EVENTS = 512
+GRADE = "local"
+KINDS = {ROW_EVENT: "event", ROW_FRAME: "frame", ROW_BINDING: "binding"}
+
+
+def router(services: Services) -> APIRouter:
+    """Return the routes of events."""
+    routes = APIRouter(prefix="/v1/events", tags=["events"])
+
+    @routes.post("", summary="Send one event, a JSON array or NDJSON")
+    async def post_events(request: Request) -> JSONResponse:
+        rules = Rules.parse(request.query_params.multi_items())
+        body = await read_body(request)
+        now_us = services.clock.now_us()
+        await services.client.ready()
+        try:
+            found = items(request.headers.get("content-type", ""), body, rules, now_us)
+        except InvalidEvent as error:
+            # The bytes came in, so they are kept, though nobody can take them apart.
+            await services.client.submit([refused(body, str(error), now_us)])
+            services.counters.refused += 1
+            raise
+        if not found:
+            raise Problem(400, "Empty request", "the body holds no event")
+        if len(found) > EVENTS_MAX:
+            raise Problem(413, "Too many events", f"{len(found)} events; at most {EVENTS_MAX} in one request")
+        answers = await submit_all(services, found)
+        return _response(services, found, answers)
+
+    @routes.get("/{index}", summary="Read one entry")
+    async def get_event(index: int) -> JSONResponse:
+        with services.log() as log:
+            return JSONResponse(entry_json(log, services.vault, index))
+
+    return routes
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request, at most 64 MiB."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_SIZE_MAX:
+            raise Problem(413, "Request too large", f"at most {BODY_SIZE_MAX} bytes in one request")
+    return bytes(body)
+
+
+async def submit_all(services: Services, found: Sequence[Item]) -> list[Answer]:
+    """Submit items in their order and return one answer each."""
+    await services.client.room()
+    submissions = [item.submission for item in found]
+    futures = [
+        services.client.submit(submissions[at : at + CHUNK_EVENTS])
+        for at in range(0, len(submissions), CHUNK_EVENTS)
+    ]
+    return [answer for future in futures for answer in await future]
+
+
+def _response(services: Services, found: Sequence[Item], answers: Sequence[Answer]) -> JSONResponse:
+    results = [_result(item, answer) for item, answer in zip(found, answers, strict=True)]
+    problems = [result["error"] for result in results if "error" in result]
+    services.counters.refused += len(problems)
+    services.counters.accepted += len(results) - len(problems)
+    if len(problems) == len(results) == 1:
+        return problem_response(problems[0])
+    size, root = services.client.checkpoint
+    status = 200 if len(problems) < len(results) else problems[0]["status"]
+    return JSONResponse({"receipts": results, "checkpoint": {"size": size, "root": root.hex()}}, status_code=status)
+
+
+def _result(item: Item, answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Refusal):
+        return {"error": refusal_problem(answer)}
+    if item.bad is not None:
+        recorded = {"index": answer.index, "size": answer.size}
+        return {"error": {**problem(item.bad.error, line=item.bad.line), "recorded": recorded}}
+    return receipt_json(answer)
+
+
+def receipt_json(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt in its public form."""
+    return {"index": receipt.index, "size": receipt.size, "grade": GRADE}
+
+
+def entry_json(log: Log, vault: Vault, index: int) -> dict[str, Any]:
+    """Return everything that is known of an entry, for those who may read it; raise NotFound beyond the size."""
+    leaf = log.leaf(index)
+    parsed = parse_leaf(leaf)
+    size, note = log.covering(index)
+    answer: dict[str, Any] = {
+        "index": index,
+        "archived_s": parsed.time_s,
+        "leaf": leaf.hex(),
+        "checkpoint": {"size": size, "note": note.decode()},
+    }
+    if parsed.kind == LEAF_CONTROL:
+        return {**answer, "kind": "control", "body": control_body(parsed)}
+    row = parse_row(log.row(index))
+    try:
+        opened = open_entry(leaf, row, vault.data_key(row.subjects))
+    except NotFound:
+        return {**answer, "kind": "erased"}
+    header = opened.header
+    return {
+        **answer,
+        "kind": KINDS.get(row.kind, "refused"),
+        "subject": header.subject,
+        "sequence": header.sequence,
+        "received_us": header.received_us,
+        "source": header.source,
+        "sender": header.sender,
+        "form": header.form,
+        "keys": header.keys,
+        "extra": {name: _shown(value) for name, value in header.extra.items()},
+        "payload": _shown(opened.payload),
+    }
+
+
+def _shown(value: Any) -> Any:
+    """Return bytes as text where they are text, else as {"base64": ...}."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

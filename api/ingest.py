@@ -1,0 +1,227 @@
+"""From a request body to submissions.  Pure: bytes and parameters in, submissions or errors out.
+
+Three rules.  *Raw first*: what is submitted is the very bytes of each event.  *Nothing is lost beside the bad one*: each
+event of a batch stands for itself, and what cannot be read is submitted too, as refused, with the reason.  *Parse
+only as far as routing needs*: type, keys, id.
+
+>>> rules = Rules.parse([("student", "$.actor.account.name"), ("id", "$.id")])
+>>> raw = b'{"id": 5, "actor": {"account": {"name": "ann"}}}'
+>>> one = submission(raw, rules, 1_000)
+>>> one.subject, one.id, one.keys
+('student:ann', '5', {'student': 'ann'})
+
+What a Learning Observer connection does instead is `api.lo`; who calls this, `api.events`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import jsonpath_rfc9535 as jsonpath
+import msgspec
+from jsonpath_rfc9535.selectors import IndexSelector
+
+from api.problems import Problem
+from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json, type_of
+
+PARTITION_KEY = "student"
+VALUE_SIZE_MAX = 1_024
+FIELDS_MAX = 16
+ANONYMOUS = "anonymous"
+NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+Finder = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where an event's key fields and id stand, as a request says by JSON paths (RFC 9535)."""
+
+    keys: dict[str, tuple[str, Finder]]
+    id: tuple[str, Finder] | None = None
+
+    @staticmethod
+    def parse(parameters: Iterable[tuple[str, str]]) -> Rules:
+        """Return the rules of a query string; raise Problem that names the parameter that is wrong."""
+        keys: dict[str, tuple[str, Finder]] = {}
+        identifier = None
+        for name, path in parameters:
+            if not _FIELD.fullmatch(name) or not path.startswith("$"):
+                raise Problem(
+                    400, "Unknown parameter", f"parameter {name!r}: expected FIELD=$.json.path, as student=$.actor.id"
+                )
+            finder = (path, _finder(name, path))
+            if name == "id":
+                identifier = finder
+            else:
+                keys[name] = finder
+        if len(keys) > FIELDS_MAX:
+            raise Problem(400, "Too many parameters", f"at most {FIELDS_MAX} key fields")
+        return Rules(keys, identifier)
+
+
+class Bad(NamedTuple):
+    """What could not be read: why, and in which line (from 1), if the body has lines."""
+
+    error: InvalidEvent
+    line: int | None
+
+
+class Item(NamedTuple):
+    """One event of a body: what to submit, and what is wrong with it, if anything."""
+
+    submission: Submission
+    bad: Bad | None
+
+
+def split_body(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
+    """Return the raw bytes of each event and whether the body has lines.
+
+    Raises Problem for another content type, InvalidEvent for a body that cannot be taken apart.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in NDJSON:
+        return [line.rstrip(b"\r") for line in body.split(b"\n")], True
+    if media_type != "application/json":
+        raise Problem(
+            415, "Unsupported media type", "send application/json (one event or an array) or application/x-ndjson"
+        )
+    if body.lstrip()[:1] != b"[":
+        return [body], False
+    parse_json(body)  # msgspec does not check UTF-8 inside what it skips
+    return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])], False
+
+
+def items(content_type: str, body: bytes, rules: Rules, received_us: int) -> list[Item]:
+    """Return one item for each event of a body; empty lines are passed over.
+
+    Raises as `split_body` does.
+    """
+    raws, lines = split_body(content_type, body)
+    return [
+        _item(raw, rules, received_us, number if lines else None)
+        for number, raw in enumerate(raws, 1)
+        if not (lines and not raw.strip())
+    ]
+
+
+def _item(raw: bytes, rules: Rules, received_us: int, line: int | None) -> Item:
+    try:
+        return Item(submission(raw, rules, received_us), None)
+    except InvalidEvent as error:
+        return Item(refused(raw, str(error), received_us), Bad(error, line))
+
+
+def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
+    """Return the submission of one event; raise InvalidEvent that names the field that is wrong."""
+    value = parse_json(raw)
+    ours = isinstance(value, dict) and isinstance(value.get("keys"), dict)
+    keys = _own_keys(value["keys"]) if ours else {}
+    for field, (path, find) in rules.keys.items():
+        keys[field] = _key_value(field, path, find(value))
+    source = value.get("source", "") if isinstance(value, dict) else ""
+    source = source if isinstance(source, str) else ""
+    person = keys.get(PARTITION_KEY)
+    return Submission(
+        kind=ROW_EVENT,
+        subject=f"{PARTITION_KEY}:{person}" if person else f"source:{source or type_of(value)}",
+        payload=raw,
+        received_us=received_us,
+        source=source,
+        sender=_text(value, "producer") if ours else ANONYMOUS,
+        form="event" if ours else "json",
+        keys=keys,
+        id=_identifier(value, rules, ours),
+    )
+
+
+def refused(raw: bytes, reason: str, received_us: int, **extra: Any) -> Submission:
+    """Return the submission that records bytes which could not be read, under the day's own subject."""
+    day = datetime.fromtimestamp(received_us / 1e6, UTC).date().isoformat()
+    return Submission(
+        kind=ROW_REFUSED,
+        subject=f"refused:{day}",
+        payload=raw,
+        received_us=received_us,
+        source="",
+        sender=ANONYMOUS,
+        form="json",
+        keys={},
+        extra={"reason": reason[:500], **extra},
+    )
+
+
+def _own_keys(found: dict[str, Any]) -> dict[str, str]:
+    if len(found) > FIELDS_MAX:
+        raise InvalidEvent(f"keys: {len(found)} fields; at most {FIELDS_MAX}")
+    return {field: _key_value(f"keys.{field}", None, value) for field, value in found.items()}
+
+
+def _key_value(field: str, path: str | None, value: Any) -> str:
+    """Return a key field's value as text; raise InvalidEvent if there is none."""
+    where = f"{field} ({path})" if path else field
+    text = scalar_text(value)
+    if not text:
+        raise InvalidEvent(f"key field {where} is missing; expected a string or a number")
+    if len(text.encode()) > VALUE_SIZE_MAX:
+        raise InvalidEvent(f"key field {where} is longer than {VALUE_SIZE_MAX} bytes")
+    return text
+
+
+def scalar_text(value: Any) -> str:
+    """Return a string, number or boolean as text, "" for anything else.
+
+    >>> scalar_text(17), scalar_text(True), scalar_text([1])
+    ('17', 'true', '')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else ""
+
+
+def _text(value: dict[str, Any], field: str) -> str:
+    return scalar_text(value.get(field))[:VALUE_SIZE_MAX] or ANONYMOUS
+
+
+def _identifier(value: Any, rules: Rules, ours: bool) -> str | None:
+    if rules.id is not None:
+        path, find = rules.id
+        return _key_value("id", path, find(value))
+    if ours and value.get("id") is not None:
+        return _key_value("id", None, value["id"])
+    return None
+
+
+def _finder(name: str, path: str) -> Finder:
+    """Return a function that finds the one value at a path, or None; raise Problem if it is no path to one value.
+
+    Filters and wildcards are refused with it: a request must not be able to make the server search.
+    """
+    try:
+        query = jsonpath.compile(path)
+    except (jsonpath.JSONPathError, RecursionError) as error:
+        raise Problem(400, "Malformed JSON path", f"parameter {name!r}: {error}") from None
+    if not query.singular_query():
+        raise Problem(400, "Ambiguous JSON path", f"parameter {name!r}: {path} may name more than one value")
+    steps = [_step(segment.selectors[0]) for segment in query.segments]
+
+    def find(value: Any) -> Any:
+        for step in steps:
+            if isinstance(step, str):
+                value = value.get(step) if isinstance(value, dict) else None
+            else:
+                value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else None
+        return value
+
+    return find
+
+
+def _step(selector: Any) -> str | int:
+    return selector.index if isinstance(selector, IndexSelector) else str(selector.name)

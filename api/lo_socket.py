@@ -1,0 +1,146 @@
+"""WS /wsapi/in/: the Learning Observer's socket around `api.lo`.
+
+Two tasks a connection.  One reads frames and submits them without waiting for any commit; the other takes the
+answers in the order of the frames and acknowledges.  Awaiting each commit in the reading loop would make one
+connection as slow as one disk (measured: a twelfth of the rate).
+
+When the archiver goes away, frames that were not submitted wait; those under way are unknown, so the
+connection ends with 1012 *before* any later frame is submitted: what was acknowledged has no gap before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from api.lo import Connection, Step
+from api.services import Services
+from archive import Answer, Receipt, Unavailable
+
+IN_FLIGHT_MAX = 1_024
+CLOSE_DONE = 1000
+CLOSE_TOO_LARGE = 1009
+CLOSE_RESTART = 1012
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _UnderWay(NamedTuple):
+    number: int
+    step: Step
+    future: asyncio.Future[list[Answer]]
+
+
+def router(services: Services) -> APIRouter:
+    """Return the route of the Learning Observer's protocol."""
+    routes = APIRouter()
+
+    @routes.websocket("/wsapi/in/")
+    async def listen(socket: WebSocket) -> None:
+        await socket.accept()
+        services.counters.connections += 1
+        try:
+            await _Conversation(services, socket).run()
+        finally:
+            services.counters.connections -= 1
+
+    return routes
+
+
+class _Conversation:
+    def __init__(self, services: Services, socket: WebSocket) -> None:
+        self._services, self._socket = services, socket
+        self._acks = socket.query_params.get("ack") == "1"
+        self._connection = Connection(os.urandom(8))
+        self._under_way: asyncio.Queue[_UnderWay | None] = asyncio.Queue()
+        self._window = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._broken = False
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; everything that was submitted is answered first."""
+        reading = asyncio.create_task(self._read())
+        answering = asyncio.create_task(self._answer())
+        try:
+            await asyncio.wait((reading, answering), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                reading.cancel()
+            await asyncio.gather(reading, answering, return_exceptions=True)
+        finally:
+            reading.cancel()
+            answering.cancel()
+
+    async def _read(self) -> None:
+        client, clock = self._services.client, self._services.clock
+        try:
+            while not self._broken:
+                message = await self._socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    self._services.counters.too_large += message.get("code") == CLOSE_TOO_LARGE
+                    return
+                await client.room()
+                await client.ready()
+                await self._window.acquire()
+                number = self._connection.frames
+                data, text = frame_of(message)
+                step = self._connection.frame(data, text, clock.now_us())
+                self._under_way.put_nowait(_UnderWay(number, step, client.submit(step.submissions)))
+                if step.close:
+                    return
+        except (Unavailable, WebSocketDisconnect):
+            self._broken = True
+        finally:
+            self._under_way.put_nowait(None)
+
+    async def _answer(self) -> None:
+        while (one := await self._under_way.get()) is not None:
+            try:
+                answers = await one.future
+            except Unavailable:
+                self._broken = True
+                break
+            if not all(isinstance(answer, Receipt) for answer in answers):
+                self._broken = True
+                break
+            self._window.release()
+            await self._reply(one, answers[0])
+            if one.step.close:
+                await self._close(CLOSE_DONE)
+        if self._broken:
+            await self._close(CLOSE_RESTART)
+
+    async def _reply(self, one: _UnderWay, answer: Answer) -> None:
+        assert isinstance(answer, Receipt)
+        counters = self._services.counters
+        replies: list[dict[str, Any]] = list(one.step.replies)
+        place = {"frame": one.number, "index": answer.index, "size": answer.size}
+        if one.step.refused is not None:
+            counters.refused += 1
+            replies.append({"status": "refused", **place, "reason": one.step.refused})
+        else:
+            counters.accepted += 1
+            if self._acks:
+                replies.append({"status": "ack", **place})
+        with suppress(RuntimeError, WebSocketDisconnect):  # the client may be gone; its frames are kept
+            for reply in replies:
+                await self._socket.send({"type": "websocket.send", "text": _encode(reply).decode()})
+
+    async def _close(self, code: int) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            if self._socket.application_state is not WebSocketState.DISCONNECTED:
+                await self._socket.close(code)
+
+
+def frame_of(message: Any) -> tuple[bytes, bool]:
+    """Return the bytes of a received message, and whether it was a text frame.
+
+    A text frame may come as raw bytes (`api.asgi`), so that invalid UTF-8 is ours to answer.
+    """
+    if message.get("text") is not None:
+        return message["text"].encode("utf-8", "surrogatepass"), True
+    return bytes(message.get("bytes") or b""), message.get("opcode") == "text"

@@ -1,0 +1,90 @@
+"""For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
+
+Alive means that this process answers; ready, that the archiver is reachable and every shard has states.  A metric's
+label never names a person, a key or a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from api.services import Services
+from archive import Unavailable
+
+
+def router(services: Services) -> APIRouter:
+    """Return the routes of operation."""
+    routes = APIRouter(tags=["operations"])
+    registry = CollectorRegistry()
+    registry.register(_Metrics(services))
+
+    @routes.get("/healthz", summary="This process answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @routes.get("/readyz", summary="Events can be kept and states be read")
+    async def readyz() -> JSONResponse:
+        answer = readiness(services)
+        return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
+
+    @routes.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def published_or_zero(services: Services) -> int:
+    """Return the published size, 0 before the first start of an archiver."""
+    try:
+        return services.published()
+    except Unavailable:
+        return 0
+
+
+def readiness(services: Services) -> dict[str, Any]:
+    """Return what is ready and what is not."""
+    size = published_or_zero(services)
+    positions = [services.position(shard) for shard in range(services.shards)]
+    return {
+        "ready": services.client.connected and None not in positions,
+        "archiver": services.client.connected,
+        "size": size,
+        "shards": [
+            {"shard": shard, "position": position, "lag": None if position is None else size - position}
+            for shard, position in enumerate(positions)
+        ],
+    }
+
+
+class _Metrics(Collector):
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def describe(self) -> Iterator[Metric]:
+        """Name no metric in advance: reading them would need a running archiver."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric as it stands."""
+        state, counters = readiness(self._services), self._services.counters
+        yield GaugeMetricFamily("treering_log_size", "Published size of the log, entries.", state["size"])
+        yield GaugeMetricFamily("treering_archiver_up", "1 if the archiver is reachable.", int(state["archiver"]))
+        yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
+        lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])
+        for shard in state["shards"]:
+            lag.add_metric([str(shard["shard"])], state["size"] if shard["lag"] is None else shard["lag"])
+        yield lag
+        events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
+        events.add_metric(["accepted"], counters.accepted)
+        events.add_metric(["refused"], counters.refused)
+        events.add_metric(["too_large"], counters.too_large)
+        yield events

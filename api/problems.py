@@ -1,0 +1,79 @@
+"""Errors on the wire: one table from our errors to HTTP statuses, in RFC 9457's form.
+
+A problem says what is wrong, where, and so what to do.  It never says what the server holds about anybody.
+
+>>> problem(InvalidEvent("malformed JSON: Input data was truncated"), line=3)["detail"]
+'line 3: malformed JSON: Input data was truncated'
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+
+from archive import (
+    ArchiveError,
+    Conflict,
+    FormatError,
+    IntegrityError,
+    InvalidEvent,
+    NotFound,
+    Refusal,
+    StorageFailed,
+    Unavailable,
+)
+from reducers import UnknownReducer
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+STATUS: dict[type[Exception], tuple[int, str]] = {
+    InvalidEvent: (400, "Invalid event"),
+    FormatError: (400, "Malformed data"),
+    UnknownReducer: (404, "Unknown reducer"),
+    NotFound: (404, "Not found"),
+    Conflict: (409, "Conflict"),
+    IntegrityError: (500, "Integrity error"),
+    StorageFailed: (503, "Storage failed"),
+    Unavailable: (503, "Unavailable"),
+    ArchiveError: (500, "Archive error"),
+}
+REASONS = {"conflict": Conflict, "invalid": InvalidEvent, "unavailable": Unavailable}
+
+
+class Problem(Exception):
+    """A problem that belongs to HTTP itself: a wrong content type, an unknown parameter."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.title = status, title
+
+
+def problem(error: Exception, **where: Any) -> dict[str, Any]:
+    """Return the problem object of an error; `where` (line=3, frame=7) is put before its message."""
+    if isinstance(error, Problem):
+        status, title = error.status, error.title
+    else:
+        status, title = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), (500, "Error"))
+    place = "".join(f"{name} {value}: " for name, value in where.items() if value is not None)
+    return {"type": "about:blank", "title": title, "status": status, "detail": f"{place}{error}"}
+
+
+def refusal_problem(refusal: Refusal, **where: Any) -> dict[str, Any]:
+    """Return the problem object of what the archiver refused."""
+    kind = REASONS.get(refusal.reason, Unavailable)
+    error = Conflict(refusal.detail, index=-1) if kind is Conflict else kind(refusal.detail)
+    return problem(error, **where)
+
+
+def problem_response(body: dict[str, Any]) -> JSONResponse:
+    """Return a problem as a response; 503 says when to try again."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if body["status"] == 503 else None
+    return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
+
+
+async def answer_error(_: Request, error: Exception) -> JSONResponse:
+    """Turn an error that a route raised into its response."""
+    return problem_response(problem(error))

@@ -1,0 +1,111 @@
+"""What the routes work with: one value, made by the program that composes the server, with no globals.
+
+The log and the states are read from memory-mapped files that other processes write; they are opened when first
+needed, because a server may answer before its archiver has made them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from archive import (
+    ArchiverClient,
+    Clock,
+    DataFolder,
+    LmdbStore,
+    Log,
+    NotFound,
+    PublishedSize,
+    Unavailable,
+    Vault,
+    routing_hash,
+)
+from reducers import Key, Reducer, Registry
+from replay import STATE_TABLES, StateReader, routing_field, shard_of
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the front counts; no label ever names a person."""
+
+    accepted: int = 0
+    refused: int = 0
+    repeated: int = 0
+    connections: int = 0
+    too_large: int = 0
+
+
+@dataclass
+class Services:
+    """A running front: the archiver's client, the log, the vault, the states."""
+
+    folder: DataFolder
+    client: ArchiverClient
+    registry: Registry
+    shards: int
+    clock: Clock
+    counters: Counters = field(default_factory=Counters)
+    _store: LmdbStore | None = None
+    _published: PublishedSize | None = None
+    _vault: Vault | None = None
+    _readers: dict[int, StateReader] = field(default_factory=dict)
+
+    @contextmanager
+    def log(self) -> Iterator[Log]:
+        """Return the log up to its published size; raise Unavailable before the archiver's first start."""
+        published = self.published()
+        try:
+            self._store = self._store or self.folder.open_log()
+        except NotFound as error:
+            raise Unavailable(str(error)) from None
+        # The size is read first: a view begun later holds at least that much.
+        with self._store.view() as view:
+            yield Log(view, published)
+
+    def published(self) -> int:
+        """Return the published size."""
+        try:
+            self._published = self._published or PublishedSize(self.folder.published)
+        except NotFound as error:
+            raise Unavailable(str(error)) from None
+        return self._published.get()
+
+    @property
+    def vault(self) -> Vault:
+        """The vault; raise Unavailable before the archiver's first start."""
+        try:
+            self._vault = self._vault or self.folder.open_vault(os.urandom)
+        except NotFound as error:
+            raise Unavailable(str(error)) from None
+        return self._vault
+
+    def reader(self, shard: int) -> StateReader:
+        """Return the states of a shard; raise Unavailable while its worker has not started."""
+        if shard not in self._readers:
+            try:
+                store = LmdbStore(state_folder(self.folder, shard, self.shards), STATE_TABLES, read_only=True)
+            except NotFound:
+                raise Unavailable("states are being rebuilt; ask again shortly") from None
+            self._readers[shard] = StateReader(store)
+        return self._readers[shard]
+
+    def position(self, shard: int) -> int | None:
+        """Return how much of the log a shard has seen, or None while it is being rebuilt."""
+        try:
+            return self.reader(shard).position()
+        except (NotFound, Unavailable):
+            return None
+
+    def shard_of_key(self, reducer: Reducer[object], key: Key) -> int:
+        """Return the shard that holds a reducer's key."""
+        field_name = routing_field(reducer.scope)
+        value = key[reducer.scope.index(field_name)]
+        return shard_of(routing_hash(self.vault.route_key, field_name, value), self.shards)
+
+
+def state_folder(folder: DataFolder, shard: int, shards: int) -> os.PathLike[str]:
+    """Return where a shard's states lie; another number of shards never meets these files."""
+    return folder.state / f"{shards}-shards" / str(shard)

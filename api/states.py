@@ -1,0 +1,169 @@
+"""States out: GET /v1/states/{reducer}, one key or all that begin alike.
+
+An answer says how much of the log it has seen and which signed checkpoint covers that.  While a shard is rebuilt, the
+answer is 503, never "no data": a teacher must not see an empty class because a disk was replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from api.problems import Problem
+from api.services import Services
+from archive import NotFound, Unavailable
+from merkle import Checkpoint
+from reducers import Key, Reducer, StatePair, entry_digest
+from replay import StoredSlot
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
+WAIT_S_MAX = 10.0
+WAIT_STEP_S = 0.01
+RESERVED = frozenset({"min_size", "limit", "after"})
+
+
+def router(services: Services) -> APIRouter:
+    """Return the routes of states."""
+    routes = APIRouter(prefix="/v1/states", tags=["states"])
+
+    @routes.get("", summary="Which reducers there are")
+    async def get_reducers() -> JSONResponse:
+        return JSONResponse({"reducers": [describe(reducer) for reducer in services.registry]})
+
+    @routes.get("/{name}", summary="One state, or a page of states")
+    async def get_states(name: str, request: Request) -> JSONResponse:
+        reducer = services.registry.get(name)
+        key = key_of_query(reducer, request)
+        min_size = number(request, "min_size", 0)
+        if len(key) == len(reducer.scope):
+            return JSONResponse(await _one(services, reducer, key, min_size))
+        return JSONResponse(await _page(services, reducer, key, min_size, request))
+
+    return routes
+
+
+def describe(reducer: Reducer[Any]) -> dict[str, Any]:
+    """Return what readers need to know of a reducer."""
+    return {
+        "reducer": reducer.name,
+        "version": reducer.version,
+        "scope": list(reducer.scope),
+        "code_digest": reducer.code_digest,
+    }
+
+
+def key_of_query(reducer: Reducer[Any], request: Request) -> Key:
+    """Return the key fields of a query, a beginning of the scope; raise Problem that names a wrong parameter."""
+    given = {name: value for name, value in request.query_params.items() if name not in RESERVED}
+    key = []
+    for field in reducer.scope:
+        if field not in given:
+            break
+        key.append(given.pop(field))
+    if given:
+        raise Problem(
+            400,
+            "Unknown parameter",
+            f"parameter {sorted(given)[0]!r} does not fit; {reducer.name} has the key {', '.join(reducer.scope)}",
+        )
+    return tuple(key)
+
+
+def number(request: Request, name: str, default: int) -> int:
+    """Return a query parameter that is a number from 0; raise Problem if it is none."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+        raise Problem(400, "Malformed parameter", f"parameter {name!r}: expected a number, not {text[:40]!r}")
+    return int(text)
+
+
+async def _one(services: Services, reducer: Reducer[Any], key: Key, min_size: int) -> dict[str, Any]:
+    shard = services.shard_of_key(reducer, key)
+    await wait_for(services, shard, min_size)
+    try:
+        position, slot = services.reader(shard).get(reducer.name, key)
+    except NotFound as error:
+        raise Unavailable(str(error)) from None
+    if slot is None:
+        raise NotFound(f"no event of this key in the first {position} entries")
+    pair = StatePair(reducer.name, slot.version, slot.key, slot.encoding, slot.error_index)
+    return {
+        "reducer": reducer.name,
+        **state_json(reducer, slot),
+        "position": position,
+        "checkpoint": checkpoint_json(services),
+        "version": slot.version,
+        "code_digest": reducer.code_digest,
+        "state_digest": entry_digest(pair).hex(),
+    }
+
+
+async def _page(
+    services: Services, reducer: Reducer[Any], prefix: Key, min_size: int, request: Request
+) -> dict[str, Any]:
+    """Return a page of states over all shards, in the order of their keys."""
+    limit = min(number(request, "limit", LIMIT_DEFAULT), LIMIT_MAX) or 1
+    after = _token(request.query_params.get("after", ""))
+    positions, rows = [], []
+    for shard in range(services.shards):
+        await wait_for(services, shard, min_size)
+        try:
+            position, found = services.reader(shard).scan(reducer.name, prefix, after, limit)
+        except NotFound as error:
+            raise Unavailable(str(error)) from None
+        positions.append(position)
+        rows += [(data, slot, position) for data, slot in found]
+    rows.sort(key=lambda row: row[0])
+    page = rows[:limit]
+    answer: dict[str, Any] = {
+        "reducer": reducer.name,
+        "position": min(positions),
+        "states": [{**state_json(reducer, slot), "position": position} for _, slot, position in page],
+        "checkpoint": checkpoint_json(services),
+    }
+    if len(page) == limit:
+        answer["next"] = base64.urlsafe_b64encode(page[-1][0]).decode().rstrip("=")
+    return answer
+
+
+def state_json(reducer: Reducer[Any], slot: StoredSlot) -> dict[str, Any]:
+    """Return key and state as readers see them; a quarantined key says why it stands still."""
+    shown: dict[str, Any] = {
+        "key": dict(zip(reducer.scope, slot.key, strict=True)),
+        "state": msgspec.to_builtins(reducer.view(reducer.decode(slot.encoding))),
+    }
+    if slot.error_index is not None:
+        shown["quarantined"] = {"index": slot.error_index, "error": slot.error}
+    return shown
+
+
+def checkpoint_json(services: Services) -> dict[str, Any]:
+    """Return size and root of the newest published checkpoint."""
+    with services.log() as log:
+        _, note = log.checkpoint()
+    checkpoint = Checkpoint.decode(note.decode().partition("\n\n")[0] + "\n")
+    return {"size": checkpoint.size, "root": checkpoint.root.hex()}
+
+
+async def wait_for(services: Services, shard: int, min_size: int) -> None:
+    """Wait until a shard has seen `min_size` entries; raise Unavailable after ten seconds."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S_MAX
+    while min_size and (services.position(shard) or 0) < min_size:
+        if asyncio.get_running_loop().time() > deadline:
+            raise Unavailable(f"the states have not reached size {min_size} yet; ask again shortly")
+        await asyncio.sleep(WAIT_STEP_S)
+
+
+def _token(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        raise Problem(400, "Malformed parameter", "parameter 'after': pass on the 'next' of the page before") from None

@@ -1,0 +1,77 @@
+"""The audit: fold the log again from nothing, and compare with what the workers hold.
+
+States are compared by their digest (`reducers.digest`), the RFC 6962 root over all of them in key order, which is
+the same for every number of shards.  Where two digests differ, the states in which they differ are named.
+
+>>> compare({("n", 1, ("ann",)): b"a"}, {("n", 1, ("ann",)): b"b"})
+[Difference(name='n', key=('ann',), what='differs')]
+
+The fold itself is `replay.runner`, the same that the workers run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from archive import Log, Store, Vault
+from reducers import Identity, Key, Reducer, StatePair, entry_digest
+from replay.runner import Runner
+from replay.states import StateReader
+
+Digests = dict[Identity, bytes]
+
+
+class Difference(NamedTuple):
+    """One state in which two sets of states differ: `what` is "differs", "missing" or "extra" in the second."""
+
+    name: str
+    key: Key
+    what: str
+
+
+def replay_digests(
+    store: Store,
+    reducers: Iterable[Reducer[Any]],
+    vault: Vault,
+    *,
+    size: int,
+    shard: int = 0,
+    shards: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Digests:
+    """Fold entries 0…size-1 as one shard of `shards` and return the entry digest of each of its states.
+
+    `progress` is called with the number of entries of each slice.
+    """
+    runner = Runner(reducers, vault, shard=shard, shards=shards)
+    while runner.position < size:
+        with store.view() as view:
+            taken = runner.step(Log(view, size))
+        progress(taken)
+    return {pair.identity: entry_digest(pair) for pair in runner.pairs()}
+
+
+def live_digests(readers: Iterable[StateReader], names: Iterable[str]) -> tuple[list[int], Digests]:
+    """Return the positions of all shards and the entry digest of each of their states."""
+    names = list(names)
+    positions: list[int] = []
+    digests: Digests = {}
+    for reader in readers:
+        position, slots = reader.everything(names)
+        positions.append(position)
+        for name, slot in slots:
+            pair = StatePair(name, slot.version, slot.key, slot.encoding, slot.error_index)
+            digests[pair.identity] = entry_digest(pair)
+    return positions, digests
+
+
+def compare(first: Mapping[Identity, bytes], second: Mapping[Identity, bytes]) -> list[Difference]:
+    """Return the states in which two sets differ, in key order."""
+    found = []
+    for name, version, key in sorted(first.keys() | second.keys()):
+        one, other = first.get((name, version, key)), second.get((name, version, key))
+        if one != other:
+            what = "missing" if other is None else "extra" if one is None else "differs"
+            found.append(Difference(name, key, what))
+    return found

@@ -1,0 +1,63 @@
+"""Which shard holds a key: by the routing hash of one field, and by nothing else.
+
+A reducer's *routing field* is the partition key if its scope has it, else the first field of its scope.  So
+all states of one student, whatever their scope, live in one worker, and an entry about a student is decrypted by
+one worker only; the others see from the row's routing hash, without a key, that it is not theirs.
+
+>>> shard_of(bytes.fromhex("00000000000000ff"), 4), routing_field(("class", "student")), routing_field(("class",))
+(3, 'student', 'class')
+
+The number of shards may change at any start; which states there are may not (`reducers.digest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from archive import Row, field_code
+from reducers import Reducer
+
+PARTITION_KEY = "student"
+
+
+def shard_of(route: bytes, shards: int) -> int:
+    """Return the shard (0-based) of a routing hash."""
+    return int.from_bytes(route) % shards
+
+
+def routing_field(scope: Sequence[str]) -> str:
+    """Return the field by which states of this scope are spread."""
+    return PARTITION_KEY if PARTITION_KEY in scope else scope[0]
+
+
+class Routing:
+    """The reducers of a worker, by routing field; says which of them an entry may concern."""
+
+    def __init__(self, reducers: Iterable[Reducer[Any]], shard: int, shards: int) -> None:
+        self.shard, self.shards = shard, shards
+        by_field: dict[str, list[Reducer[Any]]] = {}
+        for reducer in reducers:
+            by_field.setdefault(routing_field(reducer.scope), []).append(reducer)
+        self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
+
+    def concerned(self, row: Row, binding: Row | None = None) -> list[Reducer[Any]]:
+        """Return the reducers of this shard that `row` may concern, from its clear part alone.
+
+        With `binding`, the row is backlog, and the person is the one whom the binding names.
+        """
+        found: list[Reducer[Any]] = []
+        for field, code, group in self._by_code:
+            bound = binding is not None and field == PARTITION_KEY
+            route = binding.route(code) if binding is not None and bound else row.route(code)
+            if route is not None and int.from_bytes(route) % self.shards == self.shard:
+                found += group
+        return found
+
+    def bound_here(self, binding: Row) -> bool:
+        """Return whether a binding may concern this shard: it is the person's, or other fields route here."""
+        for field, code, _ in self._by_code:
+            route = binding.route(code)
+            if field != PARTITION_KEY or (route is not None and shard_of(route, self.shards) == self.shard):
+                return True
+        return False

@@ -1,0 +1,213 @@
+"""The runner: take the next slice of the log, fold it, and keep states and position together.
+
+A live worker calls `step` for ever; a replay calls it up to a size.  There is no second code path, which is why
+what a replay gives is what the dashboard showed, or one of the two is broken.
+
+    load    copy the rows of a slice out of the database, and end the transaction
+    fold    open those that are ours, apply the reducers (pure)
+    save    write changed states and the position in one commit
+
+**Late identity.**  Entries of a subject that nobody knows yet are not folded; their indices wait in `backlog`.  At the
+binding entry they are folded, in ascending order, before anything later.  The backlog is a function of the log up to
+the position, so it is saved with it.
+
+Where states are kept is `replay.states`; how a state is folded, `reducers.fold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archive import (
+    ROW_BINDING,
+    ROW_EVENT,
+    Event,
+    InvalidEvent,
+    Log,
+    NotFound,
+    Opened,
+    Row,
+    Vault,
+    open_row,
+    parse_opening,
+    parse_row,
+    read_event,
+)
+from reducers import Key, Reducer, Slot, StatePair, fold_one, pair_of
+from replay.routing import Routing
+from replay.states import States
+
+SLICE_ENTRIES = 4_096
+SLICE_BYTES_MAX = 32 << 20
+
+Slots = dict[Key, Slot[Any]]
+
+
+class _Work(NamedTuple):
+    """One entry to fold: at a binding, each entry of the backlog comes with it."""
+
+    index: int
+    row: Row
+    reducers: list[Reducer[Any]]
+    binding: Row | None
+
+
+class Runner:
+    """The states of one shard, and how much of the log they have seen.
+
+    `states` is where they are kept; without it they live in memory only (a replay).
+    """
+
+    def __init__(
+        self,
+        reducers: Iterable[Reducer[Any]],
+        vault: Vault,
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        states: States | None = None,
+    ) -> None:
+        self.reducers = list(reducers)
+        self.position = 0
+        self.slots: dict[str, Slots] = {reducer.name: {} for reducer in self.reducers}
+        self.backlog: dict[int, list[int]] = {}
+        self.erased = 0
+        self._vault, self._states = vault, states
+        self._routing = Routing(self.reducers, shard, shards)
+        self._dirty: set[tuple[str, Key]] = set()
+        self._touched: set[int] = set()
+        self._saved = 0
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the position moved since the last save."""
+        return self.position != self._saved
+
+    def resume(self, log: Log) -> None:
+        """Go on from the saved states if they belong to this log and these reducers, else start from nothing."""
+        if self._states is None:
+            return
+        snapshot = self._states.load(self.reducers, log)
+        if snapshot is None:
+            self._states.clear()
+            return
+        self.position = self._saved = snapshot.position
+        self.slots, self.backlog = snapshot.slots, snapshot.backlog
+
+    def step(self, log: Log, until: int | None = None) -> int:
+        """Take the next slice of `log` (up to `until`, if given) and return how many entries it had.
+
+        0 means caught up.  Raises IntegrityError where an entry cannot be what was committed.
+        """
+        stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
+        work, end = self._load(log, stop)
+        for one in work:
+            self._fold(one)
+        taken, self.position = end - self.position, end
+        return taken
+
+    def save(self, log: Log) -> None:
+        """Write what changed since the last save, and the position, in one commit."""
+        if self._states is None or not self.unsaved:
+            return
+        root = log.root(self.position)
+        changed = [(self._reducer(name), key, self.slots[name][key]) for name, key in self._dirty]
+        backlog = {subject: self.backlog.get(subject) for subject in self._touched}
+        self._states.save(self.position, root, self.reducers, changed, backlog)
+        self._dirty.clear()
+        self._touched.clear()
+        self._saved = self.position
+
+    def pairs(self) -> Iterator[StatePair]:
+        """Yield every state with what its digest commits to."""
+        for reducer in self.reducers:
+            for key, slot in self.slots[reducer.name].items():
+                yield pair_of(reducer, key, slot)
+
+    # --- load ------------------------------------------------------------------------------------
+
+    def _load(self, log: Log, stop: int) -> tuple[list[_Work], int]:
+        """Return what of the slice is ours to fold, in folding order, and where the slice ends."""
+        work: list[_Work] = []
+        size, end = 0, self.position
+        for index, data in log.rows(self.position, stop):
+            if size > SLICE_BYTES_MAX:
+                break
+            end, size = index + 1, size + len(data)
+            if not data:
+                continue
+            row = parse_row(data)
+            if row.kind == ROW_BINDING:
+                work += self._bound(log, row)
+            elif row.provisional:
+                self.backlog.setdefault(row.subjects[0], []).append(index)
+                self._touched.add(row.subjects[0])
+            elif row.kind == ROW_EVENT and (reducers := self._routing.concerned(row)):
+                work.append(_Work(index, row, reducers, None))
+        return work, end
+
+    def _bound(self, log: Log, binding: Row) -> Iterator[_Work]:
+        """Yield the backlog of the provisional subject that a binding entry gives to a person."""
+        subject = binding.subjects[1]
+        self._touched.add(subject)
+        indices = self.backlog.pop(subject, [])
+        if not self._routing.bound_here(binding):
+            return
+        for index in indices:
+            row = parse_row(log.row(index))
+            if row.kind == ROW_EVENT and (reducers := self._routing.concerned(row, binding)):
+                yield _Work(index, row, reducers, binding)
+
+    # --- fold ------------------------------------------------------------------------------------
+
+    def _fold(self, one: _Work) -> None:
+        event = self._event(one)
+        if event is None:
+            return
+        for reducer in one.reducers:
+            key = reducer.key_of(event)
+            if key is None:
+                continue
+            slots = self.slots[reducer.name]
+            before = slots.get(key)
+            after = fold_one(reducer, before, event)
+            if after is not before:
+                slots[key] = after
+                self._dirty.add((reducer.name, key))
+
+    def _event(self, one: _Work) -> Event | None:
+        """Return the event of an entry, or None if it is erased or cannot be read by anybody."""
+        try:
+            opened = self._open(one.row)
+            binding = None if one.binding is None else self._open(one.binding)
+        except NotFound:
+            self.erased += 1
+            return None
+        header = opened.header
+        keys, lock = header.keys, locked_fields(opened)
+        if binding is not None:
+            keys = {**keys, **binding.header.keys}
+            lock = {**locked_fields(binding), **lock}
+        try:
+            received_ms = header.received_us // 1_000
+            return read_event(one.index, header.form, header.source, keys, received_ms, opened.payload, lock)
+        except InvalidEvent:
+            return None
+
+    def _open(self, row: Row) -> Opened:
+        return parse_opening(open_row(row, self._vault.data_key(row.subjects)))
+
+    def _reducer(self, name: str) -> Reducer[Any]:
+        return next(reducer for reducer in self.reducers if reducer.name == name)
+
+
+def locked_fields(opened: Opened) -> dict[str, Any]:
+    """Return the LO fields that were locked when an entry was received."""
+    lock = opened.header.extra.get("lock")
+    found = msgspec.json.decode(lock) if lock else {}
+    return found if isinstance(found, dict) else {}
+
+

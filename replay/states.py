@@ -1,0 +1,207 @@
+"""States on disk: one shard's states and its position, written in one commit.
+
+States are derived: whatever is wrong with them, deleting this folder and replaying the log gives them back.  What must
+never happen is an answer that looks right and is not.  So a snapshot says which log (root at its position), which
+reducers (name, version, code) and which position it stands for, and is used only if all of that still holds.
+
+    meta      "snapshot"                        → position, root, reducers
+    states    name 00 (length, value)*          → version, key, changed_at, error, error_index, encoding
+    backlog   provisional subject, 8 bytes      → indices, 8 bytes each
+
+Who writes: `replay.runner`.  Who reads: `api.states`, through `StateReader`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archive import Log, NotFound, Store, Write
+from reducers import Key, Reducer, ReducerError, Slot
+
+TABLES = ("meta", "states", "backlog")
+_SNAPSHOT = b"snapshot"
+_KEY_SIZE_MAX = 500
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """What a snapshot stands for."""
+
+    position: int
+    root: bytes
+    reducers: list[tuple[str, int, str]]
+    """(name, version, code digest) of each reducer."""
+
+
+class StoredSlot(msgspec.Struct, frozen=True, array_like=True):
+    """A state as it is kept."""
+
+    version: int
+    key: tuple[str, ...]
+    changed_at: int
+    error: str | None
+    error_index: int | None
+    encoding: bytes
+
+
+class Snapshot(NamedTuple):
+    """A shard's states as of a position."""
+
+    position: int
+    slots: dict[str, dict[Key, Slot[Any]]]
+    backlog: dict[int, list[int]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_marker = msgspec.msgpack.Decoder(Marker).decode
+_decode_slot = msgspec.msgpack.Decoder(StoredSlot).decode
+
+
+class States:
+    """The states of one shard in a Store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def save(
+        self,
+        position: int,
+        root: bytes,
+        reducers: Iterable[Reducer[Any]],
+        changed: Iterable[tuple[Reducer[Any], Key, Slot[Any]]],
+        backlog: Mapping[int, list[int] | None],
+    ) -> None:
+        """Write changed slots, changed backlogs (None: bound) and the position, all or nothing."""
+        writes = [
+            Write("states", state_key(reducer.name, key), _encode(_stored(reducer, key, slot)))
+            for reducer, key, slot in changed
+        ]
+        for subject, indices in backlog.items():
+            packed = None if indices is None else array("Q", indices).tobytes()
+            writes.append(Write("backlog", subject.to_bytes(8), packed))
+        marker = Marker(position, root, _identities(reducers))
+        self._store.commit([*writes, Write("meta", _SNAPSHOT, _encode(marker))])
+
+    def load(self, reducers: Sequence[Reducer[Any]], log: Log) -> Snapshot | None:
+        """Return the saved states, or None unless they are of this log and of exactly these reducers."""
+        by_name = {reducer.name: reducer for reducer in reducers}
+        slots: dict[str, dict[Key, Slot[Any]]] = {name: {} for name in by_name}
+        with self._store.view() as view:
+            marker = read_marker(view.get("meta", _SNAPSHOT))
+            if marker is None or marker.reducers != _identities(reducers):
+                return None
+            if marker.position > log.size or log.root(marker.position) != marker.root:
+                return None
+            try:
+                for data, value in view.scan("states"):
+                    name, stored = data.partition(b"\0")[0].decode(), _decode_slot(value)
+                    slots[name][stored.key] = _slot(by_name[name], stored)
+                backlog = {int.from_bytes(key): list(array("Q", data)) for key, data in view.scan("backlog")}
+            except (ReducerError, msgspec.DecodeError, KeyError, ValueError):
+                return None
+        return Snapshot(marker.position, slots, backlog)
+
+    def clear(self) -> None:
+        """Remove everything, the marker first to go with the rest in one commit."""
+        with self._store.view() as view:
+            writes = [Write(table, key, None) for table in TABLES for key, _ in view.scan(table)]
+        if writes:
+            self._store.commit(writes)
+
+
+class StateReader:
+    """One shard's states as others see them; every answer comes with the position it stands on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def position(self) -> int:
+        """Return how much of the log the states have seen; raise NotFound while there is no snapshot."""
+        with self._store.view() as view:
+            return _position(view.get("meta", _SNAPSHOT))
+
+    def get(self, name: str, key: Key) -> tuple[int, StoredSlot | None]:
+        """Return (position, state or None) of one key; raise NotFound while there is no snapshot."""
+        with self._store.view() as view:
+            position = _position(view.get("meta", _SNAPSHOT))
+            value = view.get("states", state_key(name, key))
+            return position, None if value is None else _decode_slot(value)
+
+    def everything(self, names: Iterable[str]) -> tuple[int, list[tuple[str, StoredSlot]]]:
+        """Return (position, all states of these reducers), of one moment."""
+        with self._store.view() as view:
+            position = _position(view.get("meta", _SNAPSHOT))
+            found = [
+                (name, _decode_slot(value))
+                for name in names
+                for _, value in _with_prefix(view.scan("states", state_key(name, ())), state_key(name, ()))
+            ]
+        return position, found
+
+    def scan(
+        self, name: str, prefix: Key = (), after: bytes = b"", limit: int | None = None
+    ) -> tuple[int, list[tuple[bytes, StoredSlot]]]:
+        """Return (position, states) of one reducer whose keys begin with `prefix`, in the order of database keys.
+
+        Each comes with its database key; `after` is the last one that was seen, `limit` how many at most.
+        """
+        begin = state_key(name, prefix)
+        found: list[tuple[bytes, StoredSlot]] = []
+        with self._store.view() as view:
+            position = _position(view.get("meta", _SNAPSHOT))
+            for data, value in _with_prefix(view.scan("states", max(begin, after)), begin):
+                if data > after:
+                    found.append((data, _decode_slot(value)))
+                if len(found) == limit:
+                    break
+        return position, found
+
+
+def _with_prefix(rows: Iterator[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for data, value in rows:
+        if not data.startswith(prefix):
+            return
+        yield data, value
+
+
+def state_key(name: str, key: Key) -> bytes:
+    """Return the database key of a state; one that is too long for the store ends in its hash.
+
+    >>> state_key("event_count", ("ann",))
+    b'event_count\\x00\\x00\\x03ann'
+    """
+    parts = [value.encode() for value in key]
+    data = name.encode() + b"\0" + b"".join([len(part).to_bytes(2) + part for part in parts])
+    return data if len(data) <= _KEY_SIZE_MAX else data[: _KEY_SIZE_MAX - 32] + sha256(data).digest()
+
+
+def read_marker(data: bytes | None) -> Marker | None:
+    """Return the marker in `data`, or None if there is none that can be read."""
+    try:
+        return None if data is None else _decode_marker(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def _position(data: bytes | None) -> int:
+    marker = read_marker(data)
+    if marker is None:
+        raise NotFound("these states are being rebuilt; ask again shortly")
+    return marker.position
+
+
+def _identities(reducers: Iterable[Reducer[Any]]) -> list[tuple[str, int, str]]:
+    return sorted((reducer.name, reducer.version, reducer.code_digest) for reducer in reducers)
+
+
+def _stored(reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
+    encoding = reducer.encode(slot.state)
+    return StoredSlot(reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding)
+
+
+def _slot(reducer: Reducer[Any], stored: StoredSlot) -> Slot[Any]:
+    return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)

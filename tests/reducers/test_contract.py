@@ -1,0 +1,201 @@
+"""The contract bites: each unlawful way is caught, by the law it breaks, at the first event that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from archive import Event
+from reducers import ContractError, Reducer, Slot, reducer, shipped
+from reducers.contract import check
+
+
+def events(size: int, data: Any = None) -> list[Event]:
+    """This many events of two students, one a second."""
+    return [
+        Event(
+            index=10 + number,
+            type=f"type-{(7 * number) % 5}",
+            source="s",
+            keys={"student": f"s{number % 2}", "doc_id": "d"},
+            data={"n": number, "list": [number]} if data is None else data,
+            received_ms=1_000 * number,
+            time_ms=1_000 * number,
+        )
+        for number in range(size)
+    ]
+
+
+TICKS = [0]
+
+
+@reducer()
+def clocked(state: int, _event: Event) -> int:
+    """Depend on something outside, as a clock would be."""
+    TICKS[0] += 1
+    return state if TICKS[0] < 4 else TICKS[0]
+
+
+@reducer()
+def mutating(state: dict[str, int], event: Event) -> dict[str, int]:
+    """Change the state it was given, from the third event on."""
+    if event.index >= 12:
+        state[event.type] = 1
+    return state
+
+
+@reducer()
+def mutating_first(state: list[int], event: Event) -> list[int]:
+    """Change the very first state, and return a new one ever after."""
+    if not state:
+        state.append(event.index)
+        return state
+    return [*state, event.index]
+
+
+@reducer()
+def meddling(state: int, event: Event) -> int:
+    """Change the event."""
+    event.data["list"].append(1)
+    return state + 1
+
+
+@dataclass
+class Lossy:
+    """A state with a part that no encoding holds."""
+
+    n: int = 0
+    hidden: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.hidden = list(self.hidden)[:1]
+
+
+@reducer()
+def lossy(_state: Lossy, event: Event) -> Lossy:
+    """Hold two hidden numbers, of which loading keeps one."""
+    made = Lossy(event.index)
+    made.hidden = [event.index] * (2 if event.index >= 11 else 1)
+    return made
+
+
+@reducer()
+def coerced(state: float, _event: Event) -> float:
+    """Hold the whole number 1 where the type says float: it is stored as 1, and comes back as 1.0."""
+    return 1 if state == 0 else state
+
+
+@reducer()
+def tupled(_state: list[Any], event: Event) -> list[Any]:
+    """Hold tuples that come back as lists."""
+    return [(event.index,)]
+
+
+@reducer()
+def unencodable(state: list[float], event: Event) -> list[float]:
+    """Hold a NaN from the fourth event on."""
+    return [*state, float("nan") if event.index >= 13 else 1.0]
+
+
+@reducer()
+def ordered(state: dict[str, int], event: Event) -> dict[str, int]:
+    """Depend on the order in which a dict was filled, which storing forgets."""
+    if len(state) < 3:
+        return {**state, event.type: event.index}
+    return {next(iter(state)): event.index}
+
+
+class Remembering(dict[str, int]):
+    """A dict that knows whether it was loaded."""
+
+
+@reducer()
+def identical(state: dict[str, int], event: Event) -> dict[str, int]:
+    """Depend on the very class of the state, which storing forgets; only after the 300th event."""
+    if event.index >= 310 and type(state) is Remembering:
+        return Remembering(n=-event.index)
+    return Remembering(n=event.index)
+
+
+@reducer(view=lambda state: {"n": 1 // (13 - state)})
+def unviewable(_state: int, event: Event) -> int:
+    """Have a view that fails at the index 13."""
+    return event.index
+
+
+def _take(state: list[int]) -> list[int]:
+    state.append(0)
+    return state
+
+
+@reducer(view=_take)
+def view_mutating(state: list[int], _event: Event) -> list[int]:
+    """Have a view that changes the state it shows."""
+    return [*state]
+
+
+@pytest.mark.parametrize(
+    ("unlawful", "law", "prefix_size", "says"),
+    [
+        (clocked, "determinism", None, "two folds differ"),
+        (mutating, "no mutation", 3, "event 12 changed the state it was given"),
+        (mutating_first, "no mutation", 1, "event 10 changed the state it was given"),
+        (meddling, "no mutation", 1, "event 10 was changed"),
+        (lossy, "encoding", 2, "comes back as"),
+        (coerced, "encoding", 1, "comes back as 1.0"),
+        (tupled, "encoding", 1, r"\[\(10,\)\] comes back as \[\[10\]\]"),
+        (unencodable, "encoding", 4, "nan is not a JSON number"),
+        (ordered, "split", 8, "stored after"),
+        (unviewable, "view", 4, "the view fails: ZeroDivisionError"),
+        (view_mutating, "view", 1, "the view changed the state"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Reducer) else None,
+)
+def test_an_unlawful_reducer_is_caught(
+    unlawful: Reducer[Any], law: str, prefix_size: int | None, says: str
+) -> None:
+    """The law is named, and no shorter prefix of the events would show the fault."""
+    TICKS[0] = 0
+    with pytest.raises(ContractError, match=says) as caught:
+        check(unlawful, events(24))
+    assert (caught.value.reducer, caught.value.law) == (unlawful.name, law)
+    assert f"breaks the law of {law}" in str(caught.value)
+    if prefix_size is not None:
+        assert caught.value.prefix_size == prefix_size
+        check(unlawful, events(prefix_size - 1))
+
+
+def test_a_fault_among_many_events_is_shrunk() -> None:
+    """Above 200 events the cuts are sampled, and the prefix reported is still the smallest."""
+    with pytest.raises(ContractError, match="split") as caught:
+        check(identical, events(450))
+    assert caught.value.prefix_size == 301
+
+
+def test_the_slots_are_returned_with_their_quarantines() -> None:
+    """A reducer may raise: that is part of the fold, and its author sees which keys it stopped."""
+
+    @reducer()
+    def raising(state: int, event: Event) -> int:
+        if event.index == 12:
+            raise ValueError("no")
+        return state + 1
+
+    assert check(raising, events(6)) == {("s0",): Slot(1, 12, "ValueError: no", 12), ("s1",): Slot(3, 15)}
+
+
+def test_events_of_the_caller_stay_as_they_are() -> None:
+    """Not even a reducer that changes its events changes those the caller holds."""
+    given = events(3)
+    with pytest.raises(ContractError):
+        check(meddling, given)
+    assert given == events(3)
+
+
+@pytest.mark.parametrize("lawful", list(shipped()), ids=lambda each: each.name)
+@pytest.mark.parametrize("size", [0, 1, 40, 210])
+def test_shipped_reducers_are_lawful(lawful: Reducer[Any], size: int) -> None:
+    """What comes with the package keeps the contract that it asks of others."""
+    assert len(check(lawful, events(size))) == min(size, 2)
