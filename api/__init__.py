@@ -10,10 +10,11 @@ from api.app import LOOPBACK_HOSTS, create_app
 from api.asgi import RawTextProtocol
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
-from api.services import Counters, Services, state_folder
+from api.services import SHARDS_FILE, Counters, Services, state_folder
 
 __all__ = [
     "LOOPBACK_HOSTS",
+    "SHARDS_FILE",
     "STATUS",
     "Connection",
     "Counters",

@@ -6,6 +6,8 @@ behind it.  Here such a frame reaches the application, which keeps it as refused
 
 from __future__ import annotations
 
+from typing import Any
+
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
@@ -19,7 +21,8 @@ class RawTextProtocol(WebSocketsSansIOProtocol):
             return
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
-        self.queue.put_nowait({"type": "websocket.receive", "bytes": bytes(data), "opcode": "text"})  # type: ignore[typeddict-unknown-key]
+        message: Any = {"type": "websocket.receive", "bytes": bytes(data), "opcode": "text"}
+        self.queue.put_nowait(message)
         if not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()

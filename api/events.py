@@ -104,7 +104,9 @@ def _response(services: Services, found: Sequence[Item], answers: Sequence[Answe
         return problem_response(problems[0])
     size, root = services.client.checkpoint
     status = 200 if len(problems) < len(results) else problems[0]["status"]
-    return JSONResponse({"receipts": results, "checkpoint": {"size": size, "root": root.hex()}}, status_code=status)
+    return JSONResponse(
+        {"receipts": results, "checkpoint": {"size": size, "root": root.hex()}}, status_code=status
+    )
 
 
 def _result(item: Item, answer: Answer) -> dict[str, Any]:

@@ -32,7 +32,9 @@ PARTITION_KEY = "student"
 VALUE_SIZE_MAX = 1_024
 FIELDS_MAX = 16
 ANONYMOUS = "anonymous"
-NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+NDJSON = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Finder = Callable[[Any], Any]
@@ -53,7 +55,9 @@ class Rules:
         for name, path in parameters:
             if not _FIELD.fullmatch(name) or not path.startswith("$"):
                 raise Problem(
-                    400, "Unknown parameter", f"parameter {name!r}: expected FIELD=$.json.path, as student=$.actor.id"
+                    400,
+                    "Unknown parameter",
+                    f"parameter {name!r}: expected FIELD=$.json.path, as student=$.actor.id",
                 )
             finder = (path, _finder(name, path))
             if name == "id":
@@ -89,7 +93,9 @@ def split_body(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
         return [line.rstrip(b"\r") for line in body.split(b"\n")], True
     if media_type != "application/json":
         raise Problem(
-            415, "Unsupported media type", "send application/json (one event or an array) or application/x-ndjson"
+            415,
+            "Unsupported media type",
+            "send application/json (one event or an array) or application/x-ndjson",
         )
     if body.lstrip()[:1] != b"[":
         return [body], False

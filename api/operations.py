@@ -77,7 +77,9 @@ class _Metrics(Collector):
         """Yield every metric as it stands."""
         state, counters = readiness(self._services), self._services.counters
         yield GaugeMetricFamily("treering_log_size", "Published size of the log, entries.", state["size"])
-        yield GaugeMetricFamily("treering_archiver_up", "1 if the archiver is reachable.", int(state["archiver"]))
+        yield GaugeMetricFamily(
+            "treering_archiver_up", "1 if the archiver is reachable.", int(state["archiver"])
+        )
         yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
         lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])
         for shard in state["shards"]:

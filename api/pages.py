@@ -43,7 +43,11 @@ def router(services: Services) -> APIRouter:
     async def overview(request: Request) -> HTMLResponse:
         state = readiness(services)
         state["rate"] = rate.seen(services.clock.now_us(), state["size"])
-        context = {**state, **_checkpoint(services), "reducers": [_table(services, one.name) for one in services.registry]}
+        context = {
+            **state,
+            **_checkpoint(services),
+            "reducers": [_table(services, one.name) for one in services.registry],
+        }
         return templates.TemplateResponse(request, "overview.html", context, headers=HEADERS)
 
     return routes
@@ -63,7 +67,7 @@ class Rate:
     def seen(self, now_us: int, size: int) -> float:
         """Take note of a size and return the rate."""
         self._seen.append((now_us, size))
-        while self._seen[0][0] < now_us - RATE_WINDOW_US and len(self._seen) > 2:  # noqa: PLR2004
+        while self._seen[0][0] < now_us - RATE_WINDOW_US and len(self._seen) > 2:
             self._seen.popleft()
         first_us, first = self._seen[0]
         return (size - first) * 1e6 / (now_us - first_us) if now_us > first_us else 0.0

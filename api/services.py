@@ -7,8 +7,7 @@ needed, because a server may answer before its archiver has made them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from archive import (
@@ -17,6 +16,7 @@ from archive import (
     DataFolder,
     LmdbStore,
     Log,
+    LogSource,
     NotFound,
     PublishedSize,
     Unavailable,
@@ -25,6 +25,9 @@ from archive import (
 )
 from reducers import Key, Reducer, Registry
 from replay import STATE_TABLES, StateReader, routing_field, shard_of
+
+SHARDS_FILE = "shards"
+"""In the state folder: how many shards the server that ran last has."""
 
 
 @dataclass(slots=True)
@@ -48,25 +51,21 @@ class Services:
     shards: int
     clock: Clock
     counters: Counters = field(default_factory=Counters)
-    _store: LmdbStore | None = None
+    _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None
     _readers: dict[int, StateReader] = field(default_factory=dict)
 
-    @contextmanager
-    def log(self) -> Iterator[Log]:
+    def log(self) -> AbstractContextManager[Log]:
         """Return the log up to its published size; raise Unavailable before the archiver's first start."""
-        published = self.published()
         try:
-            self._store = self._store or self.folder.open_log()
+            self._source = self._source or LogSource(self.folder.open_log(), self.published)
         except NotFound as error:
             raise Unavailable(str(error)) from None
-        # The size is read first: a view begun later holds at least that much.
-        with self._store.view() as view:
-            yield Log(view, published)
+        return self._source.open()
 
     def published(self) -> int:
-        """Return the published size."""
+        """Return the published size; raise Unavailable before the archiver's first start."""
         try:
             self._published = self._published or PublishedSize(self.folder.published)
         except NotFound as error:

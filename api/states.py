@@ -166,4 +166,6 @@ def _token(text: str) -> bytes:
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
-        raise Problem(400, "Malformed parameter", "parameter 'after': pass on the 'next' of the page before") from None
+        raise Problem(
+            400, "Malformed parameter", "parameter 'after': pass on the 'next' of the page before"
+        ) from None

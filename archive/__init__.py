@@ -53,8 +53,9 @@ from archive.errors import (
 from archive.event import Event, parse_json, read_event, type_of
 from archive.files import sync_folder, write_whole
 from archive.folder import DataFolder, read_secret
+from archive.fsck import Finding, Tally, check_log
 from archive.lmdb_store import LmdbStore
-from archive.log import Log, load_head
+from archive.log import Log, LogSource, load_head, load_size
 from archive.memory_store import MemoryStore
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Draft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
@@ -84,6 +85,7 @@ __all__ = [
     "DataFolder",
     "Draft",
     "Event",
+    "Finding",
     "FormatError",
     "Head",
     "Header",
@@ -93,6 +95,7 @@ __all__ = [
     "LmdbStore",
     "Locked",
     "Log",
+    "LogSource",
     "ManualClock",
     "MemoryPublished",
     "MemorySeal",
@@ -112,17 +115,20 @@ __all__ = [
     "Store",
     "SubjectKeys",
     "Submission",
+    "Tally",
     "Unavailable",
     "Unknown",
     "Vault",
     "View",
     "Write",
+    "check_log",
     "check_row",
     "commitment_of",
     "control_body",
     "decode_block",
     "field_code",
     "load_head",
+    "load_size",
     "newest_seal",
     "node_key",
     "open_entry",

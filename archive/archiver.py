@@ -137,7 +137,9 @@ class Archiver:
 
     def _head_size(self) -> int:
         if self.failed:
-            raise StorageFailed("this archiver stopped after a failed write; restart it from a copy that verifies")
+            raise StorageFailed(
+                "this archiver stopped after a failed write; restart it from a copy that verifies"
+            )
         return self.head.size
 
     # --- load ------------------------------------------------------------------------------------
@@ -175,15 +177,14 @@ class Archiver:
             Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, one.keys, extra)
         )
         kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
-        numbers, data_key = (number,), keys.data_key
+        numbers: tuple[int, ...] = (number,)
+        data_key = keys.data_key
         if one.also:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
         routes = b"".join([self._route(field, one.keys[field]) for field in sorted(one.keys)])
         sequences[number] = sequence  # last: a draft that fails leaves no gap
-        return Draft(
-            kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload
-        )
+        return Draft(kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload)
 
     def _route(self, field: str, value: str) -> bytes:
         if (found := self._routes.get((field, value))) is None:
@@ -230,17 +231,19 @@ class Archiver:
         self._published.set(block.size)
         self.head = planned.head
         for index, draft in enumerate(drafts, block.first):
-            control = isinstance(draft, ControlDraft)
-            self._caches.learn(
-                index, None if control else draft.subjects[0], NO_ID if control else draft.identifier
-            )
+            if isinstance(draft, ControlDraft):
+                self._caches.learn(index, None, NO_ID)
+            else:
+                self._caches.learn(index, draft.subjects[0], draft.identifier)
         self._caches.save(block.root)
 
     def _check_seal(self, log: Log) -> None:
         seal = self._seal.last
         if seal is None:
             if log.size:
-                raise IntegrityError("the log has entries but no seal; restore the seal or run treering doctor")
+                raise IntegrityError(
+                    "the log has entries but no seal; restore the seal or run treering doctor"
+                )
             # A crash right after the first commit then leaves a log ahead of its seal, not one without.
             self._seal.write(0, log.root(), 0)
             return
@@ -250,7 +253,9 @@ class Archiver:
                 "it is an older copy. Bring back the newest one; never go on from this one under the same origin"
             )
         if log.root(seal.size) != seal.root:
-            raise IntegrityError(f"the first {seal.size} entries are not those that were sealed; run verify-log")
+            raise IntegrityError(
+                f"the first {seal.size} entries are not those that were sealed; run verify-log"
+            )
         if log.size:
             self._seal.write(log.size, log.root(), self.head.block - 1)
             self._published.set(log.size)

@@ -20,7 +20,7 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -79,7 +79,9 @@ class Caches:
         """Return for each id hash the indices that may carry it: mostly none or one."""
         found = [[index] if (index := self._recent.get(one)) is not None else [] for one in identifiers]
         if self._runs and identifiers:
-            prefixes = np.frombuffer(b"".join([one[:8] for one in identifiers]), dtype=">u8").astype(np.uint64)
+            prefixes = np.frombuffer(b"".join([one[:8] for one in identifiers]), dtype=">u8").astype(
+                np.uint64
+            )
             for run in self._runs:
                 _search(run.table, prefixes, found)
         return found
@@ -181,8 +183,8 @@ def _sorted_run(recent: dict[bytes, int]) -> Words:
 def _mapped(path: Path) -> Words:
     if os.path.getsize(path) == 0:
         return np.empty((2, 0), dtype=np.uint64)
-    words: Any = np.memmap(path, dtype=np.uint64, mode="r")
-    return words.reshape(2, -1)
+    words: Words = np.memmap(path, dtype=np.uint64, mode="r").reshape(2, -1)
+    return words
 
 
 def _search(table: Words, prefixes: Words, found: list[list[int]]) -> None:
@@ -191,5 +193,3 @@ def _search(table: Words, prefixes: Words, found: list[list[int]]) -> None:
     hits: Iterable[np.intp] = np.flatnonzero(right > left)
     for at in hits:
         found[at].extend(int(index) for index in table[1, left[at] : right[at]])
-
-

@@ -19,9 +19,20 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from archive.errors import FormatError, Unavailable
-from archive.wire import BACK, Answer, Append, Appended, Published, Subscribe, Submission, decode_frames, encode
+from archive.wire import (
+    BACK,
+    Answer,
+    Append,
+    Appended,
+    Published,
+    Submission,
+    Subscribe,
+    decode_frames,
+    encode,
+)
 
 RETRY_S = 0.05
 READY_WAIT_S = 10.0
@@ -172,9 +183,9 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._client.opened(transport)
+        # Not isinstance: uvloop's transports are no subclasses.
+        self._transport = cast("asyncio.Transport", transport)
+        self._client.opened(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -17,7 +17,6 @@ import os
 from pathlib import Path
 
 
-
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace the file at `path` by `data`, durably: after any crash it holds the old bytes or the new ones."""
     temporary = path.with_name(path.name + ".tmp")
@@ -41,5 +40,3 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-

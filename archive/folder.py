@@ -78,7 +78,9 @@ class DataFolder:
     def create(self) -> None:
         """Create the folders that are missing, mode 0700; raise InvalidEvent if the socket's path is too long."""
         if len(os.fsencode(self.socket.absolute())) > SOCKET_PATH_MAX:
-            raise InvalidEvent(f"{self.socket.absolute()}: too long for a socket; choose a shorter data folder")
+            raise InvalidEvent(
+                f"{self.socket.absolute()}: too long for a socket; choose a shorter data folder"
+            )
         for folder in (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -122,7 +124,9 @@ def read_secret(path: Path) -> str:
     except FileNotFoundError:
         raise NotFound(f"{path}: no such key; `treering serve` makes one at its first start") from None
     if stat.S_IMODE(mode) & 0o077:
-        raise IntegrityError(f"{path}: others may read this key; chmod 600 it, and rotate it if they may have")
+        raise IntegrityError(
+            f"{path}: others may read this key; chmod 600 it, and rotate it if they may have"
+        )
     return path.read_text()
 
 

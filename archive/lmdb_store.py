@@ -44,18 +44,22 @@ class _LmdbView:
         value = self._transaction.get(key, db=self._tables[table])
         return None if value is None else bytes(value)
 
-    def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
         with self._transaction.cursor(db=self._tables[table]) as cursor:
             if not (cursor.set_range(start) if start else cursor.first()):
                 return
-            for key, value in cursor.iternext(keys=True, values=True):
+            rows: Iterator[Any] = cursor.iternext(keys=True, values=True)
+            for key, value in rows:
                 if stop is not None and key >= stop:
                     return
                 yield key, value
 
     def last(self, table: str) -> tuple[bytes, bytes] | None:
         with self._transaction.cursor(db=self._tables[table]) as cursor:
-            return cursor.item() if cursor.last() else None
+            item: Any = cursor.item() if cursor.last() else None
+            return None if item is None else (item[0], item[1])
 
 
 class LmdbStore:
@@ -151,6 +155,8 @@ def _translated(error: lmdb.Error, path: Path) -> Exception:
         return Unavailable(f"{path}: no space left; make room, nothing of this request was kept")
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{path}: more than {READERS_MAX} readers")
-    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.VersionMismatchError):
+    if isinstance(
+        error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.VersionMismatchError
+    ):
         return IntegrityError(f"{path}: not a sound LMDB file: {text}")
     return StorageFailed(f"{path}: {text}")

@@ -4,8 +4,8 @@ A `Log` is a view of the database together with a size that was published.  All 
 no reader can see an entry before it is final.  Level-0 hashes are not stored, they are a function of the leaves;
 above them stands one 32-byte node for each 256 (65,536, …) leaves, so that a proof costs a handful of reads.
 
-    with store.view() as view:
-        log = Log(view, published.get())
+    source = LogSource(store, published.get)
+    with source.open() as log:
         for index, row in log.rows(start, log.size): ...
 
 Keep a log no longer than its view.  Writing is the business of `archive.archiver`.
@@ -13,13 +13,14 @@ Keep a log no longer than its view.  Writing is the business of `archive.archive
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from archive.block import Block, decode_block
 from archive.entry import parse_leaf, unbundle
 from archive.errors import IntegrityError, NotFound
 from archive.plan import BUNDLE_ENTRIES, Head, node_key
-from archive.ports import View
+from archive.ports import Store, View
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
 
 TILE_LEVELS = 8
@@ -64,13 +65,17 @@ class Log:
         for key, note in self._view.scan("checkpoints", b"", (self.size + 1).to_bytes(8)):
             yield int.from_bytes(key), note
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield every block up to the size."""
-        for _, data in self._view.scan("blocks"):
+    def blocks(self, number: int = 0) -> Iterator[Block]:
+        """Yield every block up to the size, from block `number` on."""
+        for _, data in self._view.scan("blocks", number.to_bytes(8)):
             block = decode_block(data)
             if block.size > self.size:
                 return
             yield block
+
+    def node(self, level: int, index: int) -> bytes | None:
+        """Return the stored hash of subtree `index` of 256^level leaves (level from 1), or None."""
+        return self._view.get("nodes", node_key(level, index))
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root at `size` (the log's own by default), recomputed from stored nodes and leaves."""
@@ -127,6 +132,29 @@ class Log:
             raise IntegrityError(f"table {table}: entry {expected} is missing")
 
 
+class LogSource:
+    """Where a reader gets a `Log` from, again and again: a store, and what is published of it.
+
+    `published` is asked before each view begins; a view begun later holds at least that much.
+    """
+
+    def __init__(self, store: Store, published: Callable[[], int]) -> None:
+        self._store, self.published = store, published
+
+    @contextmanager
+    def open(self, size: int | None = None) -> Iterator[Log]:
+        """Return the log at its published size, or at a smaller `size`; it ends with the context."""
+        size = self.published() if size is None else size
+        with self._store.view() as view:
+            yield Log(view, size)
+
+
+def load_size(view: View) -> int:
+    """Return the size of the log in a database, published or not: for offline checks only."""
+    last = view.last("blocks")
+    return 0 if last is None else decode_block(last[1]).size
+
+
 def load_head(view: View) -> Head:
     """Return the head that the database stands at; raise IntegrityError if its tables disagree about it."""
     last = view.last("blocks")
@@ -139,5 +167,3 @@ def load_head(view: View) -> Head:
         raise IntegrityError(f"block {block.number}: its root is not that of the entries; run verify-log")
     time_s = parse_leaf(log.leaf(block.size - 1)).time_s
     return Head(frontier, time_s, block.number + 1, block.hash())
-
-

@@ -27,7 +27,9 @@ class _MemoryView:
     def get(self, table: str, key: bytes) -> bytes | None:
         return self._tables[table].get(key)
 
-    def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
         values, keys = self._tables[table], self._sorted(table)
         for at in range(bisect_left(keys, start), len(keys)):
             if stop is not None and keys[at] >= stop:

@@ -28,7 +28,9 @@ class View(Protocol):
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value of a key, or None."""
 
-    def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) with start <= key < stop, in key order."""
 
     def last(self, table: str) -> tuple[bytes, bytes] | None:

@@ -46,7 +46,9 @@ def decode_seal(slot: bytes) -> Seal | None:
     body = slot[:64]
     if len(slot) != SLOT_SIZE or body[:8] != _MAGIC or slot[64:96] != sha256(body).digest():
         return None
-    return Seal(int.from_bytes(body[8:16]), int.from_bytes(body[16:24]), body[24:56], int.from_bytes(body[56:64]))
+    return Seal(
+        int.from_bytes(body[8:16]), int.from_bytes(body[16:24]), body[24:56], int.from_bytes(body[56:64])
+    )
 
 
 def newest_seal(data: bytes) -> Seal | None:

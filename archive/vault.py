@@ -158,7 +158,9 @@ class Vault:
         try:
             return self._wrap.decrypt(wrapped[:12], wrapped[12:], aad)
         except InvalidTag:
-            raise IntegrityError("vault: this is not the vault key it was made with, or it was altered") from None
+            raise IntegrityError(
+                "vault: this is not the vault key it was made with, or it was altered"
+            ) from None
 
 
 def _derive(number: int, name: str, secret: bytes) -> SubjectKeys:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from archive import Log, Store, Vault
+from archive import LogSource, Vault
 from reducers import Identity, Key, Reducer, StatePair, entry_digest
 from replay.runner import Runner
 from replay.states import StateReader
@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
 
 def replay_digests(
-    store: Store,
+    source: LogSource,
     reducers: Iterable[Reducer[Any]],
     vault: Vault,
     *,
@@ -46,9 +46,7 @@ def replay_digests(
     """
     runner = Runner(reducers, vault, shard=shard, shards=shards)
     while runner.position < size:
-        with store.view() as view:
-            taken = runner.step(Log(view, size))
-        progress(taken)
+        progress(runner.step(source, size))
     return {pair.identity: entry_digest(pair) for pair in runner.pairs()}
 
 

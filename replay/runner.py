@@ -27,6 +27,7 @@ from archive import (
     Event,
     InvalidEvent,
     Log,
+    LogSource,
     NotFound,
     Opened,
     Row,
@@ -49,7 +50,7 @@ Slots = dict[Key, Slot[Any]]
 class _Work(NamedTuple):
     """One entry to fold: at a binding, each entry of the backlog comes with it."""
 
-    index: int
+    at: int
     row: Row
     reducers: list[Reducer[Any]]
     binding: Row | None
@@ -86,34 +87,38 @@ class Runner:
         """Whether the position moved since the last save."""
         return self.position != self._saved
 
-    def resume(self, log: Log) -> None:
+    def resume(self, source: LogSource) -> None:
         """Go on from the saved states if they belong to this log and these reducers, else start from nothing."""
         if self._states is None:
             return
-        snapshot = self._states.load(self.reducers, log)
+        with source.open() as log:
+            snapshot = self._states.load(self.reducers, log)
         if snapshot is None:
             self._states.clear()
             return
         self.position = self._saved = snapshot.position
         self.slots, self.backlog = snapshot.slots, snapshot.backlog
 
-    def step(self, log: Log, until: int | None = None) -> int:
-        """Take the next slice of `log` (up to `until`, if given) and return how many entries it had.
+    def step(self, source: LogSource, until: int | None = None) -> int:
+        """Take the next slice of the log (up to `until`, if given) and return how many entries it had.
 
         0 means caught up.  Raises IntegrityError where an entry cannot be what was committed.
         """
-        stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
-        work, end = self._load(log, stop)
+        # The view ends before the folding begins: an open one pins pages for as long as reducers take.
+        with source.open() as log:
+            stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
+            work, end = self._load(log, stop)
         for one in work:
             self._fold(one)
         taken, self.position = end - self.position, end
         return taken
 
-    def save(self, log: Log) -> None:
+    def save(self, source: LogSource) -> None:
         """Write what changed since the last save, and the position, in one commit."""
         if self._states is None or not self.unsaved:
             return
-        root = log.root(self.position)
+        with source.open() as log:
+            root = log.root(self.position)
         changed = [(self._reducer(name), key, self.slots[name][key]) for name, key in self._dirty]
         backlog = {subject: self.backlog.get(subject) for subject in self._touched}
         self._states.save(self.position, root, self.reducers, changed, backlog)
@@ -193,7 +198,7 @@ class Runner:
             lock = {**locked_fields(binding), **lock}
         try:
             received_ms = header.received_us // 1_000
-            return read_event(one.index, header.form, header.source, keys, received_ms, opened.payload, lock)
+            return read_event(one.at, header.form, header.source, keys, received_ms, opened.payload, lock)
         except InvalidEvent:
             return None
 
@@ -209,5 +214,3 @@ def locked_fields(opened: Opened) -> dict[str, Any]:
     lock = opened.header.extra.get("lock")
     found = msgspec.json.decode(lock) if lock else {}
     return found if isinstance(found, dict) else {}
-
-

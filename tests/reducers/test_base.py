@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import random
@@ -125,6 +126,10 @@ def _number(state: int, _event: Event) -> int:
     return state
 
 
+def _real(state: float, _event: Event) -> float:
+    return state
+
+
 def _complex(state: complex, _event: Event) -> complex:
     return state
 
@@ -146,6 +151,8 @@ def _complex(state: complex, _event: Event) -> complex:
         ({"name": ""}, _number, "reducer name ''"),
         ({"name": "a\n"}, _number, "reducer name"),
         ({"default": "seven"}, _number, "no first state"),
+        ({"default": 1}, _real, "is not of its state type"),
+        ({"default": lambda: None}, _optional, "is not of its state type"),
         ({"default": {1: 2}}, free.function, "no first state"),
         ({}, _no_annotation, "annotate its first parameter"),
         ({}, _unresolved, "cannot be resolved"),
@@ -198,6 +205,12 @@ def test_what_json_cannot_say_is_refused_by_name(bad: Any) -> None:
     assert caught.value.reducer == "mapping"
 
 
+def test_a_key_that_is_no_string_is_named() -> None:
+    """The author sees which key it was, and what to write instead."""
+    with pytest.raises(StateError, match=r"dict key 7 is not a string; use str\(7\)"):
+        mapping.encode({"deep": [{7: 1}]})
+
+
 def test_a_null_beside_a_number_is_no_nan() -> None:
     """The check for NaN refuses nothing else: null, the word and finite floats pass."""
     assert mapping.encode({"a": None, "b": "null", "c": 1.5}) == b'{"a":null,"b":"null","c":1.5}'
@@ -215,6 +228,7 @@ def test_readers_are_shown_builtins() -> None:
     assert tally.view(Tally(2)) == {"shown": 2}
     made: Reducer[Names] = reducer(default=Names)(_names)
     assert made.view(Names(["a"])) == {"names": ["a"]}
+    assert reducer(view=lambda state: {state: [state]})(_number).view(7) == {"7": [7]}
 
 
 def _names(state: Names, _event: Event) -> Names:
@@ -226,6 +240,14 @@ def test_the_code_digest_is_that_of_the_source_file() -> None:
     expected = hashlib.sha256(Path(__file__).read_text().encode()).hexdigest()
     assert tally.code_digest == mapping.code_digest == expected
     assert len({each.code_digest for each in shipped()}) == len(shipped())
+
+
+def test_the_code_digest_looks_through_wrappers() -> None:
+    """A decorator from elsewhere does not hide the author's own file."""
+    scope: dict[str, Any] = {}
+    exec("def wrapper(state, event): return 1", scope)
+    wrapped = functools.wraps(_number)(scope["wrapper"])
+    assert reducer()(wrapped).code_digest == tally.code_digest
 
 
 def test_code_without_a_file_still_has_a_digest() -> None:

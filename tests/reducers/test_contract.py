@@ -119,6 +119,12 @@ def identical(state: dict[str, int], event: Event) -> dict[str, int]:
     return Remembering(n=event.index)
 
 
+@reducer(scope=("doc_id",))
+def early(state: dict[str, int], event: Event) -> dict[str, int]:
+    """Depend on the very class of the state at the second event, and at no other."""
+    return Remembering(n=int(event.index == 11 and type(state) is Remembering))
+
+
 @reducer(view=lambda state: {"n": 1 // (13 - state)})
 def unviewable(_state: int, event: Event) -> int:
     """Have a view that fails at the index 13."""
@@ -148,6 +154,7 @@ def view_mutating(state: list[int], _event: Event) -> list[int]:
         (tupled, "encoding", 1, r"\[\(10,\)\] comes back as \[\[10\]\]"),
         (unencodable, "encoding", 4, "nan is not a JSON number"),
         (ordered, "split", 8, "stored after"),
+        (early, "split", 2, "stored after 1 events"),
         (unviewable, "view", 4, "the view fails: ZeroDivisionError"),
         (view_mutating, "view", 1, "the view changed the state"),
     ],

@@ -1,0 +1,50 @@
+"""treering: the one command, and which module each of its commands is.
+
+Commands are imported when they are called, so that `treering keys` does not wait for a web server to load.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from tools.process import EXIT_GOOD, EXIT_USAGE, version
+
+COMMANDS = {
+    "serve": ("tools.serve", "run a server on one machine"),
+    "demo": ("tools.demo", "run a server with a simulated classroom"),
+    "send": ("tools.send", "play captured frames and NDJSON files at a server"),
+    "replay": ("tools.replay", "fold the log again and compare with the live states"),
+    "verify-log": ("tools.verify_log", "check a whole log"),
+    "keys": ("tools.keys", "show the key that others check the log with"),
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    head = "usage: treering [--version] COMMAND ...\n\nAn audited event store for learning research.\n\ncommands:"
+    return "\n".join([head, *lines, "", "treering COMMAND --help says more."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--version"]:
+        print(f"treering {version()}")
+        return EXIT_GOOD
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(usage())
+        return EXIT_GOOD
+    if not arguments or arguments[0] not in COMMANDS:
+        print(usage(), file=sys.stderr)
+        return EXIT_USAGE
+    module = import_module(COMMANDS[arguments[0]][0])
+    code: int = module.main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

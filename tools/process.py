@@ -1,0 +1,52 @@
+"""What all services share: exit codes, a place to say things, and noticing that the parent died.
+
+A service that outlives its supervisor would hold the log's lock against the next one.  So a supervisor
+keeps the writing end of each child's standard input, and a child that reads its end drains and ends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+EXIT_GOOD, EXIT_FINDING, EXIT_USAGE = 0, 1, 2
+EXIT_STOP = 3
+"""A service found what no restart can mend: a person must look."""
+EXIT_AGAIN = 4
+"""A service could not run just now: start it again."""
+
+
+def say(message: str) -> None:
+    """Tell the operator something, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def version() -> str:
+    """Return the version of this installation."""
+    return metadata.version("treering")
+
+
+def parent_is_watched() -> bool:
+    """Return whether standard input is a pipe that a supervisor holds."""
+    try:
+        return stat.S_ISFIFO(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
+def watch_parent(stop: Callable[[], None]) -> None:
+    """Call `stop` when the supervisor is gone; for services on an event loop."""
+    if not parent_is_watched():
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop()
+
+    loop.add_reader(0, ended)

@@ -1,0 +1,90 @@
+"""How a server is configured: flags, then TREERING_* variables, then one TOML file, then defaults.
+
+A key that is not known is refused: a typing error must not silently leave a default in force.
+
+>>> load({"port": 9000}, {"TREERING_SHARDS": "3"}, None).shards
+3
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from archive import InvalidEvent
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+SHARDS_MAX = 64
+
+
+class SettingsError(InvalidEvent):
+    """A setting is not known or not possible: correct it where the message says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    data: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = 8400
+    shards: int = 2
+    origin: str | None = None
+    """Name of a new log; by default a random one."""
+    seal: Path | None = None
+    """Where the seal lies; on another disk it can reveal a rolled-back one."""
+    host_names: tuple[str, ...] = ()
+    """Names under which the server may be asked beside those of loopback (a proxy's)."""
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:
+    """Return the settings; raise SettingsError that names what is wrong and where."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= {name: _typed(name, value, str(file)) for name, value in _toml(file).items()}
+    prefix = "TREERING_"
+    for variable, text in environment.items():
+        name = variable.removeprefix(prefix).lower()
+        if variable.startswith(prefix) and name != "vault_key":
+            values[name] = _typed(name, text, variable)
+    values |= {name: _typed(name, value, f"--{name}") for name, value in flags.items() if value is not None}
+    return _checked(Settings(**values))
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    known = {field.name for field in fields(Settings)}
+    if name not in known:
+        raise SettingsError(f"{where}: there is no setting {name!r}; there are {', '.join(sorted(known))}")
+    try:
+        if name in {"port", "shards"}:
+            return int(value)
+        if name in {"data", "seal"}:
+            return Path(value)
+        if name == "host_names":
+            return tuple(value.split(",") if isinstance(value, str) else map(str, value))
+    except (TypeError, ValueError):
+        raise SettingsError(f"{where}: {name} cannot be {value!r}") from None
+    return str(value)
+
+
+def _checked(settings: Settings) -> Settings:
+    if not 1 <= settings.shards <= SHARDS_MAX:
+        raise SettingsError(f"shards: 1 to {SHARDS_MAX}, not {settings.shards}")
+    if not 0 <= settings.port < 65_536:
+        raise SettingsError(f"port: 0 to 65535, not {settings.port}")
+    if settings.host not in LOOPBACK:
+        raise SettingsError(
+            f"host {settings.host}: this version has no authentication, so it listens on loopback only; "
+            "put a proxy that authenticates in front of it"
+        )
+    return settings
