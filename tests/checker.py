@@ -1,6 +1,6 @@
 """A judge of whole logs that shares no code with what it judges.
 
-It reads the raw tables, recomputes all that follows from the leaves and rows by `tests.archive.spec`, and fails
+It reads the raw tables, recomputes all that follows from leaves and rows by `tests.archive.spec`, and fails
 where anything stored says otherwise: tree, blocks, chain, checkpoints, nodes, openings, tags, sequences, ids.
 
     entries = check_log(log, vault, vault_key, origin, public_key)
@@ -65,7 +65,7 @@ def table(store: Store, name: str) -> Table:
 
 
 def parts(bundles: Table, width: int) -> list[bytes]:
-    """Return the parts of bundles, which must follow each other without gap and never cross a multiple of 256."""
+    """Return the parts of bundles, which must follow without gap and never cross a multiple of 256."""
     found: list[bytes] = []
     for key, value in bundles:
         assert int.from_bytes(key, "big") == len(found), f"a gap or an overlap at {len(found)}"
@@ -149,7 +149,9 @@ def read_entries(leaves: Sequence[bytes], rows: Sequence[bytes], names: Names) -
         time_s = int.from_bytes(leaf[2:10], "big")
         if leaf[:2] == b"\x01\x02":
             body = json.loads(leaf[10:])
-            assert (leaf, row) == (spec.control_leaf(time_s, body), b""), f"control entry {index} is malformed"
+            assert (leaf, row) == (spec.control_leaf(time_s, body), b""), (
+                f"control entry {index} is malformed"
+            )
             yield Entry(index, time_s, body)
         else:
             yield read_private(index, time_s, leaf, row, names)
@@ -164,7 +166,7 @@ def read_private(index: int, time_s: int, leaf: bytes, row: bytes, names: Names)
     nonce = row[head_end : head_end + 12]
     secrets = [names.secrets[number] for number in subjects]
     key = spec.data_key(secrets)
-    opening = spec.AESGCM(key).decrypt(nonce, row[head_end + 12 : -4], row[:head_end])
+    opening = spec.unwrap(key, row[head_end:-4], row[:head_end])
     header_end = 36 + int.from_bytes(opening[32:36], "big")
     subject, sequence, received, source, sender, form, keys, extra = msgspec.msgpack.decode(
         opening[36:header_end]
@@ -176,7 +178,9 @@ def read_private(index: int, time_s: int, leaf: bytes, row: bytes, names: Names)
     assert row == spec.row(kind, subjects, identifier, routes, nonce, key, opening), f"row {index} differs"
     assert names.names[subjects[0]] == subject, f"entry {index}: the vault names another subject"
     tag = spec.tag(spec.tag_key(secrets[0]), sequence)
-    assert leaf == spec.private_leaf(time_s, tag, spec.commitment(opening)), f"leaf {index} commits to other bytes"
+    assert leaf == spec.private_leaf(time_s, tag, spec.commitment(opening)), (
+        f"leaf {index} commits to other bytes"
+    )
     return Entry(index, time_s, None, subject, sequence, sender, extra.get("id"), opening[header_end:])
 
 

@@ -1,8 +1,8 @@
 """Doubles that fail on purpose, each failure with both of its outcomes.
 
-A process can die, and a disk can refuse, at every step of a commit.  A step that is atomic has then exactly two
-outcomes: it was *lost*, or it was *kept* though nobody was told.  One `Schedule` counts the steps of all doubles
-together, so that a test which walks `at` through 1, 2, … until a run ends untouched has tried every one of them.
+A process can die, and a disk can refuse, at every step of a commit.  An atomic step has then exactly two
+outcomes: it was *lost*, or it was *kept* though nobody was told.  One `Schedule` counts the steps of all
+doubles together, so that a test which walks `at` through 1, 2, … until a run ends untouched has tried each.
 
 >>> from archive import MemoryStore, Write
 >>> inner = MemoryStore(("t",))

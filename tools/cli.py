@@ -25,7 +25,8 @@ def usage() -> str:
     """Return the help text."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    head = "usage: treering [--version] COMMAND ...\n\nAn audited event store for learning research.\n\ncommands:"
+    about = "An audited event store for learning research."
+    head = f"usage: treering [--version] COMMAND ...\n\n{about}\n\ncommands:"
     return "\n".join([head, *lines, "", "treering COMMAND --help says more."])
 
 

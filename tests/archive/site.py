@@ -28,6 +28,8 @@ from archive import (
     MemoryPublished,
     MemorySeal,
     MemoryStore,
+    SealFile,
+    Store,
     Submission,
     Vault,
 )
@@ -72,9 +74,9 @@ class Site:
 
     folder: Path | None = None
     """Of the caches; None to keep none."""
-    log: MemoryStore = field(default_factory=lambda: MemoryStore(TABLES))
-    vault: MemoryStore = field(default_factory=lambda: MemoryStore(VAULT_TABLES))
-    seal: MemorySeal = field(default_factory=MemorySeal)
+    log: Store = field(default_factory=lambda: MemoryStore(TABLES))
+    vault: Store = field(default_factory=lambda: MemoryStore(VAULT_TABLES))
+    seal: MemorySeal | SealFile = field(default_factory=MemorySeal)
     published: MemoryPublished = field(default_factory=MemoryPublished)
     clock: ManualClock = field(default_factory=ManualClock)
     random: Callable[[int], bytes] = field(default_factory=lambda: random.Random(1).randbytes)

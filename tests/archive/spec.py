@@ -1,7 +1,7 @@
 """A second implementation: docs/formats/entry.md, block.md and vault.md, transcribed line by line.
 
-It is slow, plain, and shares no code with `archive` or `merkle`, so that a mistake would have to be made twice to
-pass.  Only standard hashes and the AES-GCM of `cryptography` are taken for granted.
+It is slow, plain, and shares no code with `archive` or `merkle`, so that a mistake must be made twice to pass.
+Only standard hashes and the AES-GCM of `cryptography` are taken for granted.
 
 >>> tree_root([]).hex()[:8], msgpack([1, "a"]).hex()
 ('e3b0c442', '9201a161')
@@ -146,7 +146,7 @@ def wrap(key: bytes, nonce: bytes, plain: bytes, aad: bytes) -> bytes:
 
 
 def unwrap(key: bytes, wrapped: bytes, aad: bytes) -> bytes:
-    """Return the secret in what the vault stores."""
+    """Return the secret in what the vault stores, or the opening in a row (nonce ‖ ciphertext)."""
     return AESGCM(key).decrypt(wrapped[:12], wrapped[12:], aad)
 
 

@@ -21,6 +21,7 @@ from archive import (
     Unavailable,
     caches,
 )
+from archive.files import write_whole
 from archive.wire import PAYLOAD_SIZE_MAX
 from tests.archive.site import Site, event
 from tests.checker import parts, table
@@ -337,12 +338,10 @@ def test_published_after_the_seal_and_never_beyond() -> None:
     assert all(one <= two for before, after in pairwise(seen) for one, two in zip(before, after, strict=True))
 
 
-def test_a_full_disk_under_the_caches_is_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_under_the_caches_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches that cannot be saved are still in memory: answers come, ids stay known, saving goes on later."""
     monkeypatch.setattr(caches, "SAVE_ENTRIES", 1)
-    write_whole, full = caches.write_whole, [False]
+    full = [False]
 
     def write(path: Path, data: bytes) -> None:
         full[0] = path.name.startswith(fault)
@@ -355,7 +354,7 @@ def test_a_full_disk_under_the_caches_is_no_harm(
     fault = "none"
     archiver = site.start()
     receipts = []
-    for number, fault in enumerate(["none", "ids", "sequences", "ids", "none", "sequences"]):  # noqa: B007
+    for number, fault in enumerate(["none", "ids", "sequences", "ids", "none", "sequences"]):
         receipts += archiver.step([event(b"%d" % number, id=f"id {number}")])
         assert full[0] == (fault != "none")
     sent = [event(b"%d" % number, id=f"id {number}") for number in range(6)]

@@ -2,27 +2,32 @@
 
     acknowledged ⊆ survived ⊆ sent, in order
 
-Nothing here knows which steps there are: the schedules walk on until a run ends untouched.  A step that were moved,
-such as publishing before sealing or answering before committing, fails here first.
+Nothing here knows which steps there are: the schedules walk on until a run ends untouched.  A step that were
+moved, such as publishing before sealing or answering before committing, fails here first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from archive import Archiver, Log, Receipt, Submission, Write, caches
+from archive import Answer, Archiver, Log, Receipt, Submission, Write, caches
+from archive.files import write_whole
 from merkle import prove_consistency, verify_consistency
 from tests.archive.site import Site, event
 from tests.faults import Crash, Outcome, Schedule, every_crash
 
 BATCHES = [
     [event(b"1", id="1"), event(b"2", id="2")],
-    [event(b"3", id="3", subject="student:bob"), event(b"1", id="1"), event(b"4", id="4", also=["student:eve"])],
+    [
+        event(b"3", id="3", subject="student:bob"),
+        event(b"1", id="1"),
+        event(b"4", id="4", also=["student:eve"]),
+    ],
     [event(b"5", id="5")],
     [event(b"6", id="6", subject="student:bob"), event(b"7", id="7", subject="student:kim")],
 ]
@@ -37,7 +42,7 @@ class Ledger:
     receipts: dict[bytes, Receipt] = field(default_factory=dict)
     published: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def note(self, batch: list[Submission], answers: list[object], size: int, root: bytes) -> None:
+    def note(self, batch: list[Submission], answers: Sequence[Answer], size: int, root: bytes) -> None:
         """Write down the answers of one step and the checkpoint that came with them."""
         for one, answer in zip(batch, answers, strict=True):
             assert isinstance(answer, Receipt)
@@ -54,7 +59,9 @@ def live(site: Site, schedule: Schedule, ledger: Ledger) -> None:
     archiver.close()
 
 
-def note(ledger: Ledger, batch: list[Submission], answers: list[object], archiver: Archiver) -> Callable[[], None]:
+def note(
+    ledger: Ledger, batch: list[Submission], answers: Sequence[Answer], archiver: Archiver
+) -> Callable[[], None]:
     """Return the step that tells the sender."""
     return lambda: ledger.note(batch, answers, archiver.head.size, archiver.root)
 
@@ -101,7 +108,7 @@ class World:
 
     def __init__(self, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._patch = folder, monkeypatch
-        self._write, self._made = caches.write_whole, 0
+        self._write, self._made = write_whole, 0
 
     def site(self) -> Site:
         """Return a new site."""
@@ -130,7 +137,7 @@ def test_every_crash_keeps_every_promise(world: World) -> None:
         world.life(Schedule())
         recover(site, ledger)
     assert died - {"cache"} == {"vault", "log", "seal", "publish", "answer"}
-    assert ("cache" in died) == (site.folder is not None)
+    assert ("cache" in died) == (world.site().folder is not None)
     assert untouched == len(Outcome)
 
 
@@ -152,7 +159,7 @@ def test_every_crash_of_a_recovery_keeps_every_promise() -> None:
 
 
 def test_a_crash_after_the_very_first_commit_is_no_restored_backup() -> None:
-    """The first seal is written before the first commit, so that a log without a seal is always suspicious."""
+    """The first seal is written before the first commit, so a log without a seal is always suspicious."""
     site, schedule = Site(), Schedule()
     site.start(schedule)
     schedule = Schedule(at=schedule.steps.index("log") + 1, outcome=Outcome.KEPT)

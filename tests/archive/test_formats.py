@@ -1,7 +1,7 @@
 """Every byte of the archive's formats: golden vectors, a second implementation, and anything at all.
 
-The vectors in tests/vectors/archive are written by hand in the sense that nothing regenerates them: a change of a
-format must change a vector where a reviewer sees it.  `tests.archive.spec` computes each of them again.
+The vectors in tests/vectors/archive are kept by hand: nothing regenerates them, so a change of a format must
+change a vector where a reviewer sees it.  `tests.archive.spec` computes each of them again.
 """
 
 from __future__ import annotations
@@ -45,13 +45,26 @@ from archive.block import Block
 from archive.entry import bundle, decode_header, encode_control, encode_header, id_hash, seal_entry, unbundle
 from archive.seal import decode_seal, encode_seal
 from archive.vault import TABLES as VAULT_TABLES
-from archive.wire import BACK, FRONT, Append, Appended, Published, Receipt, Refusal, Subscribe, decode_frames, encode
+from archive.wire import (
+    BACK,
+    FRONT,
+    Append,
+    Appended,
+    Published,
+    Receipt,
+    Refusal,
+    Subscribe,
+    decode_frames,
+    encode,
+)
 from merkle import leaf_hash
 from tests.archive import spec
 from tests.archive.site import event
 
 FOLDER = Path(__file__).parent.parent / "vectors" / "archive"
-ENTRY, BLOCK, VAULT = (json.loads((FOLDER / f"{name}.json").read_text()) for name in ("entry", "block", "vault"))
+ENTRY, BLOCK, VAULT = (
+    json.loads((FOLDER / f"{name}.json").read_text()) for name in ("entry", "block", "vault")
+)
 KEYS = {name: bytes.fromhex(text) for name, text in ENTRY["keys"].items()}
 OPENING = bytes.fromhex(ENTRY["opening"]["opening"])
 LEAF = bytes.fromhex(ENTRY["leaf_private"]["leaf"])
@@ -234,12 +247,16 @@ def test_vault_reads_the_vectors() -> None:
     wrapped = spec.wrap(vault_key, nonces[1], secret + name.encode(), spec.subject_aad(7))
     assert wrapped.hex() == subject["value"] == flat(subject["fields"]).hex()
     assert (spec.subject_aad(7).hex(), spec.u64(7).hex()) == (subject["aad"], subject["key"])
-    derived = {purpose: spec.hkdf_expand(secret_of_site, f"treering/{purpose}/v1") for purpose in ("id", "route")}
+    derived = {
+        purpose: spec.hkdf_expand(secret_of_site, f"treering/{purpose}/v1") for purpose in ("id", "route")
+    }
     name_key = spec.hkdf_expand(secret_of_site, "treering/name/v1")
     name_hash = spec.keyed(16, name_key, name.encode())
     assert name_hash.hex() == VAULT["name_hash"]
     store = MemoryStore(VAULT_TABLES)
-    store.commit([Write("meta", b"site", bytes.fromhex(site["value"])), Write("names", name_hash, spec.u64(7))])
+    store.commit(
+        [Write("meta", b"site", bytes.fromhex(site["value"])), Write("names", name_hash, spec.u64(7))]
+    )
     store.commit([Write("subjects", spec.u64(7), wrapped)])
     vault = Vault(store, vault_key, bytes)
     keys = vault.find(name)
@@ -285,7 +302,7 @@ def near(draw: st.DrawFn, valid: list[bytes]) -> bytes:
 
 
 def either(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    """Return what `parse` makes of `data`, None where it raises FormatError; any other error comes through."""
+    """Return what `parse` makes of `data`, None where it raises FormatError; other errors come through."""
     try:
         return parse(data)
     except FormatError:
@@ -311,7 +328,16 @@ def test_any_bytes_are_a_control_body_or_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b'{"a":"\\ud800"}', b'{"a":NaN}', b'{"b":1,"a":2}', b'{"a":1,"a":1}', b'{"a": 1}', b"[]", b"", b'{"a":1e400}']
+    [
+        b'{"a":"\\ud800"}',
+        b'{"a":NaN}',
+        b'{"b":1,"a":2}',
+        b'{"a":1,"a":1}',
+        b'{"a": 1}',
+        b"[]",
+        b"",
+        b'{"a":1e400}',
+    ]
     + [b'{"a":' + b"[" * depth + b"]" * depth + b"}" for depth in (900, 1000, 100_000)],
 )
 def test_a_control_body_has_one_spelling(text: bytes) -> None:
@@ -445,7 +471,18 @@ def test_an_entry_opens_to_what_was_sealed(
     """Whatever is sealed is read back, and both parts are the bytes of the page."""
     encoded, key, routes = encode_header(header), bytes(range(32)), bytes(range(10)) * routed
     leaf, row = seal_entry(
-        9, kind, subjects, b"i" * 16, routes, b"t" * 32, AESGCM(key), 3, encoded, payload, b"s" * 32, b"n" * 12
+        9,
+        kind,
+        subjects,
+        b"i" * 16,
+        routes,
+        b"t" * 32,
+        AESGCM(key),
+        3,
+        encoded,
+        payload,
+        b"s" * 32,
+        b"n" * 12,
     )
     opening = spec.opening(b"s" * 32, encoded, payload)
     assert leaf == spec.private_leaf(9, spec.tag(b"t" * 32, 3), spec.commitment(opening))
@@ -497,6 +534,6 @@ def test_a_control_entry_is_at_most_a_c2sp_entry() -> None:
 
 
 def test_a_frame_may_not_announce_more_than_anybody_sends() -> None:
-    """A length beyond the limit ends the connection at once, instead of waiting for a quarter of a gigabyte."""
+    """A length beyond the limit ends the connection at once, instead of waiting for so much."""
     with pytest.raises(FormatError, match="frame of 268435457 bytes"):
         decode_frames(bytearray(spec.u32((256 << 20) + 1)), FRONT)

@@ -9,7 +9,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import APPEND_TABLES, TABLES, ControlDraft, Draft, Head, LmdbStore, Log, MemoryStore, Planned, Write, load_head, plan
+from archive import (
+    APPEND_TABLES,
+    TABLES,
+    ControlDraft,
+    Draft,
+    Head,
+    LmdbStore,
+    Log,
+    MemoryStore,
+    Planned,
+    Write,
+    load_head,
+    plan,
+)
 from archive.entry import Header, bundle, encode_header
 from archive.plan import BUNDLE_BYTES_MAX, RANDOM_SIZE
 from tests.archive import spec
@@ -60,10 +73,12 @@ def test_the_same_arguments_give_the_same_bytes(
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.data())
 def test_a_growing_log_is_what_the_pages_say(batches: list[int], data: st.DataObject) -> None:
-    """Tables, nodes, blocks, roots and checkpoints of several commits equal those computed from the leaves."""
+    """Nodes, blocks, roots and checkpoints of several commits equal those computed from the leaves."""
     store, head, sizes = MemoryStore(TABLES), Head(), []
     for count in batches:
-        made = planned(head, [draft(b"%d" % number) for number in range(count)], data.draw(st.integers(0, 99)))
+        made = planned(
+            head, [draft(b"%d" % number) for number in range(count)], data.draw(st.integers(0, 99))
+        )
         store.commit(made.writes)
         head = made.head
         sizes.append(head.size)
@@ -84,7 +99,7 @@ def test_a_growing_log_is_what_the_pages_say(batches: list[int], data: st.DataOb
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
 def test_joined_values_are_c2sp_bundles(batches: list[int]) -> None:
-    """The values between two multiples of 256, joined, are the entry bundle that `/log/tile/entries` serves."""
+    """The values between two multiples of 256, joined, are the bundle that `/log/tile/entries` serves."""
     store, head = MemoryStore(TABLES), Head()
     for count in batches:
         made = planned(head, [draft()] * count)
@@ -108,7 +123,7 @@ def test_bundles_are_cut_at_256() -> None:
 
 
 def test_bundles_are_cut_at_a_mebibyte() -> None:
-    """Values stay near a mebibyte: 64 rows of 32 KiB make more than one; a row that is larger stands alone."""
+    """Values stay near a mebibyte: 80 rows of 32 KiB make several; a row that is larger stands alone."""
     rows = table(planned(Head(), [draft(bytes(32 << 10))] * 80).writes, "rows")
     assert len(rows) > 2
     assert all(len(value) <= BUNDLE_BYTES_MAX + 4 * 256 for _, value in rows)
@@ -118,7 +133,7 @@ def test_bundles_are_cut_at_a_mebibyte() -> None:
 
 
 def test_short_stretches_of_rows_go_singly() -> None:
-    """Fewer than 32 rows are put one by one, since larger values round up to whole pages; leaves never are."""
+    """Fewer than 32 rows are put one by one, as larger values round up to whole pages; leaves never are."""
     for count, values in ((1, 1), (31, 31), (32, 1), (33, 1)):
         writes = planned(Head(), [draft()] * count).writes
         assert (len(table(writes, "leaves")), len(table(writes, "rows"))) == (1, values)
@@ -145,7 +160,9 @@ def test_time_never_decreases() -> None:
     back = planned(first.head, [draft()], now_s=40)
     onward = planned(back.head, [draft()], now_s=101)
     assert [made.head.time_s for made in (first, back, onward)] == [100, 100, 101]
-    times = [int.from_bytes(table(made.writes, "leaves")[0][1][4:12], "big") for made in (first, back, onward)]
+    times = [
+        int.from_bytes(table(made.writes, "leaves")[0][1][4:12], "big") for made in (first, back, onward)
+    ]
     assert times == [100, 100, 101]
 
 

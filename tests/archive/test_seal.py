@@ -10,14 +10,16 @@ import pytest
 
 from archive import (
     IntegrityError,
-    Locked,
     LmdbStore,
+    Locked,
     MemorySeal,
     MemoryStore,
     Receipt,
     Seal,
     SealFile,
     StorageFailed,
+    Store,
+    Write,
     newest_seal,
     take_lock,
 )
@@ -30,10 +32,10 @@ from tests.checker import table
 ROOTS = [bytes([number]) * 32 for number in range(9)]
 
 
-def copy(store: MemoryStore, tables: Sequence[str]) -> MemoryStore:
+def copy(store: Store, tables: Sequence[str]) -> Store:
     """Return a store with the same content, as a backup has it."""
     backup = MemoryStore(tables)
-    backup._tables = dict(store._tables)
+    backup.commit([Write(name, *pair) for name in tables for pair in table(store, name)])
     return backup
 
 
@@ -46,7 +48,9 @@ def test_a_database_behind_its_seal_is_refused() -> None:
     sealed = site.seal.last
     site.log = backup
     for _ in range(2):
-        with pytest.raises(IntegrityError, match="has 3 entries, but 5 were signed and sealed: it is an older copy"):
+        with pytest.raises(
+            IntegrityError, match="has 3 entries, but 5 were signed and sealed: it is an older copy"
+        ):
             site.start()
     assert (len(table(site.log, "blocks")), site.seal.last) == (2, sealed)
 
@@ -166,9 +170,7 @@ def test_two_damaged_slots_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite"])
-def test_a_failed_sync_is_storage_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_failed_sync_is_storage_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """An I/O error under the seal stops the archiver: it cannot be known what the disk kept."""
 
     def fail(*_: object) -> None:
@@ -176,7 +178,7 @@ def test_a_failed_sync_is_storage_failed(
 
     path = tmp_path / "seal"
     site, seal = Site(), SealFile(path)
-    site.seal = seal  # type: ignore[assignment]
+    site.seal = seal
     archiver = site.start()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
@@ -185,7 +187,7 @@ def test_a_failed_sync_is_storage_failed(
     with pytest.raises(StorageFailed, match="stopped"):
         archiver.step([event(b"2")])
     seal.close()
-    site.seal = SealFile(path)  # type: ignore[assignment]
+    site.seal = SealFile(path)
     site.start()
     assert [entry.payload for entry in site.events()] == [b"1"]
 
@@ -206,7 +208,7 @@ def test_a_whole_log_on_disk(tmp_path: Path) -> None:
     for number in range(3):
         log = LmdbStore(tmp_path / "log", TABLES, append=APPEND_TABLES)
         vault = LmdbStore(tmp_path / "vault", VAULT_TABLES)
-        site.log, site.vault, site.seal = log, vault, SealFile(tmp_path / "seal")  # type: ignore[assignment]
+        site.log, site.vault, site.seal = log, vault, SealFile(tmp_path / "seal")
         site.start().step([event(b"%d %d" % (number, one)) for one in range(300)])
         assert len(site.events()) == 300 * (number + 1)
         for one in (log, vault, site.seal):

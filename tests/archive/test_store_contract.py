@@ -115,13 +115,20 @@ def test_delete(store: Store) -> None:
 
 def test_later_writes_of_a_batch_win(store: Store) -> None:
     """A batch is applied in order."""
-    store.commit([Write("t", b"a", b"1"), Write("t", b"a", b"2"), Write("t", b"b", b"3"), Write("t", b"b", None)])
+    store.commit(
+        [Write("t", b"a", b"1"), Write("t", b"a", b"2"), Write("t", b"b", b"3"), Write("t", b"b", None)]
+    )
     assert content(store) == {b"a": b"2"}
 
 
 @pytest.mark.parametrize(
     "bad",
-    [Write("t", b"", b"x"), Write("t", b"k" * 512, b"x"), Write("no", b"k", b"x"), Write("t", b"k" * 512, None)],
+    [
+        Write("t", b"", b"x"),
+        Write("t", b"k" * 512, b"x"),
+        Write("no", b"k", b"x"),
+        Write("t", b"k" * 512, None),
+    ],
 )
 def test_a_malformed_batch_leaves_nothing(store: Store, bad: Write) -> None:
     """Keys have 1 to 511 bytes and tables names; one bad write and none of the batch is kept."""
@@ -230,7 +237,7 @@ def test_read_only_open_reads_and_does_not_write(tmp_path: Path) -> None:
     put(store, a=b"1")
     store.close()
     store = LmdbStore(tmp_path, TABLES, read_only=True)
-    with pytest.raises(Exception, match="[Rr]ead"):
+    with pytest.raises(Exception, match=r"[Rr]ead"):
         put(store, a=b"2")
     assert content(store) == {b"a": b"1"}
     store.close()
