@@ -31,7 +31,8 @@ from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json
 PARTITION_KEY = "student"
 VALUE_SIZE_MAX = 1_024
 FIELDS_MAX = 16
-ANONYMOUS = "anonymous"
+ANONYMOUS = ""
+"""The sender of an event that names no producer; shown as "anonymous"."""
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )

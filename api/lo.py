@@ -98,7 +98,8 @@ class Connection:
         fields = event.get("fields")
         if not isinstance(fields, dict):
             raise InvalidEvent("lock_fields: fields must be an object")
-        lock = {**self._lock, **fields}
+        # Nobody says of himself that he is authenticated: that field is the server's.
+        lock = {**self._lock, **{name: value for name, value in fields.items() if name != "auth"}}
         encoded = _encode(lock)
         if len(encoded) > LOCK_BYTES_MAX:
             raise InvalidEvent(f"lock_fields: more than {LOCK_BYTES_MAX} bytes are locked")

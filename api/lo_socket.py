@@ -86,16 +86,27 @@ class _Conversation:
                 await client.room()
                 await client.ready()
                 await self._window.acquire()
+                if self._broken:
+                    return
                 number = self._connection.frames
                 data, text = frame_of(message)
                 step = self._connection.frame(data, text, clock.now_us())
-                self._under_way.put_nowait(_UnderWay(number, step, client.submit(step.submissions)))
+                future = client.submit(step.submissions)
+                # Not in `_answer`: while that waits for a slow client, the archiver may be back already.
+                future.add_done_callback(self._look)
+                self._under_way.put_nowait(_UnderWay(number, step, future))
                 if step.close:
                     return
         except (Unavailable, WebSocketDisconnect):
             self._broken = True
         finally:
             self._under_way.put_nowait(None)
+
+    def _look(self, future: asyncio.Future[list[Answer]]) -> None:
+        """Read no further once a frame was not kept."""
+        failed = future.cancelled() or future.exception() is not None
+        if failed or not all(isinstance(answer, Receipt) for answer in future.result()):
+            self._broken = True
 
     async def _answer(self) -> None:
         while (one := await self._under_way.get()) is not None:

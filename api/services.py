@@ -88,7 +88,7 @@ class Services:
                 store = LmdbStore(state_folder(self.folder, shard, self.shards), STATE_TABLES, read_only=True)
             except NotFound:
                 raise Unavailable("states are being rebuilt; ask again shortly") from None
-            self._readers[shard] = StateReader(store)
+            self._readers[shard] = StateReader(store, self.registry)
         return self._readers[shard]
 
     def position(self, shard: int) -> int | None:

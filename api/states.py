@@ -15,6 +15,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from api.ingest import VALUE_SIZE_MAX
 from api.problems import Problem
 from api.services import Services
 from archive import NotFound, Unavailable
@@ -66,6 +67,10 @@ def key_of_query(reducer: Reducer[Any], request: Request) -> Key:
         if field not in given:
             break
         key.append(given.pop(field))
+        if len(key[-1].encode()) > VALUE_SIZE_MAX:
+            raise Problem(
+                400, "Malformed parameter", f"parameter {field!r}: longer than {VALUE_SIZE_MAX} bytes"
+            )
     if given:
         raise Problem(
             400,

@@ -34,6 +34,7 @@ from archive.entry import (
     field_code,
     id_hash,
     open_row,
+    other_keys,
     parse_opening,
     parse_row,
     routing_hash,
@@ -174,7 +175,16 @@ class Archiver:
         sequence = sequences.get(number, self._caches.sequence(number)) + 1
         extra = one.extra if one.id is None else {**one.extra, "id": one.id}
         header = encode_header(
-            Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, one.keys, extra)
+            Header(
+                one.subject,
+                sequence,
+                one.received_us,
+                one.source,
+                one.sender,
+                one.form,
+                other_keys(one.subject, one.keys),
+                extra,
+            )
         )
         kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
         numbers: tuple[int, ...] = (number,)

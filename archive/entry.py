@@ -49,6 +49,8 @@ PROVISIONAL: Final = 0x80
 SALT_SIZE: Final = 32
 NONCE_SIZE: Final = 12
 NO_ID: Final = bytes(16)
+NO_KEY_KINDS: Final = frozenset({"source", "provisional", "refused"})
+"""Kinds of subject whose label is not the value of a key field."""
 ROUTE_SIZE: Final = 10
 SUBJECTS_MAX: Final = 16
 ROUTES_MAX: Final = 32
@@ -73,6 +75,22 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 _header_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
 encode_header: Callable[[Header], bytes] = _header_encoder.encode
+
+
+def keys_of(header: Header) -> dict[str, str]:
+    """Return all key fields of an entry: the header's, and the one that its subject stands for.
+
+    >>> keys_of(Header("student:ann", 1, 0, "", "", "json", {"doc_id": "d"}, {}))
+    {'student': 'ann', 'doc_id': 'd'}
+    """
+    kind, _, label = header.subject.partition(":")
+    return header.keys if kind in NO_KEY_KINDS else {kind: label, **header.keys}
+
+
+def other_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
+    """Return the key fields that a header must hold beside its subject: the inverse of `keys_of`."""
+    kind = subject.partition(":")[0]
+    return {field: value for field, value in keys.items() if field != kind}
 
 
 def decode_header(data: bytes) -> Header:

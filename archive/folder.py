@@ -90,8 +90,13 @@ class DataFolder:
 
     def open_vault(self, random: Random, *, read_only: bool = True) -> Vault:
         """Open the vault with the key that the environment or the key file gives."""
+        key = self._vault_key(random, create=not read_only)
         store = LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
-        return Vault(store, self._vault_key(random, create=not read_only), random)
+        try:
+            return Vault(store, key, random)
+        except BaseException:
+            store.close()  # an environment can be opened once in a process: leave it for the next try
+            raise
 
     def signer(self, random: Random, origin: str | None = None) -> Ed25519Signer:
         """Return the log's signing key; it is made for `origin` if there is none and an origin is given."""

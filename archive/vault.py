@@ -105,6 +105,10 @@ class Vault:
             found |= self._create(new)
         return found
 
+    def close(self) -> None:
+        """Release the store; what is cached is forgotten with this object."""
+        self._store.close()
+
     def _create(self, names: Sequence[str]) -> dict[str, SubjectKeys]:
         with self._store.view() as view:
             first = int.from_bytes(view.get("meta", b"next") or b"")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from archive import LogSource, Vault
+from archive import LogSource, NotFound, Vault
 from reducers import Identity, Key, Reducer, StatePair, entry_digest
 from replay.runner import Runner
 from replay.states import StateReader
@@ -42,11 +42,13 @@ def replay_digests(
 ) -> Digests:
     """Fold entries 0…size-1 as one shard of `shards` and return the entry digest of each of its states.
 
-    `progress` is called with the number of entries of each slice.
+    `progress` is called with the number of entries of each slice.  Raises NotFound if the log is shorter.
     """
     runner = Runner(reducers, vault, shard=shard, shards=shards)
     while runner.position < size:
-        progress(runner.step(source, size))
+        if not (taken := runner.step(source, size)):
+            raise NotFound(f"the log has only {runner.position} entries, not {size}")
+        progress(taken)
     return {pair.identity: entry_digest(pair) for pair in runner.pairs()}
 
 

@@ -7,7 +7,11 @@ one worker only; the others see from the row's routing hash, without a key, that
 >>> shard_of(bytes.fromhex("00000000000000ff"), 4), routing_field(("class", "student")), routing_field(("class",))
 (3, 'student', 'class')
 
+A row names fields by two bytes of a hash, and a sender chooses the names.  So what a row says is *perhaps*, any
+route of that code counts, and `holds` decides, once, when a key is first seen.
+
 The number of shards may change at any start; which states there are may not (`reducers.digest`).
+Why it is done this way: docs/adr/0008-routing.md.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from archive import Row, field_code
-from reducers import Reducer
+from archive import Row, field_code, routing_hash
+from reducers import Key, Reducer
 
 PARTITION_KEY = "student"
+_ROUTE_SIZE = 10  # field code (2), routing hash (8): docs/formats/entry.md
 
 
 def shard_of(route: bytes, shards: int) -> int:
@@ -48,16 +53,32 @@ class Routing:
         """
         found: list[Reducer[Any]] = []
         for field, code, group in self._by_code:
-            bound = binding is not None and field == PARTITION_KEY
-            route = binding.route(code) if binding is not None and bound else row.route(code)
-            if route is not None and int.from_bytes(route) % self.shards == self.shard:
+            routed = binding if binding is not None and field == PARTITION_KEY else row
+            if self._perhaps_here(routed.routes, code):
                 found += group
         return found
+
+    def holds(self, reducer: Reducer[Any], key: Key, route_key: bytes) -> bool:
+        """Return whether a key belongs to this shard, by its own value under the site's `route_key`."""
+        if self.shards == 1:
+            return True
+        field = routing_field(reducer.scope)
+        value = key[reducer.scope.index(field)]
+        return shard_of(routing_hash(route_key, field, value), self.shards) == self.shard
 
     def bound_here(self, binding: Row) -> bool:
         """Return whether a binding may concern this shard: it is the person's, or other fields route here."""
         for field, code, _ in self._by_code:
             route = binding.route(code)
             if field != PARTITION_KEY or (route is not None and shard_of(route, self.shards) == self.shard):
+                return True
+        return False
+
+    def _perhaps_here(self, routes: bytes, code: bytes) -> bool:
+        for at in range(0, len(routes), _ROUTE_SIZE):
+            if (
+                routes[at : at + 2] == code
+                and shard_of(routes[at + 2 : at + _ROUTE_SIZE], self.shards) == self.shard
+            ):
                 return True
         return False

@@ -32,6 +32,7 @@ from archive import (
     Opened,
     Row,
     Vault,
+    keys_of,
     open_row,
     parse_opening,
     parse_row,
@@ -178,6 +179,8 @@ class Runner:
                 continue
             slots = self.slots[reducer.name]
             before = slots.get(key)
+            if before is None and not self._routing.holds(reducer, key, self._vault.route_key):
+                continue
             after = fold_one(reducer, before, event)
             if after is not before:
                 slots[key] = after
@@ -192,9 +195,9 @@ class Runner:
             self.erased += 1
             return None
         header = opened.header
-        keys, lock = header.keys, locked_fields(opened)
+        keys, lock = keys_of(header), locked_fields(opened)
         if binding is not None:
-            keys = {**keys, **binding.header.keys}
+            keys = {**keys, **keys_of(binding.header)}
             lock = {**locked_fields(binding), **lock}
         try:
             received_ms = header.received_us // 1_000

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archive import Log, NotFound, Store, Write
+from archive import Log, NotFound, Store, View, Write
 from reducers import Key, Reducer, ReducerError, Slot
 
 TABLES = ("meta", "states", "backlog")
@@ -114,27 +114,31 @@ class States:
 
 
 class StateReader:
-    """One shard's states as others see them; every answer comes with the position it stands on."""
+    """One shard's states as others see them; every answer comes with the position it stands on.
 
-    def __init__(self, store: Store) -> None:
+    With `reducers`, states that other reducers (or another version, or other code) left behind are none.
+    """
+
+    def __init__(self, store: Store, reducers: Iterable[Reducer[Any]] | None = None) -> None:
         self._store = store
+        self._reducers = None if reducers is None else _identities(reducers)
 
     def position(self) -> int:
         """Return how much of the log the states have seen; raise NotFound while there is no snapshot."""
         with self._store.view() as view:
-            return _position(view.get("meta", _SNAPSHOT))
+            return self._position(view)
 
     def get(self, name: str, key: Key) -> tuple[int, StoredSlot | None]:
         """Return (position, state or None) of one key; raise NotFound while there is no snapshot."""
         with self._store.view() as view:
-            position = _position(view.get("meta", _SNAPSHOT))
+            position = self._position(view)
             value = view.get("states", state_key(name, key))
             return position, None if value is None else _decode_slot(value)
 
     def everything(self, names: Iterable[str]) -> tuple[int, list[tuple[str, StoredSlot]]]:
         """Return (position, all states of these reducers), of one moment."""
         with self._store.view() as view:
-            position = _position(view.get("meta", _SNAPSHOT))
+            position = self._position(view)
             found = [
                 (name, _decode_slot(value))
                 for name in names
@@ -149,16 +153,23 @@ class StateReader:
 
         Each comes with its database key; `after` is the last one that was seen, `limit` how many at most.
         """
-        begin = state_key(name, prefix)
+        # Where a database key ends in a hash it holds only this much of the prefix; the state knows all of it.
+        begin = _key_data(name, prefix)[: _KEY_SIZE_MAX - 32]
         found: list[tuple[bytes, StoredSlot]] = []
         with self._store.view() as view:
-            position = _position(view.get("meta", _SNAPSHOT))
+            position = self._position(view)
             for data, value in _with_prefix(view.scan("states", max(begin, after)), begin):
-                if data > after:
-                    found.append((data, _decode_slot(value)))
+                if data > after and (slot := _decode_slot(value)).key[: len(prefix)] == prefix:
+                    found.append((data, slot))
                 if len(found) == limit:
                     break
         return position, found
+
+    def _position(self, view: View) -> int:
+        marker = read_marker(view.get("meta", _SNAPSHOT))
+        if marker is None or (self._reducers is not None and marker.reducers != self._reducers):
+            raise NotFound("these states are being rebuilt; ask again shortly")
+        return marker.position
 
 
 def _with_prefix(rows: Iterator[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -174,9 +185,13 @@ def state_key(name: str, key: Key) -> bytes:
     >>> state_key("event_count", ("ann",))
     b'event_count\\x00\\x00\\x03ann'
     """
-    parts = [value.encode() for value in key]
-    data = name.encode() + b"\0" + b"".join([len(part).to_bytes(2) + part for part in parts])
+    data = _key_data(name, key)
     return data if len(data) <= _KEY_SIZE_MAX else data[: _KEY_SIZE_MAX - 32] + sha256(data).digest()
+
+
+def _key_data(name: str, key: Key) -> bytes:
+    parts = [value.encode() for value in key]
+    return name.encode() + b"\0" + b"".join([len(part).to_bytes(2) + part for part in parts])
 
 
 def read_marker(data: bytes | None) -> Marker | None:
@@ -185,13 +200,6 @@ def read_marker(data: bytes | None) -> Marker | None:
         return None if data is None else _decode_marker(data)
     except msgspec.DecodeError:
         return None
-
-
-def _position(data: bytes | None) -> int:
-    marker = read_marker(data)
-    if marker is None:
-        raise NotFound("these states are being rebuilt; ask again shortly")
-    return marker.position
 
 
 def _identities(reducers: Iterable[Reducer[Any]]) -> list[tuple[str, int, str]]:

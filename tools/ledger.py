@@ -1,14 +1,14 @@
 """What a sender can swear to: each sending before it happens, each answer after it came.
 
-A test that kills the server compares this with the log: acknowledged ⊆ survived ⊆ sent.  For that to hold even
-if the sender itself is killed, each line is written at once, and "sent" before the bytes leave.
+A test that kills the server compares this with the log: acknowledged ⊆ survived ⊆ sent.  For that to hold
+even if the sender itself is killed, each line is written at once, and "sent" before the bytes leave.
 
     {"file":"a.jsonl","line":3,"connection":0,"frame":2,"sent":true}
     {"file":"a.jsonl","line":3,"connection":0,"frame":2,"acked":true,"index":17,"size":20}
     {"file":"a.jsonl","line":4,"connection":0,"frame":3,"refused":true,"reason":"...","index":18,"size":20}
 
-`connection` numbers the connections of one file and `frame` the frames of one connection, both from 0, `line` the
-lines of the file from 1.  Over HTTP there is neither connection nor frame.
+`connection` numbers the connections of one file and `frame` the frames of one connection, both from 0, `line`
+the lines of the file from 1.  Over HTTP there is neither connection nor frame.
 
 What must be sent again is decided by `tools.playback`.
 """

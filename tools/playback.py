@@ -1,8 +1,8 @@
 """What has been sent, what was answered, and what must be sent again.  Pure: no socket, no clock.
 
-A sender may lose its connection at any moment, and then cannot know which of the unanswered frames were kept.  So
-it remembers each frame until that is answered, and sends the unanswered ones again on the next connection: every
-frame is kept at least once.  Servers answer in order, so a disagreement is noticed at once.
+A sender may lose its connection at any moment, and then cannot know which of the unanswered frames were kept.
+So it remembers each frame until that is answered, and sends the unanswered ones again on the next connection:
+every frame is kept at least once.  Servers answer in order, so a disagreement is noticed at once.
 
     connected() → send(), send(), … → answer(message) → …    lost? → connected() → …
 
@@ -15,8 +15,9 @@ longer be told whose it was.
 >>> play.connected()
 >>> play.send().frame, play.send().frame
 (0, 1)
->>> play.answer('{"status":"auth","user_id":"x"}'), play.answer('{"status":"ack","frame":0,"index":7,"size":9}').index
-(None, 7)
+>>> play.answer('{"status":"auth","user_id":"x"}')
+>>> play.answer('{"status":"ack","frame":0,"index":7,"size":9}').index
+7
 >>> play.connected()                    # the connection was lost
 >>> [play.send().line.number for _ in range(play.waiting)]
 [1, 2]
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,7 +55,8 @@ class Sent(NamedTuple):
     frame: int | None = None
 
 
-class Settled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Settled:
     """The answer to a sending: acknowledged, or refused for a reason; where it is kept, if anywhere."""
 
     sent: Sent
@@ -86,6 +89,7 @@ class Playback:
         self._identity: int | None = None
         self._named = False
         self._start = 0
+        self._begun = 0
 
     @property
     def connections(self) -> int:
@@ -96,6 +100,11 @@ class Playback:
     def done(self) -> bool:
         """Whether every line is answered."""
         return len(self._answered) == len(self._lines)
+
+    @property
+    def begun(self) -> int:
+        """How many lines were sent at all, answered or not."""
+        return self._begun
 
     @property
     def upcoming(self) -> int | None:
@@ -136,6 +145,7 @@ class Playback:
         at = self._queue.popleft()
         sent = Sent(self._lines[at], self._connection, self._frame)
         self._frame += 1
+        self._begun = max(self._begun, at + 1)
         self._in_flight.append((at, sent))
         return sent
 

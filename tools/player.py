@@ -1,11 +1,13 @@
 """Sockets around `tools.playback`: play a file at a running server, and go on when the server goes away.
 
-`LoPlayer` holds one WebSocket: one task sends while the window has room, the other takes the answers.  `Poster`
-sends batches by HTTP, a few requests at a time.  Both try again after pauses that double, until `Patience` ends.
+`LoPlayer` holds one WebSocket: one task sends while the window has room, the other takes the answers.
+`Poster` sends batches by HTTP, a few requests at a time.  Both try again after pauses that double, until
+`Patience` ends.
 
     await LoPlayer("ws://127.0.0.1:8400/wsapi/in/?ack=1", Playback(lines), witness, patience).run()
 
-A request whose answer was lost is sent again, and so may be kept twice, unless its events have ids (`id=$.id`).
+A request whose answer was lost is sent again, and so its events may be kept twice, unless they have ids
+(`id=$.id`).
 
 The programs are `tools.send` and `tools.demo`.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -99,6 +102,15 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in LOOPBACK
 
 
+def socket_url(url: str) -> str:
+    """Return where a server takes Learning Observer frames and acknowledges them.
+
+    >>> socket_url("https://example.org/treering/")
+    'wss://example.org/treering/wsapi/in/?ack=1'
+    """
+    return "ws" + url.rstrip("/").removeprefix("http") + "/wsapi/in/?ack=1"
+
+
 class LoPlayer:
     """Plays one file as Learning Observer frames over a WebSocket, with acknowledgements."""
 
@@ -117,19 +129,22 @@ class LoPlayer:
 
     async def run(self) -> None:
         """Play until every line is answered; raise GaveUp."""
-        while not (self._playback.done or self._stop.is_set()):
+        while not self._over():
             reason = await self._connection()
-            if self._playback.done or self._stop.is_set():
-                return
-            self._witness.lost(reason)
-            await self._sleep(self._patience.pause_s(reason))
+            if not self._over():
+                self._witness.lost(reason)
+                await self._sleep(self._patience.pause_s(reason))
+
+    def _over(self) -> bool:
+        return self._playback.done or self._stop.is_set()
 
     async def _connection(self) -> str:
         """Hold one connection, from beginning to end; return why it ended."""
-        proxy = None if is_loopback(self._url) else True
-        opened = connect(self._url, compression=None, open_timeout=OPEN_S, close_timeout=CLOSE_S, proxy=proxy)
+        proxy: Literal[True] | None = None if is_loopback(self._url) else True
         try:
-            async with opened as socket:
+            async with connect(
+                self._url, compression=None, open_timeout=OPEN_S, close_timeout=CLOSE_S, proxy=proxy
+            ) as socket:
                 return await self._converse(socket)
         except InvalidStatus as error:
             status = error.response.status_code
@@ -194,7 +209,7 @@ class LoPlayer:
         if code == CLOSE_TOO_LARGE and (settled := self._playback.refuse_largest()):
             self._witness.settled(settled)
             self._patience.succeeded()
-        return f"the connection was closed ({code or 'no reason given'})"
+        return "the connection broke" if code is None else f"the connection was closed ({code})"
 
     async def _sleep(self, seconds: float) -> None:
         if seconds > 0:
@@ -217,7 +232,7 @@ class Poster:
         wait: Callable[[list[Line]], float] = lambda _: 0.0,
         requests: int = 2,
     ) -> None:
-        self._client, self._url, self._parameters = client, url, list(parameters)
+        self._client, self._url, self._parameters = client, url, tuple(parameters)
         self._batches, self._witness, self._wait = batches, witness, wait
         self._patience, self._requests = patience, requests
         self._given_up = False

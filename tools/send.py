@@ -3,12 +3,12 @@
     $ treering send conn-*.jsonl.gz
     $ treering send --param 'student=$.actor.account.name' --param 'id=$.id' statements.ndjson.gz
 
-A file whose first line has a string "event" holds the frames of one Learning Observer connection, and is played
-over a WebSocket of its own; any other is NDJSON and goes by POST /v1/events, a few requests at a time, whose
-order is not kept (`--requests 1` keeps it).  All files are played at once; .gz is read as it is.
+A file whose first line has a string "event" holds the frames of one Learning Observer connection, and is
+played over a WebSocket of its own; any other is NDJSON and goes by POST /v1/events, a few requests at a time,
+whose order is not kept (`--requests 1` keeps it).  All files are played at once; .gz is read as it is.
 
-When the server goes away, sending waits and goes on: frames that were not acknowledged are sent again.  A frame or
-event may thus be kept twice, unless it has an id (`--param 'id=...'`).
+When the server goes away, sending waits and goes on: what was not acknowledged is sent again.  An event may
+thus be kept twice, unless it has an id (`--param 'id=...'`).
 
 Exit codes: 0 every event was acknowledged, 1 some were not, 2 usage.
 
@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -34,7 +34,7 @@ import uvloop
 from tools.console import Advance, duration, fail, number, print_json, progress, rate
 from tools.ledger import FileWitness, Tally, Write
 from tools.playback import Line, Playback, batches, due_s, is_frame
-from tools.player import GaveUp, LoPlayer, Patience, Poster, Rate, Wait, is_loopback
+from tools.player import GaveUp, LoPlayer, Patience, Poster, Rate, Wait, is_loopback, socket_url
 from tools.process import EXIT_FINDING, EXIT_GOOD
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -59,10 +59,10 @@ def lines_of(path: Path) -> Iterator[Line]:
     """Yield the lines of a file that are not empty, as they are but for the line feed; gzip is unpacked."""
     with path.open("rb") as file:
         packed = file.peek(2)[:2] == GZIP_MAGIC
-        lines = cast("IO[bytes]", gzip.open(file)) if packed else file
-        for at, data in enumerate(lines, 1):
-            if data.strip():
-                yield Line(at, data.removesuffix(b"\n"))
+        with gzip.open(file) if packed else file as lines:
+            for at, data in enumerate(lines, 1):
+                if data.strip():
+                    yield Line(at, data.removesuffix(b"\n"))
 
 
 class Sending:
@@ -73,7 +73,7 @@ class Sending:
     ) -> None:
         self._options, self._tally, self._write, self._advance = options, tally, write, advance
         self._http_url = options.url.rstrip("/") + "/v1/events"
-        self._ws_url = "ws" + options.url.rstrip("/").removeprefix("http") + "/wsapi/in/?ack=1"
+        self._ws_url = socket_url(options.url)
 
     async def run(self, sources: Iterable[Source]) -> None:
         """Send all files at once; what becomes of them is in the tally."""

@@ -3,7 +3,7 @@
     python -m tools.worker --data DIR --shard 0 --shards 2
 
 It sleeps until the archiver wakes it (or a second passes: wake-ups may be lost), reads to the end of the
-published log, and writes its states behind: at most every 50 ms when the log trickles, every half second
+published log, and writes its states behind: at most every 20 ms when the log trickles, every half second
 when it is far behind.
 
 Exit codes: 0 drained, 3 must not be started again by a machine, 4 try again shortly.
@@ -29,7 +29,7 @@ from reducers import shipped
 from replay import STATE_TABLES, Runner, States
 from tools.process import EXIT_AGAIN, EXIT_STOP, parent_is_watched, say
 
-SAVE_EVERY_S = 0.05
+SAVE_EVERY_S = 0.02
 SAVE_BEHIND_EVERY_S = 0.5
 POLL_S = 1.0
 RECONNECT_S = 0.2

@@ -1,7 +1,7 @@
 """A second implementation: docs/formats/entry.md, block.md and vault.md, transcribed line by line.
 
-It is slow, plain, and shares no code with `archive` or `merkle`, so that a mistake must be made twice to pass.
-Only standard hashes and the AES-GCM of `cryptography` are taken for granted.
+It is slow, plain, and shares no code with `archive` or `merkle`: a mistake would have to be made twice.  Only
+standard hashes and the AES-GCM of `cryptography` are taken for granted.
 
 >>> tree_root([]).hex()[:8], msgpack([1, "a"]).hex()
 ('e3b0c442', '9201a161')

@@ -365,6 +365,20 @@ def test_a_full_disk_under_the_caches_is_no_harm(tmp_path: Path, monkeypatch: py
     assert len(site.events()) == 6
 
 
+def test_closing_saves_the_caches(tmp_path: Path) -> None:
+    """After a good-bye the next start need not read the rows again, however few they are."""
+    site = Site(folder=tmp_path / "caches")
+    archiver = site.start()
+    archiver.step([event(b"1", id="x")])
+    assert list((tmp_path / "caches").iterdir()) == []
+    archiver.close()
+    assert {path.name.rsplit("-", 2)[0] for path in (tmp_path / "caches").iterdir()} == {
+        "ids-0-3",
+        "sequences-0-3",
+    }
+    assert site.start().step([event(b"1", id="x")]) == [Receipt(2, 3)]
+
+
 def test_the_clock_may_be_set_back() -> None:
     """Time in the log never decreases, not even across a restart under an earlier clock."""
     site = Site()

@@ -136,8 +136,10 @@ def test_the_vault_key_from_the_environment(folder: DataFolder, monkeypatch: pyt
     assert again.name(keys.number) == "student:ann"
     again._store.close()
     monkeypatch.setenv("TREERING_VAULT_KEY", bytes(32).hex())
-    with pytest.raises(IntegrityError, match="not the vault key"):
+    with pytest.raises(IntegrityError, match="not the vault key") as refused:
         folder.open_vault(random)
+    monkeypatch.setenv("TREERING_VAULT_KEY", bytes(range(32)).hex())
+    assert folder.open_vault(random).name(keys.number) == "student:ann", f"after {refused.value}"
 
 
 @pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "zz" * 32])

@@ -130,6 +130,12 @@ def test_what_cannot_be_read_cannot_be_made(index: int, proof: tuple[bytes, ...]
         TlogProof(index, proof, note)
 
 
+def test_the_longest_proof_is_read() -> None:
+    """64 hashes, as many as a tree of 2**64 - 1 entries can need."""
+    proof = TlogProof(2**64 - 1, (LEAF,) * 64, NOTE)
+    assert TlogProof.decode(proof.encode()) == proof
+
+
 def test_a_receipt_is_believed_only_if_all_of_it_fits() -> None:
     """Another leaf, index, key or log, or an altered note: each is refused by its own error."""
     with pytest.raises(ProofError, match="entry 5 is not in the tree of size 8"):

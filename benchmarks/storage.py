@@ -1,0 +1,156 @@
+"""The archiver alone, against the disk it stands on and against SQLite, in one run on the same events."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from archive import (
+    Archiver,
+    Caches,
+    DataFolder,
+    PublishedSize,
+    SealFile,
+    SteadyClock,
+    Submission,
+)
+from benchmarks.events import submissions
+from benchmarks.table import Row
+from merkle import sign_note
+
+COMMIT = 1_000
+LONE = 300
+
+
+@contextmanager
+def archiver(path: Path) -> Iterator[tuple[Archiver, DataFolder]]:
+    """Open an archiver with everything on, in a new folder."""
+    folder = DataFolder(path)
+    folder.create()
+    signer = folder.signer(os.urandom, "example.org/benchmark")
+    store, vault = folder.open_log(read_only=False), folder.open_vault(os.urandom, read_only=False)
+    made = Archiver(
+        signer.name,
+        store,
+        vault,
+        caches=Caches(folder.log / "caches"),
+        seal=SealFile(folder.log / "seal"),
+        published=PublishedSize(folder.published, writable=True),
+        clock=SteadyClock(),
+        random=os.urandom,
+        sign=lambda text: sign_note(text, [signer]),
+    )
+    made.open({"software": "benchmark"})
+    yield made, folder
+    made.close()
+    vault.close()
+    store.close()
+
+
+def measure(path: Path, count: int) -> list[Row]:
+    """Return the rows about storage, for logs of up to `count` entries."""
+    sync_s = fdatasync_s(path / "sync")
+    rows = [Row("one fdatasync of 400 bytes, p50", sync_s * 1e3, "ms")]
+    batch = submissions(COMMIT, seed=0)
+    plain = appended_per_s(path / "plain", batch, 50)
+    rows.append(Row("file, append + fdatasync, 1,000 a commit", plain, "events/s"))
+    sqlite = sqlite_per_s(path / "sqlite", batch, 50)
+    rows.append(Row("SQLite, WAL, synchronous=FULL, the same", sqlite, "events/s"))
+    with archiver(path / "log") as (kept, folder):
+        done, at = 0, 10_000
+        while at <= count:
+            rate = kept_per_s(kept, done, at)
+            rows.append(
+                Row(f"archiver, all on, at {at:,} entries", rate, "events/s", rate / sqlite, "SQLite")
+            )
+            done, at = at, at * 10
+        lone_s = lone_writer_s(kept)
+        rows.append(Row("archiver, lone writer, p50", lone_s * 1e3, "ms", lone_s / sync_s, "fdatasync"))
+        size = kept.head.size
+        used = sum(one.stat().st_blocks * 512 for one in folder.log.rglob("*") if one.is_file())
+        rows.append(Row("disk beyond the payload", used / size - 400, "B/event"))
+        rows.append(Row("verify-log, one process", verified_per_s(folder, size), "leaves/s"))
+    return rows
+
+
+def fdatasync_s(path: Path) -> float:
+    """Return the median time of appending 400 bytes and one fdatasync, in seconds."""
+    times = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(LONE):
+            started = time.perf_counter()
+            file.write(b"x" * 400)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def appended_per_s(path: Path, batch: Sequence[Submission], commits: int) -> float:
+    """Return events a second appended to a plain file, one fdatasync a commit: the limit of the disk."""
+    started = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(commits):
+            file.write(b"\n".join([one.payload for one in batch]))
+            os.fdatasync(file.fileno())
+    return commits * len(batch) / (time.perf_counter() - started)
+
+
+def sqlite_per_s(path: Path, batch: Sequence[Submission], commits: int) -> float:
+    """Return events a second put into SQLite, without any tree, encryption or signature."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT, body BLOB)")
+    database.execute("CREATE UNIQUE INDEX event_id ON event (id)")
+    started = time.perf_counter()
+    for commit in range(commits):
+        database.execute("BEGIN")
+        database.executemany(
+            "INSERT INTO event (id, body) VALUES (?, ?)", [(f"{commit}-{one.id}", one.payload) for one in batch]
+        )
+        database.execute("COMMIT")
+    rate = commits * len(batch) / (time.perf_counter() - started)
+    database.close()
+    return rate
+
+
+def kept_per_s(kept: Archiver, done: int, count: int) -> float:
+    """Grow the log from `done` to `count` events in commits of 1,000; return the rate of the last commits."""
+    commits = range(done // COMMIT, count // COMMIT)
+    tail = commits[-50:]
+    spent = 0.0
+    for commit in commits:
+        batch = submissions(COMMIT, seed=commit + 1)
+        started = time.perf_counter()
+        kept.step(batch)
+        spent += time.perf_counter() - started if commit in tail else 0
+    return len(tail) * COMMIT / spent
+
+
+def lone_writer_s(kept: Archiver) -> float:
+    """Return the median time of one commit of one event, in seconds."""
+    times = []
+    for number in range(LONE):
+        batch = submissions(1, seed=1_000_000_000 + number)
+        started = time.perf_counter()
+        kept.step(batch)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def verified_per_s(folder: DataFolder, size: int) -> float:
+    """Return leaves a second through the whole-log check with signatures, without opening rows."""
+    verifier = folder.signer(os.urandom).verifier
+    # One environment must not be opened twice in a process: the check reads in another one.
+    started = time.perf_counter()
+    command = [sys.executable, "-P", "-m", "tools.verify_log", str(folder.path), "--vkey", verifier.encode()]
+    subprocess.run(command, check=True, capture_output=True)
+    return size / (time.perf_counter() - started)
+

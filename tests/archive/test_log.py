@@ -1,0 +1,173 @@
+"""The log as readers see it: exactly what was committed, up to the size they were given, and nothing beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive import Archiver, FormatError, IntegrityError, Log, NotFound, Write, decode_block, load_head
+from merkle import leaf_hash, prove_inclusion, verify_inclusion
+from tests.archive import spec
+from tests.archive.site import Site, event
+from tests.checker import parts, table
+
+BATCHES = (1, 40, 300, 3, 1, 200, 256)
+
+
+def grown() -> tuple[Site, Archiver]:
+    """Return a log that grew by batches of several sizes, in bundles and singly."""
+    site = Site()
+    archiver = site.start()
+    for number, count in enumerate(BATCHES):
+        archiver.step([event(b"%d %d" % (number, one)) for one in range(count)])
+    return site, archiver
+
+
+SITE, ARCHIVER = grown()
+LEAVES, ROWS = parts(table(SITE.log, "leaves"), 2), parts(table(SITE.log, "rows"), 4)
+SIZES = [int.from_bytes(key, "big") for key, _ in table(SITE.log, "checkpoints")]
+SIZE = SIZES[-1]
+
+
+@given(st.integers(0, SIZE + 5), st.integers(0, SIZE + 5), st.sampled_from(SIZES))
+def test_a_range_is_a_slice(start: int, stop: int, size: int) -> None:
+    """Any range of leaves and rows, wherever values begin and end, is that slice, cut to the size."""
+    with SITE.log.view() as view:
+        log = Log(view, size)
+        expected = range(start, min(stop, size))
+        assert list(log.leaves(start, stop)) == [(index, LEAVES[index]) for index in expected]
+        assert list(log.rows(start, stop)) == [(index, ROWS[index]) for index in expected]
+
+
+def test_every_entry_by_its_index() -> None:
+    """One leaf and one row at a time give what all at once do."""
+    with SITE.log.view() as view:
+        log = Log(view, SIZE)
+        assert [log.leaf(index) for index in range(SIZE)] == LEAVES
+        assert [log.row(index) for index in range(SIZE)] == ROWS
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_beyond_the_size_is_seen(size: int) -> None:
+    """A log of an older size shows that size's entries, checkpoints, blocks and root, and no newer ones."""
+    with SITE.log.view() as view:
+        log = Log(view, size)
+        for index in (-1, size, size + 1, SIZE):
+            for read in (log.leaf, log.row):
+                with pytest.raises(NotFound, match=f"the log has {size} entries"):
+                    read(index)
+        assert [one for one, _ in log.checkpoints()] == [one for one in SIZES if one <= size]
+        assert log.checkpoint()[0] == size
+        assert [block.size for block in log.blocks()] == [one for one in SIZES if one <= size]
+        assert log.root() == spec.tree_root(LEAVES[:size])
+        with pytest.raises(NotFound, match="no checkpoint covers"):
+            log.covering(size)
+
+
+def test_each_entry_is_covered_by_the_first_checkpoint_beyond_it() -> None:
+    """The covering checkpoint of an entry is that of its own commit."""
+    with SITE.log.view() as view:
+        log = Log(view, SIZE)
+        found = [log.covering(index)[0] for index in range(SIZE)]
+    assert found == [min(size for size in SIZES if size > index) for index in range(SIZE)]
+
+
+@given(st.integers(0, SIZE))
+def test_roots_of_every_size(size: int) -> None:
+    """Roots recomputed from stored nodes and leaves are those of the RFC's definition."""
+    with SITE.log.view() as view:
+        assert Log(view, SIZE).root(size) == spec.tree_root(LEAVES[:size])
+
+
+@given(st.integers(0, SIZE - 1))
+def test_every_entry_can_be_proved(index: int) -> None:
+    """Stored nodes and leaves give an inclusion proof that verifies."""
+    with SITE.log.view() as view:
+        log = Log(view, SIZE)
+        proof = prove_inclusion(index, SIZE, log.read_nodes)
+        verify_inclusion(leaf_hash(LEAVES[index]), index, SIZE, log.root(), proof)
+
+
+def test_an_empty_log() -> None:
+    """Before the first commit there is the empty root and nothing else."""
+    with Site().log.view() as view:
+        log = Log(view, 0)
+        assert log.root() == spec.tree_root([])
+        assert [*log.leaves(0, 9), *log.rows(0, 9), *log.blocks(), *log.checkpoints()] == []
+        with pytest.raises(NotFound):
+            log.checkpoint()
+        assert load_head(view).size == 0
+
+
+def test_the_head_is_where_the_archiver_stands() -> None:
+    """What a start loads is what the last commit left."""
+    with SITE.log.view() as view:
+        assert load_head(view) == ARCHIVER.head
+
+
+@pytest.mark.parametrize("name", ["leaves", "rows"])
+def test_a_missing_value_is_an_integrity_error(name: str) -> None:
+    """A hole is never skipped: the reader learns which entry is missing."""
+    for at in (0, 1, 2, -1):
+        site, archiver = grown()
+        pairs = table(site.log, name)
+        key = pairs[at][0]
+        first = int.from_bytes(key, "big")
+        site.log.commit([Write(name, key, None)])
+        with site.log.view() as view:
+            log = Log(view, archiver.head.size)
+            read = log.leaves if name == "leaves" else log.rows
+            with pytest.raises(IntegrityError, match=f"entry {first} is missing"):
+                list(read(0, log.size))
+            with pytest.raises(IntegrityError, match=f"entry {first} is missing"):
+                list(read(first, first + 1))
+
+
+def no_node(site: Site) -> None:
+    """Remove the first node."""
+    site.log.commit([Write("nodes", table(site.log, "nodes")[0][0], None)])
+
+
+def other_node(site: Site) -> None:
+    """Change the last node."""
+    key, value = table(site.log, "nodes")[-1]
+    site.log.commit([Write("nodes", key, bytes(32) if value != bytes(32) else b"")])
+
+
+def other_leaf(site: Site) -> None:
+    """Change the last byte of the last leaf."""
+    key, value = table(site.log, "leaves")[-1]
+    site.log.commit([Write("leaves", key, value[:-1] + bytes((value[-1] ^ 1,)))])
+
+
+def other_root(site: Site) -> None:
+    """Change the root in the last block."""
+    key, value = table(site.log, "blocks")[-1]
+    site.log.commit([Write("blocks", key, value[:-1] + bytes((value[-1] ^ 1,)))])
+
+
+def further_block(site: Site) -> None:
+    """Let the last block claim one entry more."""
+    key, value = table(site.log, "blocks")[-1]
+    block = decode_block(value)
+    site.log.commit([Write("blocks", key, value[:17] + spec.u32(block.count + 1) + value[21:])])
+
+
+@pytest.mark.parametrize("harm", [no_node, other_node, other_leaf, other_root, further_block])
+def test_a_start_refuses_tables_that_disagree(harm: Callable[[Site], None]) -> None:
+    """Leaves, nodes and blocks are held against each other before anything is appended."""
+    site, _ = grown()
+    harm(site)
+    with pytest.raises(IntegrityError):
+        site.start()
+
+
+def test_a_start_refuses_a_block_that_is_none() -> None:
+    """Bytes that are no block stop the start."""
+    site, _ = grown()
+    site.log.commit([Write("blocks", spec.u64(99), b"?")])
+    with pytest.raises(FormatError, match="not of version 1"):
+        site.start()
