@@ -2,8 +2,9 @@
 
     app = create_app(services)
 
-No globals: everything a route needs is in `services`.  The host names that a request may use are listed, because a
-server on loopback can otherwise be read by any web page through a name that points there (DNS rebinding).
+No globals: everything a route needs is in `services`.  The host names that a request may use are listed,
+because a server on loopback can otherwise be read by any web page through a name that points there (DNS
+rebinding).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The one thing asked of the WebSocket library beyond what it does: hand us text frames as the bytes they are.
+"""The one thing asked of the WebSocket library beyond what it does: hand us text frames as the bytes they
+are.
 
-RFC 6455 lets a server fail a connection whose text frame is not UTF-8.  Then one bad frame would lose all that stand
-behind it.  Here such a frame reaches the application, which keeps it as refused and answers.
+RFC 6455 lets a server fail a connection whose text frame is not UTF-8.  Then one bad frame would lose all
+that stand behind it.  Here such a frame reaches the application, which keeps it as refused and answers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Events in and out: POST /v1/events, GET /v1/events/{index}.
 
-A request is answered when every event of it is durable and under a signed checkpoint.  Each event stands for itself: one
-result per event, in order, a receipt or a problem that names the line.  A batch is 200 as soon as one event was
-kept; a request in which nothing could be kept has the status of its first problem.
+A request is answered when every event of it is durable and under a signed checkpoint.  Each event stands for
+itself: one result per event, in order, a receipt or a problem that names the line.  A batch is 200 as soon as
+one event was kept; a request in which nothing could be kept has the status of its first problem.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
 
 
 def entry_json(log: Log, vault: Vault, index: int) -> dict[str, Any]:
-    """Return everything that is known of an entry, for those who may read it; raise NotFound beyond the size."""
+    """Return all that is known of an entry, for those who may read it; raise NotFound beyond the size."""
     leaf = log.leaf(index)
     parsed = parse_leaf(leaf)
     size, note = log.covering(index)

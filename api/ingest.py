@@ -1,8 +1,8 @@
 """From a request body to submissions.  Pure: bytes and parameters in, submissions or errors out.
 
-Three rules.  *Raw first*: what is submitted is the very bytes of each event.  *Nothing is lost beside the bad one*: each
-event of a batch stands for itself, and what cannot be read is submitted too, as refused, with the reason.  *Parse
-only as far as routing needs*: type, keys, id.
+Three rules.  *Raw first*: what is submitted is the very bytes of each event.  *Nothing is lost beside the bad
+one*: each event of a batch stands for itself, and what cannot be read is submitted too, as refused, with the
+reason.  *Parse only as far as routing needs*: type, keys, id.
 
 >>> rules = Rules.parse([("student", "$.actor.account.name"), ("id", "$.id")])
 >>> raw = b'{"id": 5, "actor": {"account": {"name": "ann"}}}'
@@ -207,7 +207,8 @@ def _identifier(value: Any, rules: Rules, ours: bool) -> str | None:
 
 
 def _finder(name: str, path: str) -> Finder:
-    """Return a function that finds the one value at a path, or None; raise Problem if it is no path to one value.
+    """Return a function that finds the one value at a path, or None; raise Problem if it is no path to one
+    value.
 
     Filters and wildcards are refused with it: a request must not be able to make the server search.
     """

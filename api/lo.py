@@ -1,14 +1,15 @@
-"""One connection of the Learning Observer's clients, as a state machine.  No socket, no clock: frames in, submissions out.
+"""One connection of the Learning Observer's clients, as a state machine.  No socket, no clock: frames in,
+submissions out.
 
-Such a client sends one JSON object a frame, with an "event".  It may lock fields that belong to all later frames, in
-any order and late; it may say who it is late, too; it gets no answer but {"status": "auth"}.  With acknowledgements
-asked for, each frame is answered by its number (0-based in its connection).
+Such a client sends one JSON object a frame, with an "event".  It may lock fields that belong to all later
+frames, in any order and late; it may say who it is late, too; it gets no answer but {"status": "auth"}.  With
+acknowledgements asked for, each frame is answered by its number (0-based in its connection).
 
     frame → Step(submissions, replies, close)
 
-**Identity.**  Until the connection has said who it is, its frames belong to a provisional subject of its own.  The
-frame that says it still belongs there, if others do, and a binding entry follows that gives them all to the
-person.  Another person on the same connection (a shared computer) begins a new epoch.
+**Identity.**  Until the connection has said who it is, its frames belong to a provisional subject of its
+own.  The frame that says it still belongs there, if others do, and a binding entry follows that gives them
+all to the person.  Another person on the same connection (a shared computer) begins a new epoch.
 
 **Bad frames** are kept as refused and answered; they never end the connection.
 
@@ -37,7 +38,9 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Step(NamedTuple):
-    """What a frame asks for: entries to keep (the first is the frame's own), then replies, then perhaps to close."""
+    """What a frame asks for: entries to keep (the first is the frame's own), then replies, then perhaps to
+    close.
+    """
 
     submissions: list[Submission]
     replies: list[dict[str, Any]]
@@ -58,7 +61,7 @@ class Connection:
         self._backlog = False
 
     def frame(self, data: bytes, text: bool, received_us: int) -> Step:
-        """Take in one frame, received at Unix microseconds `received_us`; `text` is False for a binary one."""
+        """Take in one frame, received at `received_us` (Unix µs); `text` is False for a binary one."""
         number = self.frames
         self.frames += 1
         try:

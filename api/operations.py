@@ -1,7 +1,7 @@
 """For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
 
-Alive means that this process answers; ready, that the archiver is reachable and every shard has states.  A metric's
-label never names a person, a key or a document.
+Alive means that this process answers; ready, that the archiver is reachable and every shard has states.  A
+metric's label never names a person, a key or a document.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The page at /: what the log holds, how fast it grows, how far behind each shard is, and the live states.
 
-Rendered on the server, without scripts; it refreshes itself.  Everything that came from outside is escaped by the
-template engine, and a strict content security policy stands behind that.
+Rendered on the server, without scripts; it refreshes itself.  Everything that came from outside is escaped by
+the template engine, and a strict content security policy stands behind that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ STATES_SHOWN = 40
 TEXT_SHOWN = 160
 RATE_WINDOW_US = 10_000_000
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

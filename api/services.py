@@ -1,7 +1,7 @@
 """What the routes work with: one value, made by the program that composes the server, with no globals.
 
-The log and the states are read from memory-mapped files that other processes write; they are opened when first
-needed, because a server may answer before its archiver has made them.
+The log and the states are read from memory-mapped files that other processes write; they are opened when
+first needed, because a server may answer before its archiver has made them.
 """
 
 from __future__ import annotations

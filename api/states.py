@@ -1,7 +1,8 @@
 """States out: GET /v1/states/{reducer}, one key or all that begin alike.
 
-An answer says how much of the log it has seen and which signed checkpoint covers that.  While a shard is rebuilt, the
-answer is 503, never "no data": a teacher must not see an empty class because a disk was replaced.
+An answer says how much of the log it has seen and which signed checkpoint covers that.  While a shard is
+rebuilt, the answer is 503, never "no data": a teacher must not see an empty class because a disk was
+replaced.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def describe(reducer: Reducer[Any]) -> dict[str, Any]:
 
 
 def key_of_query(reducer: Reducer[Any], request: Request) -> Key:
-    """Return the key fields of a query, a beginning of the scope; raise Problem that names a wrong parameter."""
+    """Return the key of a query, whole or its beginning; raise Problem that names a wrong parameter."""
     given = {name: value for name, value in request.query_params.items() if name not in RESERVED}
     key = []
     for field in reducer.scope:
@@ -75,7 +76,7 @@ def key_of_query(reducer: Reducer[Any], request: Request) -> Key:
         raise Problem(
             400,
             "Unknown parameter",
-            f"parameter {sorted(given)[0]!r} does not fit; {reducer.name} has the key {', '.join(reducer.scope)}",
+            f"parameter {min(given)!r} does not fit; {reducer.name} has the key {', '.join(reducer.scope)}",
         )
     return tuple(key)
 

@@ -30,6 +30,7 @@ from archive.entry import (
     ROW_EVENT,
     SUBJECTS_MAX,
     Header,
+    all_keys,
     encode_header,
     field_code,
     id_hash,
@@ -192,7 +193,8 @@ class Archiver:
         if one.also:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
-        routes = b"".join([self._route(field, one.keys[field]) for field in sorted(one.keys)])
+        fields = all_keys(one.subject, one.keys)
+        routes = b"".join([self._route(field, fields[field]) for field in sorted(fields)])
         sequences[number] = sequence  # last: a draft that fails leaves no gap
         return Draft(kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload)
 
@@ -312,8 +314,9 @@ def _fault(one: Submission) -> str:
         return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
     if not ROW_EVENT <= one.kind <= ROW_BINDING:
         return f"event of kind {one.kind}; there is none"
-    if len(one.also) >= SUBJECTS_MAX or len(one.keys) > ROUTES_MAX:
-        numbers = f"{1 + len(one.also)} subjects and {len(one.keys)} keys"
+    fields = len(all_keys(one.subject, one.keys))
+    if len(one.also) >= SUBJECTS_MAX or fields > ROUTES_MAX:
+        numbers = f"{1 + len(one.also)} subjects and {fields} keys"
         return f"event with {numbers}; at most {SUBJECTS_MAX} and {ROUTES_MAX}"
     return ""
 

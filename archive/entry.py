@@ -81,14 +81,19 @@ def keys_of(header: Header) -> dict[str, str]:
     """Return all key fields of an entry: the header's, and the one that its subject stands for.
 
     >>> keys_of(Header("student:ann", 1, 0, "", "", "json", {"doc_id": "d"}, {}))
-    {'student': 'ann', 'doc_id': 'd'}
+    {'doc_id': 'd', 'student': 'ann'}
     """
-    kind, _, label = header.subject.partition(":")
-    return header.keys if kind in NO_KEY_KINDS else {kind: label, **header.keys}
+    return all_keys(header.subject, header.keys)
+
+
+def all_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
+    """Return `keys` and the one that a subject (kind:label) stands for."""
+    kind, _, label = subject.partition(":")
+    return keys if kind in NO_KEY_KINDS else {**keys, kind: label}
 
 
 def other_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
-    """Return the key fields that a header must hold beside its subject: the inverse of `keys_of`."""
+    """Return the key fields that a header must hold beside its subject."""
     kind = subject.partition(":")[0]
     return {field: value for field, value in keys.items() if field != kind}
 

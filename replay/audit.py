@@ -1,7 +1,8 @@
 """The audit: fold the log again from nothing, and compare with what the workers hold.
 
-States are compared by their digest (`reducers.digest`), the RFC 6962 root over all of them in key order, which is
-the same for every number of shards.  Where two digests differ, the states in which they differ are named.
+States are compared by their digest (`reducers.digest`), the RFC 6962 root over all of them in key order,
+which is the same for every number of shards.  Where two digests differ, the states in which they differ are
+named.
 
 >>> compare({("n", 1, ("ann",)): b"a"}, {("n", 1, ("ann",)): b"b"})
 [Difference(name='n', key=('ann',), what='differs')]
@@ -23,7 +24,7 @@ Digests = dict[Identity, bytes]
 
 
 class Difference(NamedTuple):
-    """One state in which two sets of states differ: `what` is "differs", "missing" or "extra" in the second."""
+    """A state in which two sets of states differ: `what` is "differs", "missing" or "extra" in the second."""
 
     name: str
     key: Key

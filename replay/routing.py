@@ -1,14 +1,16 @@
 """Which shard holds a key: by the routing hash of one field, and by nothing else.
 
 A reducer's *routing field* is the partition key if its scope has it, else the first field of its scope.  So
-all states of one student, whatever their scope, live in one worker, and an entry about a student is decrypted by
-one worker only; the others see from the row's routing hash, without a key, that it is not theirs.
+all states of one student, whatever their scope, live in one worker, and an entry about a student is decrypted
+by one worker only; the others see from the row's routing hash, without a key, that it is not theirs.
 
->>> shard_of(bytes.fromhex("00000000000000ff"), 4), routing_field(("class", "student")), routing_field(("class",))
-(3, 'student', 'class')
+>>> shard_of(bytes.fromhex("00000000000000ff"), 4)
+3
+>>> routing_field(("class", "student")), routing_field(("class",))
+('student', 'class')
 
-A row names fields by two bytes of a hash, and a sender chooses the names.  So what a row says is *perhaps*, any
-route of that code counts, and `holds` decides, once, when a key is first seen.
+A row names fields by two bytes of a hash, and a sender chooses the names.  So what a row says is *perhaps*,
+any route of that code counts, and `holds` decides, once, when a key is first seen.
 
 The number of shards may change at any start; which states there are may not (`reducers.digest`).
 Why it is done this way: docs/adr/0008-routing.md.

@@ -1,15 +1,15 @@
 """The runner: take the next slice of the log, fold it, and keep states and position together.
 
-A live worker calls `step` for ever; a replay calls it up to a size.  There is no second code path, which is why
-what a replay gives is what the dashboard showed, or one of the two is broken.
+A live worker calls `step` for ever; a replay calls it up to a size.  There is no second code path, which is
+why what a replay gives is what the dashboard showed, or one of the two is broken.
 
     load    copy the rows of a slice out of the database, and end the transaction
     fold    open those that are ours, apply the reducers (pure)
     save    write changed states and the position in one commit
 
-**Late identity.**  Entries of a subject that nobody knows yet are not folded; their indices wait in `backlog`.  At the
-binding entry they are folded, in ascending order, before anything later.  The backlog is a function of the log up to
-the position, so it is saved with it.
+**Late identity.**  Entries of a subject that nobody knows yet are not folded; their indices wait in
+`backlog`.  At the binding entry they are folded, in ascending order, before anything later.  The backlog is a
+function of the log up to the position, so it is saved with it.
 
 Where states are kept is `replay.states`; how a state is folded, `reducers.fold`.
 """
@@ -89,7 +89,7 @@ class Runner:
         return self.position != self._saved
 
     def resume(self, source: LogSource) -> None:
-        """Go on from the saved states if they belong to this log and these reducers, else start from nothing."""
+        """Go on from the saved states if they are of this log and these reducers, else start from nothing."""
         if self._states is None:
             return
         with source.open() as log:

@@ -1,8 +1,9 @@
 """States on disk: one shard's states and its position, written in one commit.
 
-States are derived: whatever is wrong with them, deleting this folder and replaying the log gives them back.  What must
-never happen is an answer that looks right and is not.  So a snapshot says which log (root at its position), which
-reducers (name, version, code) and which position it stands for, and is used only if all of that still holds.
+States are derived: whatever is wrong with them, deleting this folder and replaying the log gives them back.
+What must never happen is an answer that looks right and is not.  So a snapshot says which log (root at its
+position), which reducers (name, version, code) and which position it stands for, and is used only if all of
+that still holds.
 
     meta      "snapshot"                        → position, root, reducers
     states    name 00 (length, value)*          → version, key, changed_at, error, error_index, encoding
@@ -149,11 +150,12 @@ class StateReader:
     def scan(
         self, name: str, prefix: Key = (), after: bytes = b"", limit: int | None = None
     ) -> tuple[int, list[tuple[bytes, StoredSlot]]]:
-        """Return (position, states) of one reducer whose keys begin with `prefix`, in the order of database keys.
+        """Return (position, states) of one reducer whose keys begin with `prefix`, in the order of database
+        keys.
 
         Each comes with its database key; `after` is the last one that was seen, `limit` how many at most.
         """
-        # Where a database key ends in a hash it holds only this much of the prefix; the state knows all of it.
+        # A database key that ends in a hash holds only this much of the prefix; the state knows all of it.
         begin = _key_data(name, prefix)[: _KEY_SIZE_MAX - 32]
         found: list[tuple[bytes, StoredSlot]] = []
         with self._store.view() as view:
@@ -180,10 +182,10 @@ def _with_prefix(rows: Iterator[tuple[bytes, bytes]], prefix: bytes) -> Iterator
 
 
 def state_key(name: str, key: Key) -> bytes:
-    """Return the database key of a state; one that is too long for the store ends in its hash.
+    r"""Return the database key of a state; one that is too long for the store ends in its hash.
 
     >>> state_key("event_count", ("ann",))
-    b'event_count\\x00\\x00\\x03ann'
+    b'event_count\x00\x00\x03ann'
     """
     data = _key_data(name, key)
     return data if len(data) <= _KEY_SIZE_MAX else data[: _KEY_SIZE_MAX - 32] + sha256(data).digest()

@@ -174,6 +174,10 @@ def read_private(index: int, time_s: int, leaf: bytes, row: bytes, names: Names)
     header = spec.msgpack([subject, sequence, received, source, sender, form, keys, extra])
     assert opening[36:header_end] == header, f"entry {index}: its header is not canonical"
     identifier = spec.id_hash(names.id_key, sender, extra["id"]) if "id" in extra else bytes(16)
+    subject_kind, _, label = subject.partition(":")
+    assert subject_kind not in keys, f"entry {index}: its subject's key field stands in the header, too"
+    if subject_kind not in {"source", "provisional", "refused"}:
+        keys = {**keys, subject_kind: label}
     routes = [spec.route(names.route_key, field, keys[field]) for field in sorted(keys)]
     assert row == spec.row(kind, subjects, identifier, routes, nonce, key, opening), f"row {index} differs"
     assert names.names[subjects[0]] == subject, f"entry {index}: the vault names another subject"

@@ -215,8 +215,9 @@ def names_someone(frame: bytes) -> bool:
     (True, False)
     """
     glance = _glance(frame)
-    locked = glance.event == "lock_fields" and isinstance(glance.fields, dict)
-    return bool(glance.user_id) or (locked and bool(glance.fields.get("user_id")))
+    locks = glance.event == "lock_fields" and isinstance(glance.fields, dict)
+    locked = glance.fields.get("user_id") if locks else None
+    return any(user_id is not None and user_id != "" for user_id in (glance.user_id, locked))
 
 
 def is_frame(line: bytes) -> bool:

@@ -249,10 +249,10 @@ def test_what_could_not_be_read_back_is_refused(submission: Submission, detail: 
 
 
 def test_the_largest_of_everything_is_kept() -> None:
-    """16 subjects, 32 keys: what the format allows is written and read back at the next start."""
+    """16 subjects, 32 keys (the subject is one of them): what the format allows is written and read back at the next start."""
     site = Site()
     also = [f"s:{number}" for number in range(15)]
-    (answer,) = site.start().step([event(b"1", also=also, keys={str(number): "v" for number in range(32)})])
+    (answer,) = site.start().step([event(b"1", also=also, keys={str(number): "v" for number in range(31)})])
     assert answer == Receipt(2, 3)
     site.start()
     assert len(site.events()) == 1
@@ -372,10 +372,8 @@ def test_closing_saves_the_caches(tmp_path: Path) -> None:
     archiver.step([event(b"1", id="x")])
     assert list((tmp_path / "caches").iterdir()) == []
     archiver.close()
-    assert {path.name.rsplit("-", 2)[0] for path in (tmp_path / "caches").iterdir()} == {
-        "ids-0-3",
-        "sequences-0-3",
-    }
+    saved = sorted(path.name.rsplit("-", 2)[0] for path in (tmp_path / "caches").iterdir())
+    assert saved == ["ids-0-3", "sequences-0-3"]
     assert site.start().step([event(b"1", id="x")]) == [Receipt(2, 3)]
 
 

@@ -24,7 +24,7 @@ from archive import (
     plan,
 )
 from archive.entry import Header, bundle, encode_header
-from archive.plan import BUNDLE_BYTES_MAX, RANDOM_SIZE
+from archive.plan import RANDOM_SIZE
 from tests.archive import spec
 from tests.checker import Roots, parts
 
@@ -123,10 +123,12 @@ def test_bundles_are_cut_at_256() -> None:
 
 
 def test_bundles_are_cut_at_a_mebibyte() -> None:
-    """Values stay near a mebibyte: 80 rows of 32 KiB make several; a row that is larger stands alone."""
-    rows = table(planned(Head(), [draft(bytes(32 << 10))] * 80).writes, "rows")
-    assert len(rows) > 2
-    assert all(len(value) <= BUNDLE_BYTES_MAX + 4 * 256 for _, value in rows)
+    """A value holds as many rows as a mebibyte does, and no more; a row that is larger stands alone."""
+    rows = table(planned(Head(), [draft(bytes(8 << 10))] * 250).writes, "rows")
+    (size,) = {len(row) for row in parts(rows, 4)}
+    fit = (1 << 20) // size
+    assert [int.from_bytes(key, "big") for key, _ in rows[:2]] == [0, fit]
+    assert [len(value) for _, value in rows] == [fit * (size + 4), (250 - fit) * (size + 4)]
     mixed = [draft()] * 40 + [draft(bytes(2 << 20))] + [draft()] * 40
     keys = [int.from_bytes(key, "big") for key, _ in table(planned(Head(), mixed).writes, "rows")]
     assert keys == [0, 40, 41]
