@@ -1,15 +1,15 @@
 """A whole small Treering in memory: a log with its archiver, and runners for any number of shards.
 
-What stands on the disk (the stores of a `tests.archive.site.Site`, one `MemoryStore` a shard) outlives the archiver
-and the runners, so a test may let them die at any moment and take up what they left.
+What stands on the disk (the stores of a `tests.archive.site.Site`, one `MemoryStore` a shard) outlives the
+archiver and the runners, so a test may let them die at any moment and take up what they left.
 
     world = World()
     world.append([event("ann", "hello", doc_id="essay")])
     assert world.digest(shards=3) == world.digest()
     runner = world.runner(shard=0, shards=2)        # a live worker; `world.runner` again is its restart
 
-`plain_fold` is the independent judge: the entries, read by `tests.checker`, as a list of events in the order in
-which they count, folded by nothing but `reducers.fold`.
+`plain_fold` is the independent judge: a list of events, which the test puts into the order in which they
+count, folded by nothing but `reducers.fold`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ class World:
         return StateReader(self.states[shard, shards])
 
     def digests(self, shards: int = 1, size: int | None = None) -> Digests:
-        """Return the entry digests of a replay of 0…size-1 as so many shards; no two may have the same key."""
+        """Return the entry digests of a replay of 0…size-1 as so many shards; no two may have the same
+        key.
+        """
         found: Digests = {}
         for shard in range(shards):
             part = replay_digests(

@@ -1,15 +1,14 @@
 """A server double for senders: it acknowledges as told, and breaks off as told.
 
     async with double([Break(received=5, answered=3, code=1012)]) as server:
-        ...                                # the first connection ends so, all later ones are served to the end
+        ...                                # the first connection ends so, the others are served
 
-It speaks the protocol through `api.lo`, so that its answers are those of the real server, and remembers what it
-received and what it answered.
+It speaks the protocol through `api.lo`, so that its answers are those of the real server, and remembers what
+it received and what it answered.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from tools.playback import Line
 
 @dataclass(frozen=True)
 class Break:
-    """One connection's end: after so many frames, of which so many are answered, by a close or (0) by force."""
+    """How a connection ends: after so many frames, so many of them answered, by a close or (0) by force."""
 
     received: int
     answered: int
@@ -64,16 +63,15 @@ class Double:
     async def _frames(self, socket: ServerConnection, number: int, end: Break | None) -> None:
         lo, replies = Connection(number.to_bytes(8, "big")), list[list[str]]()
         while end is None or len(self.received[number]) < end.received:
-            data = (await socket.recv(decode=False)) if not self.silent else await socket.recv()
-            frame = data if isinstance(data, bytes) else data.encode()
+            frame = await socket.recv(decode=False)
             at = len(self.received[number])
             self.received[number].append(frame)
             step = lo.frame(frame, True, 1_000_000)
             status = {"status": "refused", "reason": step.refused} if step.refused else {"status": "ack"}
             answer = {**status, "frame": at, "index": self.size, "size": self.size + 1}
+            self.answers[number][at] = self.size  # taken back if it is never sent
             self.size += len(step.submissions)
             replies.append([json.dumps(reply) for reply in (*step.replies, answer)])
-            self.answers[number][at] = answer["index"]  # taken back if it is never sent
             self.waiting_max = max(self.waiting_max, len(replies))
             if end is None and len(replies) >= self.hold and not self.silent:
                 await self._send(socket, replies)
@@ -130,8 +128,3 @@ class Book:
     def records(self, kind: str) -> list[dict[str, object]]:
         """The records that say "sent", "acked" or "refused", in order."""
         return [record for line in self.written if kind in (record := json.loads(line))]
-
-
-async def pause() -> None:
-    """Let everything that is ready run."""
-    await asyncio.sleep(0)

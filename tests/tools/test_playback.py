@@ -1,4 +1,4 @@
-"""What is sent again after a connection was lost: everything unanswered, and what the new one must be told."""
+"""What is sent again after a connection broke: everything unanswered, and what the new one must be told."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Server:
 
     def serve(self, play: Playback, received: int, answered: int) -> list[Settled]:
         """Hold one connection that receives and answers so many frames; return what was settled."""
-        lo, replies, settled = Connection(next(self.connections).to_bytes(8, "big")), list[object](), []
+        lo, replies = Connection(next(self.connections).to_bytes(8, "big")), list[object]()
         for at in range(min(received, play.waiting)):
             line = play.send().line
             step = lo.frame(line.data, True, 1_000_000)
@@ -66,10 +66,8 @@ class Server:
                 replies += [*step.replies, {**status, "frame": at, "index": at, "size": at + 1}]
             if step.close:
                 break
-        for reply in replies:
-            if (one := play.answer(json.dumps(reply))) is not None:
-                settled.append(one)
-        return settled
+        answers = [play.answer(json.dumps(reply)) for reply in replies]
+        return [one for one in answers if one is not None]
 
     def known(self) -> set[tuple[int, bytes, str, bytes]]:
         """What is known in the end, provisional subjects resolved."""
@@ -236,7 +234,7 @@ def answers(status: int, body: object, count: int) -> list[tuple[int | None, str
     """What an answer settles, as (index, reason), None for what must be sent again."""
     found = settle(lines(*[EVENT] * count), status, json.dumps(body).encode())
     assert len(found) == count
-    return [one and (one.index, one.reason) for one in found]
+    return [None if one is None else (one.index, one.reason) for one in found]
 
 
 def test_each_result_of_a_batch_is_taken_by_itself() -> None:

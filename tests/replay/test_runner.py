@@ -1,0 +1,480 @@
+"""The runner: one fold, however it is cut, spread, stopped or started.
+
+`seen` (tests.world) keeps every event that it is given, in order, so an equal digest means that nothing was
+folded twice, left out, or in another order.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from itertools import count
+from typing import Any
+
+import pytest
+
+from archive import MemoryStore, Submission, Write, field_code
+from reducers import Event, reducer
+from replay import STATE_TABLES, Runner, States, runner, shard_of
+from tests.replay.classroom import CLASSROOM, expected
+from tests.world import World, connection, event, event_at, frames, plain_fold, raw_event, run, seen, union
+
+SHARDS = (1, 2, 3, 5, 8)
+
+
+def classroom() -> World:
+    """Return a world with the events of the classroom, in commits of several sizes."""
+    world = World()
+    for start in range(0, len(CLASSROOM), 7):
+        world.append(CLASSROOM[start : start + 7])
+    return world
+
+
+def states_of(world: World, name: str) -> dict[Any, Any]:
+    """Return what a single runner holds for one reducer, by key."""
+    one = Runner(world.reducers, world.vault())
+    run(one, world.source)
+    return {key: slot.state for key, slot in one.slots[name].items()}
+
+
+# --- one fold ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+def test_the_number_of_shards_does_not_show(shards: int) -> None:
+    """The union of all shards is the plain fold of the log, and no key is in two of them."""
+    world = classroom()
+    assert world.digest(shards) == expected(world)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_slices_do_not_show(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the log is cut into slices, by entries or by bytes, the states are those of the whole."""
+    world = classroom()
+    want = expected(world)
+    for entries in range(1, 9):
+        monkeypatch.setattr(runner, "SLICE_ENTRIES", entries)
+        assert world.digest(shards) == want
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 4_096)
+    monkeypatch.setattr(runner, "SLICE_BYTES_MAX", 1)
+    assert world.digest(shards) == want
+
+
+def test_a_slice_is_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`step` returns how many entries it took, never goes beyond `until`, and 0 when it has caught up."""
+    world = classroom()
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 10)
+    one = Runner(world.reducers, world.vault())
+    assert [one.step(world.source, 13), one.step(world.source, 13), one.step(world.source, 13)] == [10, 3, 0]
+    assert one.position == 13
+    run(one, world.source)
+    assert one.position == world.size
+
+
+def test_every_split_equals_the_whole() -> None:
+    """Folding up to any size and then on gives what one run gives."""
+    world = classroom()
+    want = expected(world)
+    for cut in range(world.size + 1):
+        one = Runner(world.reducers, world.vault())
+        run(one, world.source, cut)
+        assert one.position == cut
+        run(one, world.source)
+        assert union([one]) == want
+
+
+def test_nothing_beyond_the_published_size_is_folded() -> None:
+    """What is in the database but not published yet does not exist for a reducer."""
+    world = classroom()
+    published = world.size
+    want = world.digest()
+    world.append([event("ann", "later")])
+    world.site.published.set(published)
+    assert world.digest() == want
+
+
+# --- what is reduced -----------------------------------------------------------------------------
+
+
+def test_protocol_frames_and_refused_frames_are_not_reduced() -> None:
+    """lock_fields, terminate and bad frames are in the log, and no reducer ever sees one."""
+    world = World()
+    lo = connection()
+    world.append(
+        frames(
+            lo,
+            {"event": "lock_fields", "fields": {"user_id": "ann"}},
+            b"\xff",
+            {"event": "hello"},
+            {"noevent": 1},
+            {"event": "terminate"},
+        )
+    )
+    assert [one[1] for one in states_of(world, "seen")["testcase-ann",]] == ["hello"]
+    assert set(states_of(world, "seen")) == {("testcase-ann",)}
+
+
+def test_a_payload_that_is_no_json_is_passed_over() -> None:
+    """An event that nobody can read changes no state, and stops nothing."""
+    world = World()
+    world.append(
+        [raw_event(b"{torn", {"student": "ann"}), event("ann", "next"), raw_event(b"", {"student": "bob"})]
+    )
+    assert [one[1] for one in states_of(world, "seen")["ann",]] == ["next"]
+    assert ("bob",) not in states_of(world, "seen")
+
+
+def test_an_event_without_a_scope_field_is_passed_over() -> None:
+    """A reducer sees only events that have all fields of its scope."""
+    world = World()
+    world.append([event("ann"), event(None, **{"class": "7b"}), event("ann", doc_id="d")])
+    assert states_of(world, "pages") == {("d", "ann"): 1}
+    assert states_of(world, "class_size") == {("7b",): ["?"]}
+
+
+def colliding_field() -> str:
+    """Return a field name that a row cannot tell from "student", and that sorts before it."""
+    names = (f"a{number}" for number in count())
+    return next(name for name in names if field_code(name) == field_code("student"))
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+def test_a_field_name_that_looks_like_another_does_not_mislead(shards: int) -> None:
+    """A row names fields by two bytes, and senders choose the names: still each key lives in its one
+    shard.
+    """
+    world, twin = World(), colliding_field()
+    sent = [
+        event("ann"),
+        *[event(f"student {number}", **{twin: f"v{number}"}) for number in range(8)],
+        *[event("ann", **{twin: f"v{number}"}) for number in range(8)],
+        event(None, **{twin: "x"}),
+    ]
+    receipts = world.append(sent)
+    events = [event_at(receipt.index, one) for receipt, one in zip(receipts, sent, strict=True)]
+    assert world.digest(shards) == plain_fold(world.reducers, events)
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_states_of_one_student_live_in_one_shard(shards: int) -> None:
+    """Every state whose scope has the student is where the student's routing hash says."""
+    world = classroom()
+    for shard, one in enumerate(world.runners(shards)):
+        run(one, world.source)
+        for each in one.reducers:
+            for key in one.slots[each.name]:
+                field = "student" if "student" in each.scope else each.scope[0]
+                value = key[each.scope.index(field)]
+                assert shard_of(route_of(world, field, value), shards) == shard
+
+
+def route_of(world: World, field: str, value: str) -> bytes:
+    """Return a routing hash, from its definition (docs/formats/entry.md)."""
+    from hashlib import blake2b
+
+    return blake2b(f"{field}\0{value}".encode(), digest_size=8, key=world.vault().route_key).digest()
+
+
+# --- late identity -------------------------------------------------------------------------------
+
+
+def test_backlog_is_folded_at_the_binding_in_order() -> None:
+    """Frames from before the identity come as the person's, in ascending index, before anything later."""
+    world = World()
+    lo, other = connection(1), connection(2)
+    world.append(frames(lo, {"event": "a"}))
+    world.append([event("testcase-ann", "direct")])
+    world.append(frames(other, {"event": "x"}))
+    world.append(frames(lo, {"event": "b"}))
+    world.append(frames(lo, {"event": "c", "user_id": "ann"}, {"event": "d"}))
+    names = [one[1] for one in states_of(world, "seen")["testcase-ann",]]
+    assert names == ["direct", "a", "b", "c", "d"]
+    indices = [one[0] for one in states_of(world, "seen")["testcase-ann",]]
+    assert indices[1:4] == sorted(indices[1:4])
+
+
+def test_backlog_waits_for_its_binding() -> None:
+    """Before the binding entry, and without one for ever, provisional entries are nobody's and fold
+    nowhere.
+    """
+    world = World()
+    lo = connection()
+    world.append(frames(lo, {"event": "a", "doc_id": "d"}, {"event": "b", "class": "7b"}))
+    assert states_of(world, "seen") == states_of(world, "class_size") == states_of(world, "pages") == {}
+    world.append(frames(lo, {"event": "c", "user_id": "ann", "doc_id": "e"}))
+    assert states_of(world, "pages") == {("d", "testcase-ann"): 1, ("e", "testcase-ann"): 1}
+    assert states_of(world, "class_size") == {("7b",): ["testcase-ann"]}
+
+
+def test_a_lock_at_the_binding_fills_what_the_backlog_lacks() -> None:
+    """Locked fields reach the backlog at the binding; what an entry had locked itself stays as it was."""
+    world = World()
+    lo = connection()
+    world.append(
+        frames(
+            lo,
+            {"event": "a"},
+            {"event": "lock_fields", "fields": {"tool": "early"}},
+            {"event": "b"},
+            {"event": "lock_fields", "fields": {"tool": "late", "user_id": "ann"}},
+            {"event": "c"},
+        )
+    )
+    found = {one[1]: one[3].get("tool") for one in states_of(world, "seen")["testcase-ann",]}
+    assert found == {"a": "late", "b": "early", "c": "late"}
+
+
+def test_an_identity_in_the_first_frame_needs_no_binding() -> None:
+    """Without backlog a frame that says who it is belongs to the person at once."""
+    world = World()
+    world.append(frames(connection(), {"event": "a", "user_id": "ann"}))
+    assert [one[1] for one in states_of(world, "seen")["testcase-ann",]] == ["a"]
+
+
+# --- quarantine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+def test_a_quarantine_is_part_of_the_fold(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key stands still at the event that its reducer failed at, live as replayed; other keys go on."""
+    world = World()
+    sent = [event(name, kind) for kind in ("good", "bad", "good") for name in ("ann", "bob")]
+    sent[3] = event("bob", "good")
+    receipts = world.append(sent)
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 1)
+    live = world.runners(shards)
+    for one in live:
+        while one.step(world.source):
+            one.save(world.source)
+    slots = {key: slot for one in live for key, slot in one.slots["touchy"].items()}
+    assert (slots["ann",].state, slots["ann",].error_index) == (1, receipts[2].index)
+    assert (slots["bob",].state, slots["bob",].error_index) == (3, None)
+    assert union(live) == union(world.runners(shards)) == world.digest()
+
+
+# --- erasure -------------------------------------------------------------------------------------
+
+
+def erase(world: World, name: str) -> None:
+    """Destroy the secret of a subject, as an erasure will."""
+    number = world.vault().admit([name])[name].number
+    world.site.vault.commit([Write("subjects", number.to_bytes(8), None)])
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+def test_an_erased_person_is_passed_over(shards: int) -> None:
+    """What cannot be read any more is in no state; all others are as they were."""
+    world = classroom()
+    erase(world, "student:ann")
+    want = expected(world, without={"ann"})
+    assert world.digest(shards) == want
+    one = Runner(world.reducers, world.vault())
+    run(one, world.source)
+    assert one.erased > 0
+
+
+def test_erasing_a_person_covers_the_backlog() -> None:
+    """The frames from before the identity are as unreadable as the rest of the person's, at the binding."""
+    world = World()
+    world.append(frames(connection(), {"event": "a"}, {"event": "b", "user_id": "ann"}, {"event": "c"}))
+    erase(world, "student:testcase-ann")
+    assert states_of(world, "seen") == {}
+
+
+# --- stop and start ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_restart_after_any_save_changes_nothing(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies anywhere between two saves goes on from the last one, to the same states."""
+    world = classroom()
+    want = expected(world)
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 3)
+    for lost in range(4):  # slices folded and not saved when the worker dies
+        world.states.clear()
+        for shard in range(shards):
+            while (one := world.runner(shard, shards)).position < world.size:
+                one.step(world.source)
+                one.save(world.source)
+                for _ in range(lost):
+                    one.step(world.source)
+        again = world.runners(shards)
+        assert [one.position for one in again] == [world.size] * shards
+        assert union(again) == want
+
+
+def test_a_restart_keeps_the_backlog() -> None:
+    """Entries that wait for an identity still wait after a restart, and are gone from disk once bound."""
+    world = World()
+    lo = connection()
+    world.append(frames(lo, {"event": "a"}, {"event": "b"}))
+    one = world.runner()
+    run(one, world.source)
+    one.save(world.source)
+    world.append(frames(lo, {"event": "c", "user_id": "ann"}))
+    two = world.runner()
+    assert two.backlog == one.backlog != {}
+    run(two, world.source)
+    two.save(world.source)
+    assert [one[1] for one in two.slots["seen"]["testcase-ann",].state] == ["a", "b", "c"]
+    with world.states[0, 1].view() as view:
+        assert list(view.scan("backlog")) == []
+    assert world.runner().backlog == {}
+
+
+def test_saving_twice_writes_once() -> None:
+    """A save without news is none; a save with news holds only these."""
+    world = classroom()
+    one = world.runner()
+    run(one, world.source)
+    assert one.unsaved
+    one.save(world.source)
+    assert not one.unsaved
+    stamp = world.states[0, 1]._tables
+    one.save(world.source)
+    assert world.states[0, 1]._tables is stamp
+
+
+def test_a_replay_keeps_nothing() -> None:
+    """Without a store a runner resumes to nothing and saves nothing."""
+    world = classroom()
+    one = Runner(world.reducers, world.vault())
+    one.resume(world.source)
+    run(one, world.source)
+    one.save(world.source)
+    assert one.position == world.size
+
+
+def saved(world: World) -> MemoryStore:
+    """Let a single worker fold and save everything, and return its store."""
+    one = world.runner()
+    run(one, world.source)
+    one.save(world.source)
+    return world.states[0, 1]
+
+
+def test_states_of_another_log_are_not_taken_up() -> None:
+    """A snapshot whose root is not in this log's history is thrown away, and the log folded from nothing."""
+    one, other = World(), World()
+    one.append([event("ann")])
+    other.append([event("ann", "otherwise"), event("bob")])
+    other.states[0, 1] = saved(one)
+    again = other.runner()
+    assert (again.position, again.slots["seen"]) == (0, {})
+    with other.states[0, 1].view() as view:
+        assert [list(view.scan(table)) for table in STATE_TABLES] == [[], [], []]
+    run(again, other.source)
+    assert union([again]) == other.digest()
+
+
+def test_states_ahead_of_the_log_are_not_taken_up() -> None:
+    """A snapshot that has seen more than there is belongs to another history (a restored log)."""
+    world = World()
+    before = world.size
+    world.append([event("ann")])
+    saved(world)
+    world.site.published.set(before)
+    assert world.runner().position == 0
+
+
+def changed(name: str, version: int, label: str) -> Any:
+    """Return a reducer of that name and version whose code digest depends on `label`."""
+    import dataclasses
+
+    made = reducer(scope=("student",), version=version, name=name)(count_all)
+    return dataclasses.replace(made, code_digest=sha256(label.encode()).hexdigest())
+
+
+def count_all(state: int, event: Event) -> int:  # noqa: ARG001 - it counts whatever comes
+    """Count whatever comes."""
+    return state + 1
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [changed("one", 2, "code")],
+        [changed("one", 1, "other code")],
+        [changed("two", 1, "code")],
+        [changed("one", 1, "code"), changed("two", 1, "code")],
+        [],
+    ],
+    ids=["version", "code", "name", "one more", "one less"],
+)
+def test_states_of_other_reducers_are_not_taken_up(after: list[Any]) -> None:
+    """A snapshot is used only by exactly the reducers that made it: name, version and code."""
+    world = World(reducers=[changed("one", 1, "code")])
+    world.append([event("ann"), event("bob")])
+    saved(world)
+    assert world.runner().position == world.size
+    world.reducers = after
+    assert world.runner().position == 0
+    run(one := world.runner(), world.source)
+    assert union([one]) == world.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("states", b"seen\0\0\3ann", b"\xc1"),
+        ("states", b"ghost\0\0\3ann", None),
+        ("states", b"seen\0\0\3ann", b"\x96\x01\x91\xa3ann\x00\xc0\xc0\xc4\x01x"),
+        ("backlog", bytes(8), b"1234567"),
+        ("meta", b"snapshot", b"\xc1"),
+        ("meta", b"snapshot", b""),
+    ],
+)
+def test_states_that_cannot_be_read_are_not_taken_up(table: str, key: bytes, value: bytes | None) -> None:
+    """Whatever is wrong with a snapshot, it is rebuilt; a worker never stops for it."""
+    world = World(reducers=[seen])
+    world.append([event("ann")])
+    store = saved(world)
+    if value is None:
+        with store.view() as view:
+            value = view.get("states", b"seen\0\0\3ann")
+    store.commit([Write(table, key, value)])
+    one = world.runner()
+    assert one.position == 0
+    run(one, world.source)
+    assert union([one]) == world.digest()
+
+
+def test_a_save_that_is_lost_is_made_up_for() -> None:
+    """If the store refuses a save, what it would have written is in the next one."""
+    world = World()
+    world.append([event("ann")])
+    store = MemoryStore(STATE_TABLES)
+    refusing = Refusing(store)
+    one = Runner(world.reducers, world.vault(), states=States(refusing))
+    run(one, world.source)
+    with pytest.raises(OSError, match="no space"):
+        one.save(world.source)
+    assert one.unsaved
+    refusing.refuses = False
+    one.save(world.source)
+    world.states[0, 1] = store
+    assert union([world.runner()]) == world.digest()
+
+
+class Refusing:
+    """A store that refuses commits."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self._inner, self.refuses = inner, True
+        self.view, self.close = inner.view, inner.close
+
+    def commit(self, writes: Any) -> None:
+        """Refuse, or commit."""
+        if self.refuses:
+            raise OSError("no space")
+        self._inner.commit(writes)
+
+
+def test_a_submission_of_many_subjects_is_read_with_all_their_keys() -> None:
+    """An event about several subjects is folded as long as every one of them exists, and then no more."""
+    world = World()
+    fields = {"kind": 1, "also": ["student:bob"]}
+    both: Submission = raw_event(b'{"event":"note"}', {"student": "ann"}, **fields)
+    world.append([both])
+    assert [one[1] for one in states_of(world, "seen")["ann",]] == ["note"]
+    erase(world, "student:bob")
+    assert states_of(world, "seen") == {}
