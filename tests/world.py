@@ -79,7 +79,7 @@ def raw_event(payload: bytes, keys: dict[str, str], **changes: Any) -> Submissio
         "payload": payload,
         "received_us": RECEIVED_US,
         "source": "test",
-        "sender": "anonymous",
+        "sender": "",
         "form": "json",
         "keys": keys,
     }

@@ -249,7 +249,7 @@ def test_what_could_not_be_read_back_is_refused(submission: Submission, detail: 
 
 
 def test_the_largest_of_everything_is_kept() -> None:
-    """16 subjects, 32 keys (the subject is one of them): what the format allows is written and read back at the next start."""
+    """16 subjects and 32 keys, the subject being one: what the format allows is written and read back."""
     site = Site()
     also = [f"s:{number}" for number in range(15)]
     (answer,) = site.start().step([event(b"1", also=also, keys={str(number): "v" for number in range(31)})])

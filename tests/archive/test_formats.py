@@ -458,6 +458,27 @@ def test_a_header_has_one_encoding(header: Header) -> None:
     assert decode_header(data) == header
 
 
+@pytest.mark.parametrize("size", [7, 9])
+def test_a_header_has_eight_fields(size: int) -> None:
+    """A header that is short, or says more than we know, is not read as if it were none of our business."""
+    value = ["s:x", 1, 2, "", "", "json", {}, {}, None][:size]
+    with pytest.raises(FormatError, match="entry header"):
+        decode_header(spec.msgpack(value))
+
+
+numbers = st.integers(0, 2**64 - 1)
+
+
+@given(numbers, numbers, st.binary(min_size=32, max_size=32), numbers)
+def test_a_seal_is_read_as_it_was_written(turn: int, size: int, root: bytes, block: int) -> None:
+    """Every number of 8 bytes comes back, whatever its size."""
+    slot = encode_seal(Seal(turn, size, root, block))
+    assert slot == spec.seal_slot(turn, size, root, block)
+    assert decode_seal(slot) == Seal(turn, size, root, block)
+    older = encode_seal(Seal(turn - 1, 2**64 - 1, root, block)) if turn else bytes(512)
+    assert newest_seal(slot + older) == newest_seal(older + slot) == decode_seal(slot)
+
+
 @given(
     headers,
     st.binary(max_size=300),

@@ -43,18 +43,18 @@ def test_other_base64_is_refused(text: str) -> None:
     assert decode_base64(text) is None
 
 
-@pytest.mark.parametrize("character", ["\0", "\t", "\r", "\x1f", "\ud800", "\udbff", "\udfff"])
-def test_control_characters_and_lone_surrogates_are_in_no_text(character: str) -> None:
+@pytest.mark.parametrize("code", [0x00, 0x09, 0x0D, 0x1F, 0xD800, 0xDBFF, 0xDFFF])
+def test_control_characters_and_lone_surrogates_are_in_no_text(code: int) -> None:
     """From the first to the last of each kind."""
-    assert not is_line(f"a{character}b")
-    assert not is_note_text(f"a{character}b\n")
+    assert not is_line(f"a{chr(code)}b")
+    assert not is_note_text(f"a{chr(code)}b\n")
 
 
-@pytest.mark.parametrize("character", [" ", "\x7f", "\x85", "\u2028", "\ud7ff", "\ue000", "\U0010ffff"])
-def test_their_neighbours_are(character: str) -> None:
+@pytest.mark.parametrize("code", [0x20, 0x7F, 0x85, 0x2028, 0xD7FF, 0xE000, 0x10FFFF])
+def test_their_neighbours_are(code: int) -> None:
     """The specification forbids no more than that."""
-    assert is_line(f"a{character}b")
-    assert is_note_text(f"a{character}b\n\n")
+    assert is_line(f"a{chr(code)}b")
+    assert is_note_text(f"a{chr(code)}b\n\n")
 
 
 def test_a_line_is_not_empty_and_a_text_ends_in_a_newline() -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from api.lo import Connection
 from archive import read_event
-from reducers import fold
 from reducers.reconstruct import reconstruct
 from tools.classroom import START_MS, Session, classroom, session
 
@@ -18,8 +17,10 @@ from tools.classroom import START_MS, Session, classroom, session
 def reconstructed(written: Session) -> dict[str, object]:
     """The document that the shipped reducer makes of a session."""
     keys = {"student": written.user_id, "doc_id": written.document}
-    events = [read_event(at, "lo", "", keys, 0, frame) for at, (_, frame) in enumerate(written.frames)]
-    view: dict[str, object] = reconstruct.view(fold(reconstruct, events))
+    state = reconstruct.initial()
+    for at, (_, frame) in enumerate(written.frames):
+        state = reconstruct.apply(state, read_event(at, "lo", "", keys, 0, frame))
+    view: dict[str, object] = reconstruct.view(state)
     return view
 
 
@@ -42,7 +43,7 @@ def test_a_seed_is_a_class() -> None:
 
 
 def test_students_do_all_that_editors_do() -> None:
-    """Insertions, deletions and replacements, in the middle as well as at the end, wide characters included."""
+    """Insertions, deletions and replacements, in the middle and at the end, wide characters included."""
     kinds, ahead, wide = set(), 0, False
     for written in classroom(1, 4, words=150):
         longest = 0

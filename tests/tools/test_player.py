@@ -84,7 +84,7 @@ def test_wherever_a_connection_ends_every_frame_is_acknowledged(end: Break) -> N
 
 
 def test_frames_are_sent_as_the_bytes_they_are() -> None:
-    """Spaces, escapes, a missing brace and invalid UTF-8 reach the server untouched; it refuses what it must."""
+    """Spaces, escapes, a missing brace and invalid UTF-8 reach the server untouched, which refuses some."""
     file = lines(b'{ "event" : "\\u00e9" }\r', b'{"event":"', b'{"event":"\xff"}', '{"event":"é"}'.encode())
 
     async def scene() -> None:
@@ -141,7 +141,7 @@ def test_without_retry_the_first_break_is_the_end() -> None:
 
     async def scene() -> None:
         async with double([Break(3, 2, 1012)]) as server:
-            with pytest.raises(GaveUp, match="closed \\(1012\\)"):
+            with pytest.raises(GaveUp, match=r"closed \(1012\)"):
                 await play(server, events(6), retry=False)
             assert len(server.received) == 1
 
@@ -287,7 +287,7 @@ def test_batches_are_posted_with_their_parameters() -> None:
     assert {"file": "a.jsonl", "line": 1, "acked": True, "index": 0, "size": 99} in book.records("acked")
 
 
-def troubles() -> Iterator[Callable[[httpx2.Request], httpx2.Response]]:
+def troubles() -> Iterator[Handler]:
     """Ways in which a request fails and is to be repeated."""
 
     def broken(request: httpx2.Request) -> httpx2.Response:
@@ -298,7 +298,7 @@ def troubles() -> Iterator[Callable[[httpx2.Request], httpx2.Response]]:
     yield lambda _: httpx2.Response(502, text="<html>")
 
 
-@pytest.mark.parametrize("trouble", troubles(), ids=["broken", "503", "502"])
+@pytest.mark.parametrize("trouble", list(troubles()), ids=["broken", "503", "502"])
 def test_a_request_in_trouble_is_repeated(trouble: Handler) -> None:
     """After a lost answer or a 503, the same lines go again until they are acknowledged."""
     calls = count()

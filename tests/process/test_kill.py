@@ -1,0 +1,165 @@
+"""kill -9 of every service under load: what was acknowledged is kept, in order, and nothing is invented.
+
+The sender's ledger says what was sent and what was acknowledged; the log, opened with its vault after everything has
+ended, says what survived.  No human helps: the supervisor starts again what was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from archive import (
+    ROW_EVENT,
+    ROW_FRAME,
+    DataFolder,
+    Log,
+    load_size,
+    open_entry,
+    parse_row,
+)
+from tests.process.served import PYTHON, Served, run, run_json, serving
+from tools.classroom import classroom
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+KILLS = 10
+KEPT = frozenset({ROW_EVENT, ROW_FRAME})
+SERVICES = ("tools.archiver", "tools.worker", "tools.front")
+
+
+class Survivor(NamedTuple):
+    """An entry that a sender sent: its connection and frame (None over HTTP), its bytes."""
+
+    connection: bytes | None
+    frame: int | None
+    payload: bytes
+
+
+def survivors(data: Path) -> dict[int, Survivor]:
+    """Return every event and protocol frame of the log by index, opened and checked against its leaf."""
+    folder = DataFolder(data)
+    store, vault = folder.open_log(), folder.open_vault(os.urandom)
+    found = {}
+    with store.view() as view:
+        log = Log(view, load_size(view))
+        for (index, leaf), (_, data_row) in zip(
+            log.leaves(0, log.size), log.rows(0, log.size), strict=True
+        ):
+            if data_row and (row := parse_row(data_row)).kind in KEPT:
+                opened = open_entry(leaf, row, vault.data_key(row.subjects))
+                extra = opened.header.extra
+                found[index] = Survivor(extra.get("conn"), extra.get("frame"), opened.payload)
+    store.close()
+    vault.close()
+    return found
+
+
+def kill_at_random(server: Served, sender: subprocess.Popen[str], services: tuple[str, ...]) -> int:
+    """Kill one service after another at random moments while the sender runs; return how many were killed."""
+    draw, killed = random.Random(7), 0
+    while killed < KILLS and sender.poll() is None:
+        time.sleep(draw.uniform(0.2, 0.9))
+        if sender.poll() is None:
+            killed += server.kill(draw.choice(services))
+    return killed
+
+
+def sending(server: Served, ledger: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `treering send` with a ledger."""
+    command = [*PYTHON, "tools.cli", "send", "--url", server.url, "--ledger", str(ledger), "--json", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def ended(sender: subprocess.Popen[str]) -> Any:
+    """Wait for the sender and return what it reports; everything must have been acknowledged in the end."""
+    out, _ = sender.communicate(timeout=200)
+    report = json.loads(out)
+    assert sender.returncode == 0, report
+    return report
+
+
+def ledger_lines(ledger: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a ledger."""
+    for line in ledger.read_bytes().splitlines():
+        yield msgspec.json.decode(line)
+
+
+def check_everything(data: Path) -> None:
+    """The log verifies with its key and its vault."""
+    vkey = run("keys", "vkey", "--data", str(data)).strip()
+    assert run_json("verify-log", str(data), "--vkey", vkey, "--vault")["verified"] is True
+
+
+@pytest.mark.parametrize("services", [SERVICES, ("tools.archiver",)], ids=["any service", "the archiver"])
+def test_killed_while_a_class_types(tmp_path: Path, services: tuple[str, ...]) -> None:
+    """acknowledged ⊆ survived ⊆ sent by connection and frame, no gap in any connection, states equal replay."""
+    data, ledger, lines = tmp_path / "data", tmp_path / "ledger.ndjson", {}
+    for session in classroom(seed=5, students=6, words=900):
+        path = tmp_path / f"{session.user_id}.jsonl"
+        frames = [frame for _, frame in session.frames]
+        path.write_bytes(b"\n".join(frames) + b"\n")
+        lines[str(path)] = frames
+    with serving(data) as server:
+        sender = sending(server, ledger, "--rate", "2500", *lines)
+        killed = kill_at_random(server, sender, services)
+        report = ended(sender)
+        server.wait_ready()
+        assert run_json("replay", "--data", str(data), "--check")["equal"] is True
+    assert killed == KILLS, f"the load was over after {killed} kills"
+    assert report["reconnects"] > 0, "no kill was felt by any sender"
+    check_everything(data)
+    _check_frames(survivors(data), lines, ledger)
+
+
+def _check_frames(found: dict[int, Survivor], lines: dict[str, list[bytes]], ledger: Path) -> None:
+    sent: dict[tuple[str, int], dict[int, bytes]] = defaultdict(dict)
+    acked: list[tuple[int, int, bytes]] = []
+    for one in ledger_lines(ledger):
+        payload = lines[one["file"]][one["line"] - 1]
+        if one.get("sent"):
+            sent[one["file"], one["connection"]][one["frame"]] = payload
+        if one.get("acked"):
+            acked.append((one["index"], one["frame"], payload))
+    for index, frame, payload in acked:
+        assert (found[index].frame, found[index].payload) == (frame, payload), f"entry {index} is not what was acked"
+    survived: dict[bytes | None, dict[int | None, bytes]] = defaultdict(dict)
+    for index in sorted(found):
+        one = found[index]
+        assert one.frame not in survived[one.connection], f"entry {index}: a frame is kept twice"
+        survived[one.connection][one.frame] = one.payload
+    for connection in survived.values():
+        assert list(connection) == list(range(len(connection))), "a connection has a gap, or is out of order"
+        assert any(connection.items() <= frames.items() for frames in sent.values()), "something was invented"
+
+
+def test_killed_while_batches_are_sent_with_ids(tmp_path: Path) -> None:
+    """Over HTTP with ids, every acknowledged event is kept exactly once whatever was killed meanwhile."""
+    data, ledger, file = tmp_path / "data", tmp_path / "ledger.ndjson", tmp_path / "events.ndjson"
+    lines = [b'{"id":"e%06d","who":"s%02d","n":%d}' % (n, n % 40, n) for n in range(30_000)]
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    rules = ("--param", "student=$.who", "--param", "id=$.id", "--batch", "100", "--rate", "4000")
+    with serving(data) as server:
+        sender = sending(server, ledger, *rules, str(file))
+        killed = kill_at_random(server, sender, SERVICES)
+        ended(sender)
+        server.wait_ready()
+        assert run_json("replay", "--data", str(data), "--check")["equal"] is True
+    assert killed == KILLS, f"the load was over after {killed} kills"
+    check_everything(data)
+    found = survivors(data)
+    acked = {one["line"]: one["index"] for one in ledger_lines(ledger) if one.get("acked")}
+    assert len(acked) == len(lines)
+    assert all(found[index].payload == lines[line - 1] for line, index in acked.items())
+    kept = sorted(one.payload for one in found.values())
+    assert kept == sorted(lines), "an event is missing, or kept twice"
