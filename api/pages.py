@@ -6,7 +6,7 @@ the template engine, and a strict content security policy stands behind that.
 
 from __future__ import annotations
 
-from collections import deque
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,7 +23,9 @@ from merkle import Checkpoint
 
 STATES_SHOWN = 40
 TEXT_SHOWN = 160
-RATE_WINDOW_US = 10_000_000
+EARLIEST_TIME_MS = 315_532_800_000
+"""1980: a smaller number of milliseconds is a duration."""
+LATEST_TIME_MS = 253_402_300_799_000
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'",
@@ -38,12 +40,11 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     environment = Environment(loader=PackageLoader("api"), autoescape=select_autoescape())
     templates = Jinja2Templates(env=environment)
-    rate = Rate()
 
     @routes.get("/", response_class=HTMLResponse)
     async def overview(request: Request) -> HTMLResponse:
         state = readiness(services)
-        state["rate"] = rate.seen(services.clock.now_us(), state["size"])
+        state["rate"] = services.rate.seen(services.clock.now_us(), state["size"])
         context = {
             **state,
             **_checkpoint(services),
@@ -52,26 +53,6 @@ def router(services: Services) -> APIRouter:
         return templates.TemplateResponse(request, "overview.html", context, headers=HEADERS)
 
     return routes
-
-
-class Rate:
-    """Entries a second over the last ten seconds, from the sizes that were seen.
-
-    >>> rate = Rate()
-    >>> rate.seen(0, 100), rate.seen(2_000_000, 300)
-    (0.0, 100.0)
-    """
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[int, int]] = deque()
-
-    def seen(self, now_us: int, size: int) -> float:
-        """Take note of a size and return the rate."""
-        self._seen.append((now_us, size))
-        while self._seen[0][0] < now_us - RATE_WINDOW_US and len(self._seen) > 2:
-            self._seen.popleft()
-        first_us, first = self._seen[0]
-        return (size - first) * 1e6 / (now_us - first_us) if now_us > first_us else 0.0
 
 
 def _checkpoint(services: Services) -> dict[str, Any]:
@@ -94,19 +75,38 @@ def _table(services: Services, name: str) -> dict[str, Any]:
         except ArchiveError:
             rebuilding = True
     rows.sort(key=lambda slot: slot.changed_at, reverse=True)
-    shown = [state_json(reducer, slot) for slot in rows[:STATES_SHOWN]]
+    states = [state_json(reducer, slot) for slot in rows[:STATES_SHOWN]]
     return {
         "name": name,
         "version": reducer.version,
         "fields": reducer.scope,
         "rebuilding": rebuilding,
         "rows": [
-            {"key": list(one["key"].values()), "state": _short(one["state"]), "bad": one.get("quarantined")}
-            for one in shown
+            {"key": list(one["key"].values()), "state": shown(one["state"]), "bad": one.get("quarantined")}
+            for one in states
         ],
     }
 
 
-def _short(state: Any) -> str:
-    text = state if isinstance(state, str) else msgspec.json.encode(state).decode()
+def shown(state: Any) -> str:
+    """Return a state as a person reads it: durations and times of day for what ends in _ms, the end of long texts.
+
+    >>> shown({"total_ms": 61_500, "last_ms": 1_700_000_000_000, "unknown": 0})
+    'total 1 min 1 s · last 22:13:20 UTC · unknown 0'
+    """
+    if not isinstance(state, dict):
+        return _cut(state if isinstance(state, str) else msgspec.json.encode(state).decode())
+    return " · ".join(f"{name.removesuffix('_ms')} {_value(name, value)}" for name, value in state.items())
+
+
+def _value(name: str, value: Any) -> str:
+    if not name.endswith("_ms") or not isinstance(value, int):
+        return _cut(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    if value >= EARLIEST_TIME_MS:
+        return datetime.fromtimestamp(min(value, LATEST_TIME_MS) / 1_000, UTC).strftime("%H:%M:%S UTC")
+    minutes, seconds = divmod(value // 1_000, 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{value / 1_000:.1f} s"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= TEXT_SHOWN else f"…{text[-TEXT_SHOWN:]}"

@@ -10,6 +10,7 @@ import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from api.rate import Rate
 from archive import (
     ArchiverClient,
     Clock,
@@ -51,6 +52,7 @@ class Services:
     shards: int
     clock: Clock
     counters: Counters = field(default_factory=Counters)
+    rate: Rate = field(default_factory=Rate)
     _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None
@@ -71,6 +73,10 @@ class Services:
         except NotFound as error:
             raise Unavailable(str(error)) from None
         return self._published.get()
+
+    def woken(self, size: int) -> None:
+        """Take note that the log was published up to `size`."""
+        self.rate.seen(self.clock.now_us(), size)
 
     @property
     def vault(self) -> Vault:

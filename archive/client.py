@@ -53,7 +53,7 @@ class ArchiverClient:
     """
 
     def __init__(self, socket: Path, woken: Callable[[int], None] | None = None) -> None:
-        self._socket, self._woken = socket, woken
+        self._socket, self.woken = socket, woken
         self._transport: asyncio.Transport | None = None
         self._waiting: list[tuple[Sequence[Submission], Answers]] = []
         self._under_way: deque[tuple[int, list[tuple[int, Answers]]]] = deque()
@@ -122,8 +122,8 @@ class ArchiverClient:
     def received(self, message: Appended | Published) -> None:
         """Take in one message of the archiver."""
         if isinstance(message, Published):
-            if self._woken is not None:
-                self._woken(message.size)
+            if self.woken is not None:
+                self.woken(message.size)
             return
         size, parts = self._under_way.popleft()
         self.checkpoint = (message.size, message.root)

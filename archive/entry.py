@@ -304,10 +304,10 @@ def open_entry(leaf: bytes, row: Row, data_key: AESGCM) -> Opened:
 
 
 def bundle(parts: Sequence[bytes], width: int) -> bytes:
-    """Join parts, each behind its length in `width` bytes (2 for leaves, as C2SP bundles; 4 for rows).
+    r"""Join parts, each behind its length in `width` bytes (2 for leaves, as C2SP bundles; 4 for rows).
 
     >>> bundle([b"a", b"bc"], 2)
-    b'\\x00\\x01a\\x00\\x02bc'
+    b'\x00\x01a\x00\x02bc'
     """
     return b"".join([piece for part in parts for piece in (len(part).to_bytes(width), part)])
 

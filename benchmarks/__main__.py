@@ -1,6 +1,6 @@
 """make bench: measure, print ratios, keep the figures in benchmarks/out/.
 
-    python -m benchmarks [--size 100000] [--only storage|replay|server] [--json]
+python -m benchmarks [--size 100000] [--only storage|replay|server] [--json]
 """
 
 from __future__ import annotations

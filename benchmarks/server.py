@@ -1,4 +1,4 @@
-"""A whole server, its client on the same two cores: durable ingest over HTTP and WebSocket, and time to a readable state."""
+"""A whole server, its client on the same two cores: durable ingest, and the time to a readable state."""
 
 from __future__ import annotations
 

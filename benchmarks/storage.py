@@ -113,7 +113,8 @@ def sqlite_per_s(path: Path, batch: Sequence[Submission], commits: int) -> float
     for commit in range(commits):
         database.execute("BEGIN")
         database.executemany(
-            "INSERT INTO event (id, body) VALUES (?, ?)", [(f"{commit}-{one.id}", one.payload) for one in batch]
+            "INSERT INTO event (id, body) VALUES (?, ?)",
+            [(f"{commit}-{one.id}", one.payload) for one in batch],
         )
         database.execute("COMMIT")
     rate = commits * len(batch) / (time.perf_counter() - started)
@@ -153,4 +154,3 @@ def verified_per_s(folder: DataFolder, size: int) -> float:
     command = [sys.executable, "-P", "-m", "tools.verify_log", str(folder.path), "--vkey", verifier.encode()]
     subprocess.run(command, check=True, capture_output=True)
     return size / (time.perf_counter() - started)
-

@@ -1,8 +1,8 @@
 """The archiver as a process: a socket in front of `archive.Archiver`, and group commit.
 
 Requests that arrive while a commit is under way wait together and make the next one: no timer, a lone writer waits
-for one commit, a crowd shares one.  The commit runs in a thread, because most of it is waiting for the disk; there is one
-such thread, so commits never overlap.
+for one commit, a crowd shares one.  The commit runs in a thread, because most of it is waiting for the disk;
+there is one such thread, so commits never overlap.
 
     python -m tools.archiver --data DIR       ready when it prints "ready"; SIGTERM or end of input drains
 

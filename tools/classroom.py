@@ -1,7 +1,7 @@
 """Simulated students who write: the frames of a Learning Observer client, and the text they must give.
 
 A student types key by key at a cursor, mistypes and corrects, goes back to put in or take out a word,
-replaces one, and pauses to think.  All of it follows from a seed: demo, benchmark and test see the same class.
+replaces one, and pauses to think.  All of it follows from a seed: demo, benchmark and test see the same.
 Positions count UTF-16 units from 1, as Google Docs does (docs/adr/0005-text-indices.md).
 
 >>> first, second = classroom(seed=1, students=2, words=5)

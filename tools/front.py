@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data)
     services = Services(folder, ArchiverClient(folder.socket), shipped(), arguments.shards, SteadyClock())
+    services.client.woken = services.woken
     app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
     config = uvicorn.Config(
         app,

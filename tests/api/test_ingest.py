@@ -176,7 +176,7 @@ def test_foreign_json_is_taken_as_it_is() -> None:
     assert (sent.form, sent.subject, sent.sender, sent.id, sent.keys) == (
         "json",
         "source:s",
-        "anonymous",
+        "",
         None,
         {},
     )

@@ -149,6 +149,7 @@ def test_private_leaf() -> None:
     assert len(LEAF) == 58
     assert LEAF == flat(ENTRY["leaf_private"]["fields"]) == spec.private_leaf(time_s, tag, commitment)
     assert parse_leaf(LEAF) == Leaf(1, time_s, tag, commitment, b"")
+    assert parse_leaf(spec.private_leaf(2**64 - 1, tag, commitment)).time_s == 2**64 - 1
     assert spec.sha256(b"\0" + LEAF) == leaf_hash(LEAF) == bytes.fromhex(ENTRY["leaf_private"]["leaf_hash"])
 
 

@@ -266,3 +266,11 @@ def test_a_full_store_keeps_nothing_and_goes_on(tmp_path: Path) -> None:
     put(store, b=b"2")
     assert content(store) == {b"a": b"1", b"b": b"2"}
     store.close()
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Nobody else may read a database, whatever the folder's rights become later."""
+    LmdbStore(tmp_path / "env", TABLES).close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "env").iterdir()}
+    assert modes == {"data.mdb": 0o600, "lock.mdb": 0o600}
+    assert (tmp_path / "env").stat().st_mode & 0o777 == 0o700

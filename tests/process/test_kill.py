@@ -53,9 +53,7 @@ def survivors(data: Path) -> dict[int, Survivor]:
     found = {}
     with store.view() as view:
         log = Log(view, load_size(view))
-        for (index, leaf), (_, data_row) in zip(
-            log.leaves(0, log.size), log.rows(0, log.size), strict=True
-        ):
+        for (index, leaf), (_, data_row) in zip(log.leaves(0, log.size), log.rows(0, log.size), strict=True):
             if data_row and (row := parse_row(data_row)).kind in KEPT:
                 opened = open_entry(leaf, row, vault.data_key(row.subjects))
                 extra = opened.header.extra
@@ -77,7 +75,17 @@ def kill_at_random(server: Served, sender: subprocess.Popen[str], services: tupl
 
 def sending(server: Served, ledger: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start `treering send` with a ledger."""
-    command = [*PYTHON, "tools.cli", "send", "--url", server.url, "--ledger", str(ledger), "--json", *arguments]
+    command = [
+        *PYTHON,
+        "tools.cli",
+        "send",
+        "--url",
+        server.url,
+        "--ledger",
+        str(ledger),
+        "--json",
+        *arguments,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -103,7 +111,7 @@ def check_everything(data: Path) -> None:
 
 @pytest.mark.parametrize("services", [SERVICES, ("tools.archiver",)], ids=["any service", "the archiver"])
 def test_killed_while_a_class_types(tmp_path: Path, services: tuple[str, ...]) -> None:
-    """acknowledged ⊆ survived ⊆ sent by connection and frame, no gap in any connection, states equal replay."""
+    """Acknowledged ⊆ survived ⊆ sent by connection and frame, no gap in any connection, states equal replay."""
     data, ledger, lines = tmp_path / "data", tmp_path / "ledger.ndjson", {}
     for session in classroom(seed=5, students=6, words=900):
         path = tmp_path / f"{session.user_id}.jsonl"
@@ -132,12 +140,13 @@ def _check_frames(found: dict[int, Survivor], lines: dict[str, list[bytes]], led
         if one.get("acked"):
             acked.append((one["index"], one["frame"], payload))
     for index, frame, payload in acked:
-        assert (found[index].frame, found[index].payload) == (frame, payload), f"entry {index} is not what was acked"
+        assert (found[index].frame, found[index].payload) == (frame, payload), (
+            f"entry {index} is not what was acked"
+        )
     survived: dict[bytes | None, dict[int | None, bytes]] = defaultdict(dict)
-    for index in sorted(found):
-        one = found[index]
-        assert one.frame not in survived[one.connection], f"entry {index}: a frame is kept twice"
-        survived[one.connection][one.frame] = one.payload
+    for index, kept in sorted(found.items()):
+        assert kept.frame not in survived[kept.connection], f"entry {index}: a frame is kept twice"
+        survived[kept.connection][kept.frame] = kept.payload
     for connection in survived.values():
         assert list(connection) == list(range(len(connection))), "a connection has a gap, or is out of order"
         assert any(connection.items() <= frames.items() for frames in sent.values()), "something was invented"

@@ -92,9 +92,9 @@ def test_a_bad_frame_is_answered_and_ends_nothing(tmp_path: Path) -> None:
         assert "UTF-8" in answers[3]["reason"]
         refused = server.get(f"/v1/events/{answers[1]['index']}").json()
         assert (refused["kind"], refused["payload"]) == ("refused", '{"event":')
-        assert server.get("/v1/states/event_count", student="testcase-ann", min_size=answers[5]["size"]).json()[
-            "state"
-        ] == {"events": 1}
+        assert server.get(
+            "/v1/states/event_count", student="testcase-ann", min_size=answers[5]["size"]
+        ).json()["state"] == {"events": 1}
 
 
 def test_the_same_events_sent_twice_with_ids_are_kept_once(tmp_path: Path) -> None:

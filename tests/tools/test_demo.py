@@ -81,7 +81,7 @@ def test_a_server_that_ends_tells_its_last_words() -> None:
     argv = [sys.executable, "-c", "print('no room on the disk'); raise SystemExit(4)"]
 
     async def scene() -> None:
-        with running(argv, 1) as server, pytest.raises(Failed, match="exit code 4.*\n.*no room on the disk"):
+        with running(argv, 1) as server, pytest.raises(Failed, match=r"exit code 4.*\n.*no room on the disk"):
             await wait_until_ready(server)
 
     asyncio.run(scene())

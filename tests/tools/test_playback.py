@@ -121,7 +121,7 @@ def test_each_connection_keeps_the_order_of_the_file(frames: list[bytes], drops:
 
 @given(st.integers(1, 6), st.data())
 def test_events_answered_after_the_identity_are_not_sent_again(answered: int, data: st.DataObject) -> None:
-    """A break costs one repeated frame, not the whole file: the identity goes again, answered events do not."""
+    """A break costs one repeated frame: the identity goes again, answered events do not."""
     received = data.draw(st.integers(answered, 6))
     play = Playback(lines(ANN, *[EVENT] * 5))
     play.connected()

@@ -29,13 +29,13 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def running(*script: Break) -> Iterator[Double]:
     """A double on a thread of its own, because a command has its own event loop."""
-    begun: list[tuple[Double, Callable[[], None]]] = []
+    begun: list[tuple[Double, Callable[[], object]]] = []
     ready = threading.Event()
 
     async def serve() -> None:
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         async with double(script) as server:
-            begun.append((server, lambda: loop.call_soon_threadsafe(over.set) and None))
+            begun.append((server, lambda: loop.call_soon_threadsafe(over.set)))
             ready.set()
             await over.wait()
 
