@@ -48,7 +48,7 @@ from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
 from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
 
-ROUTES_CACHED = 65_536
+ROUTES_CACHED = 32_768
 
 
 class Sealing(Protocol):
@@ -92,7 +92,7 @@ class Archiver:
         self._store, self._vault, self._caches = store, vault, caches
         self._seal, self._published = seal, published
         self._clock, self._random, self._sign = clock, random, sign
-        self._routes: dict[tuple[str, str], bytes] = {}
+        self._routes: dict[tuple[object, ...], tuple[dict[str, str], bytes]] = {}
 
     @property
     def root(self) -> bytes:
@@ -175,17 +175,9 @@ class Archiver:
         number = keys.number
         sequence = sequences.get(number, self._caches.sequence(number)) + 1
         extra = one.extra if one.id is None else {**one.extra, "id": one.id}
+        others, routes = self._fields(one.subject, one.keys)
         header = encode_header(
-            Header(
-                one.subject,
-                sequence,
-                one.received_us,
-                one.source,
-                one.sender,
-                one.form,
-                other_keys(one.subject, one.keys),
-                extra,
-            )
+            Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, others, extra)
         )
         kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
         numbers: tuple[int, ...] = (number,)
@@ -193,17 +185,20 @@ class Archiver:
         if one.also:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
-        fields = all_keys(one.subject, one.keys)
-        routes = b"".join([self._route(field, fields[field]) for field in sorted(fields)])
         sequences[number] = sequence  # last: a draft that fails leaves no gap
         return Draft(kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload)
 
-    def _route(self, field: str, value: str) -> bytes:
-        if (found := self._routes.get((field, value))) is None:
+    def _fields(self, subject: str, keys: dict[str, str]) -> tuple[dict[str, str], bytes]:
+        """Return the keys that the header holds and the routes of all keys; both recur with every event of a key."""
+        cached = (subject, *keys.items())
+        if (found := self._routes.get(cached)) is None:
             if len(self._routes) >= ROUTES_CACHED:
                 self._routes.clear()
-            found = field_code(field) + routing_hash(self._vault.route_key, field, value)
-            self._routes[field, value] = found
+            route_key, fields = self._vault.route_key, all_keys(subject, keys)
+            routes = [
+                field_code(field) + routing_hash(route_key, field, fields[field]) for field in sorted(fields)
+            ]
+            found = self._routes[cached] = other_keys(subject, keys), b"".join(routes)
         return found
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:

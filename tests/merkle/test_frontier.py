@@ -61,7 +61,7 @@ def test_growing_names_each_completed_hash_of_the_higher_tiles_once(portions: li
 
 def test_a_subtree_cannot_follow_leaves_that_do_not_fill_one() -> None:
     """A subtree of four leaves has no place after six."""
-    with pytest.raises(ValueError, match="cannot follow 6 leaves"):
+    with pytest.raises(ValueError, match="subtrees of 4 leaves cannot follow 6 leaves"):
         Frontier.of(LEAVES[:6]).extend_all(stored_tree(3000).levels[2][:1], level=2)
 
 

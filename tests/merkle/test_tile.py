@@ -264,11 +264,20 @@ def test_any_bytes_are_a_bundle_of_one_spelling_or_are_refused(data: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "data", [b"\0", b"\1", b"\0\1", b"\0\2a", b"\0\0\0", b"\0\1a\0\1", b"\xff\xff" + bytes(65_534)]
+    ("data", "entry"),
+    [
+        (b"\0", 0),
+        (b"\1", 0),
+        (b"\0\1", 0),
+        (b"\0\2a", 0),
+        (b"\xff\xff" + bytes(65_534), 0),
+        (b"\0\0\0", 1),
+        (b"\0\1a\0\1", 1),
+    ],
 )
-def test_a_bundle_that_ends_within_an_entry_is_refused(data: bytes) -> None:
-    """Cut in a length or in an entry, it says so."""
-    with pytest.raises(FormatError, match="ends within entry"):
+def test_a_bundle_that_ends_within_an_entry_is_refused(data: bytes, entry: int) -> None:
+    """Cut in a length or in an entry, it says in which entry."""
+    with pytest.raises(FormatError, match=f"ends within entry {entry}:"):
         decode_bundle(data)
 
 

@@ -1,0 +1,82 @@
+"""The page shows what there is, as text: nothing that came from outside is ever markup."""
+
+from __future__ import annotations
+
+import html
+
+import pytest
+from starlette.testclient import TestClient
+
+from replay import States
+from tests.api.front import ORIGIN, Front
+from tests.world import event
+
+HOSTILE = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
+
+
+def test_the_page_shows_the_log_and_the_states(front: Front, http: TestClient) -> None:
+    """Origin, size, root, lag of each shard, and a table for each reducer."""
+    front.archiver.step([event("ann"), event("bob", doc_id="poem")])
+    front.reduce()
+    response = http.get("/")
+    assert response.status_code == 200
+    text = response.text
+    assert ORIGIN in text
+    assert front.archiver.root.hex() in text
+    assert ">ready<" in text
+    for reducer in front.registry:
+        assert reducer.name in text
+    assert '<td class="key">bob</td><td class="key">poem</td>' in text
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "{{ 7 * 7 }}{% raw %}", "</td></table>"])
+def test_names_and_states_are_escaped(front: Front, http: TestClient, name: str) -> None:
+    """A student called <script> is shown as such, and runs nowhere; no more does a template."""
+    front.archiver.step([event(name, name, doc_id=name), event(name, "bad")])
+    front.reduce()
+    text = http.get("/").text
+    assert name in html.unescape(text)
+    assert text.count("<script") == text.count("<img") == text.count("onerror=alert(1)>") == 0
+    assert text.count("</table>") == len(front.registry)
+    assert "49" not in text.split("<h2>", 1)[1].replace(str(len(text)), "") or "7 * 7" in text
+
+
+def test_nothing_on_the_page_may_run(http: TestClient) -> None:
+    """A content security policy stands behind the escaping, and no copy of the page is kept."""
+    headers = http.get("/").headers
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "script-src" not in headers["content-security-policy"]
+    assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+def test_the_page_says_what_is_wrong(front: Front, http: TestClient) -> None:
+    """States that are being rebuilt, and an archiver that is away, are told apart from "no events"."""
+    front.reduce()
+    assert "No events yet." in http.get("/").text
+    States(front.stores[0]).clear()
+    text = http.get("/").text
+    assert "states are being rebuilt" in text
+    assert "Being rebuilt." in text
+    front.direct.is_connected = False
+    assert "the archiver is not running" in http.get("/").text
+
+
+def test_a_quarantine_is_shown(front: Front, http: TestClient) -> None:
+    """A key that stands still says since which entry."""
+    front.archiver.step([event("ann", "bad")])
+    front.reduce()
+    assert "stands still since entry 2" in http.get("/").text
+
+
+def test_the_newest_states_come_first_and_long_ones_are_cut(front: Front, http: TestClient) -> None:
+    """At most 40 rows a reducer, and the end of a long text rather than its beginning."""
+    text = "x" * 300 + " the end"
+    commands = {"bundles": [{"commands": [{"ty": "is", "ibi": 1, "s": text}]}]}
+    front.archiver.step([event(f"s{n:03}", "e", doc_id="d") for n in range(60)])
+    front.archiver.step([event("writer", "google_docs_save", commands, doc_id="d")])
+    front.reduce()
+    page = http.get("/").text
+    assert page.count('<td class="key">writer</td>') == len(front.registry)
+    assert "x" * 200 not in page
+    counts = page.split("<h2>event_count")[1].split("</table>")[0]
+    assert counts.count("<tr><td") == 40
