@@ -7,7 +7,6 @@ submissions.  Programs that run it: `tools`.
 from __future__ import annotations
 
 from api.app import LOOPBACK_HOSTS, create_app
-from api.asgi import RawTextProtocol
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
 from api.services import SHARDS_FILE, Counters, Services, state_folder
@@ -19,7 +18,6 @@ __all__ = [
     "Connection",
     "Counters",
     "Problem",
-    "RawTextProtocol",
     "Services",
     "Step",
     "create_app",

@@ -150,7 +150,7 @@ class _Conversation:
 def frame_of(message: Any) -> tuple[bytes, bool]:
     """Return the bytes of a received message, and whether it was a text frame.
 
-    A text frame may come as raw bytes (`api.asgi`), so that invalid UTF-8 is ours to answer.
+    A text frame may come as raw bytes (`tools.sockets`), so that invalid UTF-8 is ours to answer.
     """
     if message.get("text") is not None:
         return message["text"].encode("utf-8", "surrogatepass"), True

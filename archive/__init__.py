@@ -63,10 +63,23 @@ from archive.ports import Clock, Random, Store, View, Write
 from archive.published import MemoryPublished, PublishedSize
 from archive.seal import MemorySeal, Seal, SealFile, newest_seal, take_lock
 from archive.vault import SubjectKeys, Vault
-from archive.wire import Answer, Receipt, Refusal, Submission
+from archive.wire import (
+    FRONT,
+    Answer,
+    Append,
+    Appended,
+    Published,
+    Receipt,
+    Refusal,
+    Submission,
+    Subscribe,
+    decode_frames,
+    encode_frame,
+)
 
 __all__ = [
     "APPEND_TABLES",
+    "FRONT",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
     "ROW_BINDING",
@@ -75,6 +88,8 @@ __all__ = [
     "ROW_REFUSED",
     "TABLES",
     "Answer",
+    "Append",
+    "Appended",
     "ArchiveError",
     "Archiver",
     "ArchiverClient",
@@ -104,6 +119,7 @@ __all__ = [
     "NotFound",
     "Opened",
     "Planned",
+    "Published",
     "PublishedSize",
     "Random",
     "Receipt",
@@ -116,6 +132,7 @@ __all__ = [
     "Store",
     "SubjectKeys",
     "Submission",
+    "Subscribe",
     "Tally",
     "Unavailable",
     "Unknown",
@@ -127,6 +144,8 @@ __all__ = [
     "commitment_of",
     "control_body",
     "decode_block",
+    "decode_frames",
+    "encode_frame",
     "field_code",
     "keys_of",
     "load_head",

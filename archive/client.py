@@ -31,7 +31,7 @@ from archive.wire import (
     Submission,
     Subscribe,
     decode_frames,
-    encode,
+    encode_frame,
 )
 
 RETRY_S = 0.05
@@ -114,7 +114,7 @@ class ArchiverClient:
                 _fail(future, Unavailable("the archiver is not running; try again shortly"))
             return
         self._ticket += 1
-        frame = encode(Append(self._ticket, [one for submissions, _ in waiting for one in submissions]))
+        frame = encode_frame(Append(self._ticket, [one for submissions, _ in waiting for one in submissions]))
         self._under_way.append((len(frame), [(len(submissions), future) for submissions, future in waiting]))
         self._count(len(frame))
         self._transport.write(frame)
@@ -138,7 +138,7 @@ class ArchiverClient:
         """Take up a new connection."""
         self._transport = transport
         self._open.set()
-        transport.write(encode(Subscribe()))
+        transport.write(encode_frame(Subscribe()))
 
     def lost(self) -> None:
         """Give up a connection: whatever was under way is unknown."""

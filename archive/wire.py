@@ -6,7 +6,7 @@
 A ticket is the front's own number for a request; answers stand in the order of the submissions.  `Published` is a
 wake-up: it may be merged or lost, so whoever gets one reads to the end of the log.
 
->>> decode_frames(bytearray(encode(Subscribe())), FRONT)
+>>> decode_frames(bytearray(encode_frame(Subscribe())), FRONT)
 ([Subscribe()], 0)
 
 Who listens: `tools.archiver`; who calls: `archive.client`.
@@ -95,7 +95,7 @@ FRONT: Final = msgspec.msgpack.Decoder(Request)
 BACK: Final = msgspec.msgpack.Decoder(Reply)
 
 
-def encode(message: Request | Reply) -> bytes:
+def encode_frame(message: Request | Reply) -> bytes:
     """Return a message as one frame: 4-byte big-endian length, then MessagePack."""
     body = _encoder.encode(message)
     return len(body).to_bytes(4) + body

@@ -25,21 +25,27 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from archive import (
+    FRONT,
     Answer,
+    Append,
+    Appended,
     ArchiveError,
     Archiver,
     Caches,
     DataFolder,
     FormatError,
+    Published,
     PublishedSize,
     Refusal,
     SealFile,
     SteadyClock,
     Submission,
+    Subscribe,
     Unavailable,
+    decode_frames,
+    encode_frame,
     take_lock,
 )
-from archive.wire import FRONT, Append, Appended, Published, Subscribe, decode_frames, encode
 from merkle import Ed25519Signer, sign_note
 from tools.process import EXIT_AGAIN, EXIT_STOP, say, version, watch_parent
 
@@ -119,9 +125,9 @@ class Door:
         size, root, at = self.archiver.head.size, self.archiver.root, 0
         for request in group:
             end = at + len(request.submissions)
-            request.connection.send(encode(Appended(request.ticket, list(answers[at:end]), size, root)))
+            request.connection.send(encode_frame(Appended(request.ticket, list(answers[at:end]), size, root)))
             at = end
-        wake = encode(Published(size))
+        wake = encode_frame(Published(size))
         for connection in self.connections:
             connection.wake(wake)
 
@@ -156,7 +162,7 @@ class _Connection(asyncio.Protocol):
         for message in messages:
             if isinstance(message, Subscribe):
                 self._subscribed = True
-                self.wake(encode(Published(self._door.archiver.head.size)))
+                self.wake(encode_frame(Published(self._door.archiver.head.size)))
             else:
                 self._door.take(self, message, (before - left) // len(messages))
 

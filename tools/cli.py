@@ -16,7 +16,7 @@ COMMANDS = {
     "demo": ("tools.demo", "run a server with a simulated classroom"),
     "send": ("tools.send", "play captured frames and NDJSON files at a server"),
     "replay": ("tools.replay", "fold the log again and compare with the live states"),
-    "verify-log": ("tools.verify_log", "check a whole log"),
+    "verify-log": ("tools.verify_log:command", "check a whole log"),
     "keys": ("tools.keys", "show the key that others check the log with"),
 }
 
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(usage(), file=sys.stderr)
         return EXIT_USAGE
-    module = import_module(COMMANDS[arguments[0]][0])
-    code: int = module.main(arguments[1:])
+    module, _, function = COMMANDS[arguments[0]][0].partition(":")
+    code: int = getattr(import_module(module), function or "main")(arguments[1:])
     return code
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import uvicorn
 
-from api import LOOPBACK_HOSTS, RawTextProtocol, Services, create_app
+from api import LOOPBACK_HOSTS, Services, create_app
 from archive import ArchiverClient, DataFolder, SteadyClock
 from reducers import shipped
 from tools.process import version, watch_parent
+from tools.sockets import RawTextProtocol
 
 FRAME_SIZE_MAX = 8 << 20
 DRAIN_S = 10

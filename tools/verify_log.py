@@ -40,9 +40,9 @@ from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 SHOWN = 20
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of verify-log."""
-    made = argparse.ArgumentParser(prog="verify-log", description="Check a whole log, offline.")
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of verify-log, which is a command of its own and one of treering's."""
+    made = argparse.ArgumentParser(prog=prog, description="Check a whole log, offline.")
     made.add_argument("data", type=Path, metavar="DIR", help="the data folder of a server, or a copy of it")
     made.add_argument("--vkey", help="the log's verifier key (treering keys vkey), or a file that holds it")
     made.add_argument(
@@ -53,9 +53,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def command(argv: Sequence[str]) -> int:
+    """Run `treering verify-log`."""
+    return main(argv, prog="treering verify-log")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
     """Run verify-log."""
-    arguments = parser().parse_args(argv)
+    arguments = parser(prog).parse_args(argv)
     try:
         verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
         findings, tally, seconds = verify(arguments, verifier)

@@ -55,9 +55,10 @@ version=$(run "$work/venv/bin/treering" --version)
 case $version in *[0-9].[0-9]*) say "$version" ;; *) fail "treering --version said: $version" ;; esac
 run "$work/venv/bin/verify-log" --help | grep -q "usage: verify-log" || fail "verify-log --help does not explain itself"
 
-# GOLDEN LOG: once tests/vectors/golden-log/ is there, verify a copy of it here with its published key:
-#   cp -R "$top/tests/vectors/golden-log" "$work/golden"
-#   run "$work/venv/bin/verify-log" "$work/golden" --vkey "$(cat "$top/tests/vectors/golden-log.vkey")"
-: "$top"
+cp -R "$top/tests/vectors/golden-log-v1" "$work/golden"
+vkey=$(sed -n 's/.*"vkey": "\(.*\)".*/\1/p' "$work/golden/expected.json")
+verdict=$(run "$work/venv/bin/verify-log" "$work/golden" --vkey "$vkey" 2>/dev/null) \
+  || fail "verify-log did not verify the golden log: $verdict"
+say "$verdict"
 
 say "good"

@@ -23,8 +23,17 @@ from pathlib import Path
 from types import FrameType
 
 from api import state_folder
-from archive import ArchiveError, DataFolder, LmdbStore, LogSource, NotFound, PublishedSize, Unavailable
-from archive.wire import Subscribe, encode
+from archive import (
+    ArchiveError,
+    DataFolder,
+    LmdbStore,
+    LogSource,
+    NotFound,
+    PublishedSize,
+    Subscribe,
+    Unavailable,
+    encode_frame,
+)
 from reducers import shipped
 from replay import STATE_TABLES, Runner, States
 from tools.process import EXIT_AGAIN, EXIT_STOP, parent_is_watched, say
@@ -78,7 +87,7 @@ class Wakeups:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(self._path)
-            connection.sendall(encode(Subscribe()))
+            connection.sendall(encode_frame(Subscribe()))
         except OSError:
             connection.close()
             return

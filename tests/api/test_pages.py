@@ -38,7 +38,6 @@ def test_names_and_states_are_escaped(front: Front, http: TestClient, name: str)
     assert name in html.unescape(text)
     assert text.count("<script") == text.count("<img") == text.count("onerror=alert(1)>") == 0
     assert text.count("</table>") == len(front.registry)
-    assert "49" not in text.split("<h2>", 1)[1].replace(str(len(text)), "") or "7 * 7" in text
 
 
 def test_nothing_on_the_page_may_run(http: TestClient) -> None:

@@ -55,7 +55,7 @@ from archive.wire import (
     Refusal,
     Subscribe,
     decode_frames,
-    encode,
+    encode_frame,
 )
 from merkle import leaf_hash
 from tests.archive import spec
@@ -282,8 +282,10 @@ def test_vault_combines_secrets_in_the_order_of_the_row() -> None:
 # --- anything at all -----------------------------------------------------------------------------
 
 FRAMES = [
-    encode(Append(3, [event(b"{}", id="x", extra={"conn": b"12345678", "frame": 0})])) + encode(Subscribe()),
-    encode(Appended(3, [Receipt(2, 3), Refusal("conflict", "…")], 3, bytes(32))) + encode(Published(3)),
+    encode_frame(Append(3, [event(b"{}", id="x", extra={"conn": b"12345678", "frame": 0})]))
+    + encode_frame(Subscribe()),
+    encode_frame(Appended(3, [Receipt(2, 3), Refusal("conflict", "…")], 3, bytes(32)))
+    + encode_frame(Published(3)),
 ]
 LEAVES = [LEAF, bytes.fromhex(ENTRY["leaf_control"]["leaf"])]
 BLOCKS = [bytes.fromhex(case["block"]) for case in BLOCK["blocks"]]
