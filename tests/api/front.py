@@ -103,7 +103,7 @@ class Front:
         random = CountingRandom()
         self.signer = self.folder.signer(random, ORIGIN)
         self.log = self.folder.open_log(read_only=False)
-        vault = self.folder.open_vault(random, read_only=False)
+        self.vault = vault = self.folder.open_vault(random, read_only=False)
         published = PublishedSize(self.folder.published, writable=True)
         self.source = LogSource(self.log, published.get)
         self.archiver = Archiver(
@@ -154,7 +154,7 @@ class Front:
 
     def close(self) -> None:
         """Close the environments."""
-        for store in (self.log, *self.stores):
+        for store in (self.log, self.vault._store, *self.stores):
             store.close()
 
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from reducers import StatePair, digest_of_entries, entry_digest
 from replay import Digests, States
 from tests.api.front import Front, problem_of
-from tests.world import event
+from tests.world import event, run
 
 STUDENTS = [f"student {number}" for number in range(9)]
 
@@ -105,6 +105,18 @@ def test_a_page_of_one_student_has_that_students_states(front: Front, http: Test
         assert sorted(one["key"]["doc_id"] for one in body["states"]) == ["essay", "poem", long]
         one = http.get("/v1/states/time_on_task", params={"student": student, "doc_id": long}).json()
         assert one["key"] == {"student": student, "doc_id": long}
+
+
+def test_a_page_stands_on_its_oldest_shard(front: Front, http: TestClient) -> None:
+    """Shards may have seen more or less; each state says how much, and the page no more than all of them."""
+    send(front, *STUDENTS)
+    front.reduce()
+    send(front, *STUDENTS)
+    run(front.runners[1], front.source)
+    front.runners[1].save(front.source)
+    body = http.get("/v1/states/event_count").json()
+    assert body["position"] == 11
+    assert {(one["position"], one["state"]["events"]) for one in body["states"]} == {(11, 1), (20, 2)}
 
 
 def test_a_page_and_its_states_agree_with_the_digest(front: Front, http: TestClient) -> None:

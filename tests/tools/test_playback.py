@@ -95,6 +95,8 @@ def played(frames: Sequence[bytes], drops: Drops) -> tuple[Server, list[list[Set
 @example([EVENT, EVENT, ANN], [(2, 2)])
 @example([EVENT, LOCK_SOURCE, ANN, EVENT], [(3, 2), (2, 2), (4, 3)])
 @example([ANN, EVENT, END, EVENT, BOB], [(3, 3), (1, 1)])
+@example([LOCK_SOURCE, EVENT], [(1, 1)])
+@example([ANN, LOCK_SOURCE, EVENT], [(2, 2)])
 def test_a_broken_connection_loses_nothing_of_what_a_whole_one_keeps(
     frames: list[bytes], drops: Drops
 ) -> None:
@@ -171,6 +173,28 @@ def test_an_answer_that_does_not_fit_is_an_error(message: str | bytes) -> None:
     with pytest.raises(WrongAnswer):
         play.answer(message)
     assert play.in_flight == 1
+
+
+def test_a_refused_frame_stays_settled_when_all_is_sent_again() -> None:
+    """Frames from before the identity go again if it was not answered; refused ones among them do not."""
+    play = Playback(lines(BAD, EVENT, ANN))
+    play.connected()
+    Server().serve(play, 3, 2)
+    play.connected()
+    assert [play.send().line.number for _ in range(play.waiting)] == [2, 3]
+
+
+def test_an_identity_counts_when_its_frame_is_answered() -> None:
+    """An `auth` whose connection broke before the answer to its frame names no frame of the next one."""
+    play = Playback(lines(EVENT, EVENT, ANN))
+    for reply in ('{"status":"auth","user_id":"ann"}', "{}"):
+        play.connected()
+        for frame in range(2):
+            play.send()
+            play.answer(json.dumps({"status": "ack", "frame": frame, "index": 1, "size": 2}))
+        play.answer(reply)
+    play.connected()
+    assert [play.send().line.number for _ in range(play.waiting)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("message", ['{"status":"blocklist"}', '{"status":"fetch_blob","data":1}', "{}"])
