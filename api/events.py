@@ -153,9 +153,13 @@ def entry_json(log: Log, vault: Vault, index: int) -> dict[str, Any]:
         "sender": header.sender or "anonymous",
         "form": header.form,
         "keys": keys_of(header),
-        "extra": {name: _shown(value) for name, value in header.extra.items()},
+        "extra": {name: _extra(name, value) for name, value in header.extra.items()},
         "payload": _shown(opened.payload),
     }
+
+
+def _extra(name: str, value: Any) -> Any:
+    return value.hex() if name == "conn" and isinstance(value, bytes) else _shown(value)
 
 
 def _shown(value: Any) -> Any:

@@ -30,6 +30,7 @@ from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json
 
 PARTITION_KEY = "student"
 VALUE_SIZE_MAX = 1_024
+NAME_LENGTH_MAX = 200
 FIELDS_MAX = 16
 ANONYMOUS = ""
 """The sender of an event that names no producer; shown as "anonymous"."""
@@ -132,11 +133,13 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     for field, (path, find) in rules.keys.items():
         keys[field] = _key_value(field, path, find(value))
     source = value.get("source", "") if isinstance(value, dict) else ""
-    source = source if isinstance(source, str) else ""
+    source = source[:NAME_LENGTH_MAX] if isinstance(source, str) else ""
     person = keys.get(PARTITION_KEY)
     return Submission(
         kind=ROW_EVENT,
-        subject=f"{PARTITION_KEY}:{person}" if person else f"source:{source or type_of(value)}",
+        subject=f"{PARTITION_KEY}:{person}"
+        if person
+        else f"source:{source or type_of(value)[:NAME_LENGTH_MAX]}",
         payload=raw,
         received_us=received_us,
         source=source,

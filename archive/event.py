@@ -17,6 +17,7 @@ How the bytes are kept is the business of `archive.entry`; what an event does to
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,9 @@ import msgspec
 
 from archive.errors import InvalidEvent
 
+DEPTH_MAX = 200
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
 
 
@@ -55,13 +59,29 @@ def parse_json(payload: bytes) -> Any:
     """
     try:
         payload.decode()
+        _check_depth(payload)
         return msgspec.json.decode(payload)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
     except msgspec.DecodeError as error:
         raise InvalidEvent(f"malformed JSON: {error}") from None
-    except RecursionError:
-        raise InvalidEvent("malformed JSON: nested too deeply") from None
+    except ValueError as error:  # a number with more digits than Python will read
+        raise InvalidEvent(f"malformed JSON: {error}") from None
+
+
+def _check_depth(payload: bytes) -> None:
+    """Raise InvalidEvent if arrays and objects are nested more than DEPTH_MAX deep.
+
+    Counted, and not left to the recursion limit, which depends on how deep the caller stands: what one worker can
+    read, every worker must be able to read, or states are no function of the log.
+    """
+    if payload.count(b"[") + payload.count(b"{") <= DEPTH_MAX:
+        return
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", payload)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEPTH_MAX:
+            raise InvalidEvent(f"malformed JSON: nested more than {DEPTH_MAX} deep")
 
 
 def read_event(

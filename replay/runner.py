@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from archive import (
     ROW_BINDING,
     ROW_EVENT,
@@ -34,6 +32,7 @@ from archive import (
     Vault,
     keys_of,
     open_row,
+    parse_json,
     parse_opening,
     parse_row,
     read_event,
@@ -194,12 +193,12 @@ class Runner:
         except NotFound:
             self.erased += 1
             return None
-        header = opened.header
-        keys, lock = keys_of(header), locked_fields(opened)
-        if binding is not None:
-            keys = {**keys, **keys_of(binding.header)}
-            lock = {**locked_fields(binding), **lock}
+        header, keys = opened.header, keys_of(opened.header)
         try:
+            lock = locked_fields(opened)
+            if binding is not None:
+                keys = {**keys, **keys_of(binding.header)}
+                lock = {**locked_fields(binding), **lock}
             received_ms = header.received_us // 1_000
             return read_event(one.at, header.form, header.source, keys, received_ms, opened.payload, lock)
         except InvalidEvent:
@@ -215,5 +214,5 @@ class Runner:
 def locked_fields(opened: Opened) -> dict[str, Any]:
     """Return the LO fields that were locked when an entry was received."""
     lock = opened.header.extra.get("lock")
-    found = msgspec.json.decode(lock) if lock else {}
+    found = parse_json(lock) if lock else {}
     return found if isinstance(found, dict) else {}

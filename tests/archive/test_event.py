@@ -1,0 +1,56 @@
+"""What a payload means: the same to every reader, however deep his stack."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive import InvalidEvent, parse_json, read_event
+from archive.event import DEPTH_MAX
+
+
+def nested(depth: int) -> bytes:
+    """Return JSON of arrays and objects nested so deep."""
+    return b'{"a":[' * (depth // 2) + b"[" * (depth % 2) + b"]" * (depth % 2) + b"]}" * (depth // 2)
+
+
+def at_stack_depth(depth: int, payload: bytes) -> str:
+    """Parse at a given depth of the caller's stack and say how it ended."""
+    if depth:
+        return at_stack_depth(depth - 1, payload)
+    try:
+        parse_json(payload)
+    except InvalidEvent as error:
+        return str(error)
+    return "read"
+
+
+@pytest.mark.parametrize("depth", [DEPTH_MAX, DEPTH_MAX + 1, 975, 50_000])
+def test_nesting_is_counted_and_not_left_to_the_stack(depth: int) -> None:
+    """What is too deep is too deep for every reader, wherever he stands on the stack."""
+    results = {at_stack_depth(frames, nested(depth)) for frames in (0, 100, 400)}
+    assert len(results) == 1
+    assert (results == {"read"}) == (depth <= DEPTH_MAX)
+
+
+def test_brackets_inside_strings_do_not_nest() -> None:
+    """A text full of brackets, quotes and backslashes is flat."""
+    text = '{"s":"' + "[" * 1_000 + '\\"{\\\\' + '"}'
+    assert parse_json(text.encode())["s"].count("[") == 1_000
+
+
+def test_a_huge_number_is_refused_with_a_reason() -> None:
+    """A number that Python would refuse to read is the sender's mistake, not a crash."""
+    with pytest.raises(InvalidEvent, match="malformed JSON"):
+        parse_json(b'{"n":' + b"9" * (sys.get_int_max_str_digits() + 1) + b"}")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
+    """Whatever comes in, reading gives a value or InvalidEvent, and nothing else."""
+    with suppress(InvalidEvent):
+        read_event(0, "lo", "", {}, 5, payload, {"user_id": "ann"})
