@@ -19,17 +19,17 @@ one, which is group commit without a timer.  What is written is decided by `arch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from archive.caches import Caches
 from archive.entry import (
     NO_ID,
     PROVISIONAL,
+    ROUTE_SIZE,
     ROUTES_MAX,
     ROW_BINDING,
     ROW_EVENT,
     SUBJECTS_MAX,
-    Header,
     all_keys,
     encode_header,
     field_code,
@@ -39,6 +39,7 @@ from archive.entry import (
     parse_opening,
     parse_row,
     routing_hash,
+    row_prefix,
 )
 from archive.errors import IntegrityError, StorageFailed, Unavailable
 from archive.log import Log, load_head
@@ -48,7 +49,7 @@ from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
 from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
 
-ROUTES_CACHED = 32_768
+SHARED_CACHED = 32_768
 
 
 class Sealing(Protocol):
@@ -92,7 +93,7 @@ class Archiver:
         self._store, self._vault, self._caches = store, vault, caches
         self._seal, self._published = seal, published
         self._clock, self._random, self._sign = clock, random, sign
-        self._routes: dict[tuple[object, ...], tuple[dict[str, str], bytes]] = {}
+        self._shared_parts: dict[tuple[Any, ...], _Shared] = {}
 
     @property
     def root(self) -> bytes:
@@ -164,7 +165,7 @@ class Archiver:
                 work.repeat_within(one, identifier)
             else:
                 try:
-                    work.add(identifier, self._draft(one, identifier, subjects, work.sequences))
+                    work.add(self._draft(one, identifier, subjects, work.sequences))
                 except (TypeError, ValueError, OverflowError, RecursionError) as error:
                     work.refuse("invalid", f"event whose header cannot be written: {error}")
 
@@ -172,33 +173,29 @@ class Archiver:
         self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequences: dict[int, int]
     ) -> Draft:
         keys = subjects[one.subject]
-        number = keys.number
-        sequence = sequences.get(number, self._caches.sequence(number)) + 1
-        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
-        others, routes = self._fields(one.subject, one.keys)
-        header = encode_header(
-            Header(one.subject, sequence, one.received_us, one.source, one.sender, one.form, others, extra)
-        )
-        kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
-        numbers: tuple[int, ...] = (number,)
-        data_key = keys.data_key
+        number, data_key = keys.number, keys.data_key
+        sequence = sequences.get(number) or self._caches.sequence(number)
+        sequence += 1
+        shared = self._shared((one.kind, number, *one.keys.items()), one)
+        prefix = shared.prefix
         if one.also:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
+            prefix = row_prefix(one.kind, numbers, len(shared.routes) // ROUTE_SIZE)
+        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
+        header = encode_header(
+            (one.subject, sequence, one.received_us, one.source, one.sender, one.form, shared.others, extra)
+        )
         sequences[number] = sequence  # last: a draft that fails leaves no gap
-        return Draft(kind, numbers, identifier, routes, keys.tag_key, data_key, sequence, header, one.payload)
+        head = prefix + identifier + shared.routes
+        return Draft(number, identifier, head, keys.tag_key, data_key, sequence, header, one.payload)
 
-    def _fields(self, subject: str, keys: dict[str, str]) -> tuple[dict[str, str], bytes]:
-        """Return the keys that the header holds and the routes of all keys; both recur with every event of a key."""
-        cached = (subject, *keys.items())
-        if (found := self._routes.get(cached)) is None:
-            if len(self._routes) >= ROUTES_CACHED:
-                self._routes.clear()
-            route_key, fields = self._vault.route_key, all_keys(subject, keys)
-            routes = [
-                field_code(field) + routing_hash(route_key, field, fields[field]) for field in sorted(fields)
-            ]
-            found = self._routes[cached] = other_keys(subject, keys), b"".join(routes)
+    def _shared(self, key: tuple[Any, ...], one: Submission) -> _Shared:
+        """Return what all entries of this kind, subject number and keys have in common."""
+        if (found := self._shared_parts.get(key)) is None:
+            if len(self._shared_parts) >= SHARED_CACHED:
+                self._shared_parts.clear()
+            found = self._shared_parts[key] = _Shared.of(one, key[1], self._vault.route_key)
         return found
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
@@ -241,7 +238,7 @@ class Archiver:
             if isinstance(draft, ControlDraft):
                 self._caches.learn(index, None, NO_ID)
             else:
-                self._caches.learn(index, draft.subjects[0], draft.identifier)
+                self._caches.learn(index, draft.subject, draft.identifier)
         self._caches.save(block.root)
 
     def _check_seal(self, log: Log) -> None:
@@ -268,6 +265,22 @@ class Archiver:
             self._published.set(log.size)
 
 
+class _Shared(NamedTuple):
+    """What entries of one kind, subject and keys have in common, and need not work out again."""
+
+    others: dict[str, str]
+    prefix: bytes
+    routes: bytes
+
+    @staticmethod
+    def of(one: Submission, number: int, route_key: bytes) -> _Shared:
+        fields = all_keys(one.subject, one.keys)
+        routes = [field_code(name) + routing_hash(route_key, name, fields[name]) for name in sorted(fields)]
+        kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
+        prefix = row_prefix(kind, (number,), len(routes))
+        return _Shared(other_keys(one.subject, one.keys), prefix, b"".join(routes))
+
+
 class _Batch:
     """The submissions of one step and what becomes of each."""
 
@@ -279,9 +292,9 @@ class _Batch:
         self._first = first
         self._answers: list[Answer | int] = []  # an int is the place of a draft
 
-    def add(self, identifier: bytes, draft: Draft) -> None:
-        if identifier != NO_ID:
-            self.by_id[identifier] = len(self.drafts)
+    def add(self, draft: Draft) -> None:
+        if draft.identifier != NO_ID:
+            self.by_id[draft.identifier] = len(self.drafts)
         self._answers.append(len(self.drafts))
         self.drafts.append(draft)
 
@@ -305,6 +318,9 @@ class _Batch:
 
 def _fault(one: Submission) -> str:
     """Say why nobody could read this back once it is written, or nothing."""
+    plain = not one.also and len(one.keys) < ROUTES_MAX and ROW_EVENT <= one.kind <= ROW_BINDING
+    if plain and len(one.payload) <= PAYLOAD_SIZE_MAX:
+        return ""
     if len(one.payload) > PAYLOAD_SIZE_MAX:
         return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
     if not ROW_EVENT <= one.kind <= ROW_BINDING:

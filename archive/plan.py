@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.block import NO_BLOCK, Block
-from archive.entry import NONCE_SIZE, SALT_SIZE, bundle, encode_control, seal_entry
+from archive.entry import NONCE_SIZE, SALT_SIZE, bundle, encode_control, leaf_prefix, seal
 from archive.ports import Write
 from merkle import Checkpoint, Frontier, leaf_hash
 
@@ -48,13 +49,14 @@ class Head:
         return self.frontier.size
 
 
-class Draft(NamedTuple):
-    """A private entry to be; field by field the arguments of `archive.entry.seal_entry`."""
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A private entry to be: the arguments of `archive.entry.seal`, and what the caches will know of it."""
 
-    kind: int
-    subjects: Sequence[int]
+    subject: int
+    """Number of the primary subject."""
     identifier: bytes
-    routes: bytes
+    head: bytes
+    """All of the row before the nonce."""
     tag_key: bytes
     data_key: AESGCM
     sequence: int
@@ -113,18 +115,25 @@ def node_key(level: int, index: int) -> bytes:
 def _entries(
     drafts: Sequence[Draft | ControlDraft], time_s: int, random: bytes
 ) -> tuple[list[bytes], list[bytes]]:
-    leaves, rows = [], []
-    for number, draft in enumerate(drafts):
+    leaves, rows, begin, at = [], [], leaf_prefix(time_s), 0
+    for draft in drafts:
         if isinstance(draft, ControlDraft):
             leaf, row = encode_control(time_s, draft.body), b""
         else:
-            at = number * RANDOM_SIZE
-            nonce_at = at + SALT_SIZE
-            leaf, row = seal_entry(
-                time_s, *draft, salt=random[at:nonce_at], nonce=random[nonce_at : at + RANDOM_SIZE]
+            leaf, row = seal(
+                begin,
+                draft.head,
+                draft.tag_key,
+                draft.data_key,
+                draft.sequence,
+                draft.header,
+                draft.payload,
+                random[at : at + SALT_SIZE],
+                random[at + SALT_SIZE : at + RANDOM_SIZE],
             )
         leaves.append(leaf)
         rows.append(row)
+        at += RANDOM_SIZE
     return leaves, rows
 
 

@@ -23,7 +23,7 @@ from archive import (
     load_head,
     plan,
 )
-from archive.entry import Header, bundle, encode_header
+from archive.entry import Header, bundle, encode_header, row_prefix
 from archive.plan import RANDOM_SIZE
 from tests.archive import spec
 from tests.checker import Roots, parts
@@ -35,7 +35,7 @@ HEADER = encode_header(Header("student:ann", 1, 2, "", "", "json", {}, {}))
 
 def draft(payload: bytes = b"{}", sequence: int = 1) -> Draft:
     """Return a draft of one event."""
-    return Draft(1, (0,), bytes(16), b"", bytes(32), KEY, sequence, HEADER, payload)
+    return Draft(0, bytes(16), row_prefix(1, (0,), 0) + bytes(16), bytes(32), KEY, sequence, HEADER, payload)
 
 
 def planned(head: Head, drafts: Sequence[Draft | ControlDraft], now_s: int = 5, seed: int = 0) -> Planned:
