@@ -19,6 +19,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -90,7 +91,7 @@ class Caches:
         """Learn the entries of `log` that are not known yet."""
         for index, row in log.rows(self.size, log.size):
             parsed = parse_row(row) if row else None
-            self.learn(index, parsed and parsed.subjects[0], parsed.identifier if parsed else NO_ID)
+            self.learn(index, parsed.subjects[0] if parsed else None, parsed.identifier if parsed else NO_ID)
 
     def load(self, log: Log) -> None:
         """Take up what was saved for this log, then learn the rest from its rows.
@@ -98,8 +99,9 @@ class Caches:
         Saved files that do not belong to this history (their name holds a root) are not used.
         """
         if self._folder is not None:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._load_saved(self._folder, log)
+            with suppress(OSError):  # no space, or unreadable: the rows say the same
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._load_saved(self._folder, log)
         self.catch_up(log)
 
     def save(self, root: bytes, *, force: bool = False) -> bool:
@@ -117,7 +119,8 @@ class Caches:
         except OSError:
             return False
         self._runs, self._recent, self._saved = runs, {}, self.size
-        self._sweep(self._folder)
+        with suppress(OSError):
+            self._sweep(self._folder)
         return True
 
     def _frozen(self, folder: Path, root: bytes) -> list[_Run]:

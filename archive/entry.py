@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -59,7 +58,7 @@ _TAG_DOMAIN: Final = b"treering/tag/v1\0"
 _COMMITMENT_DOMAIN: Final = b"treering/commitment/v1\0"
 
 
-class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """What is known of an entry beside its payload; private, and part of what the leaf commits to."""
 
     subject: str
@@ -244,7 +243,7 @@ def seal(
     )
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A private row taken apart; the ciphertext is still closed."""
 
     kind: int
@@ -284,7 +283,10 @@ def parse_row(row: bytes) -> Row:
     known = ROW_EVENT <= kind & ~PROVISIONAL <= ROW_BINDING
     if not known or not counted or len(row) < cipher_at + SALT_SIZE + 4 + 16 + 4:
         raise FormatError(f"private row of {len(row)} bytes and kind {kind} is of no known form")
-    subjects = tuple([int.from_bytes(row[at : at + 8]) for at in range(4, subjects_end, 8)])
+    if count == 1:
+        subjects: tuple[int, ...] = (int.from_bytes(row[4:12]),)
+    else:
+        subjects = tuple([int.from_bytes(row[at : at + 8]) for at in range(4, subjects_end, 8)])
     return Row(
         kind & ~PROVISIONAL,
         bool(kind & PROVISIONAL),
@@ -297,8 +299,7 @@ def parse_row(row: bytes) -> Row:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, gc=False):
     """What an entry committed to."""
 
     salt: bytes

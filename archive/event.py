@@ -31,7 +31,7 @@ _BRACKETS = re.compile(rb"[\[\]{}]")
 TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event of the log, as reducers see it."""
 
     index: int

@@ -26,6 +26,8 @@ from reducers import Key, Reducer
 
 PARTITION_KEY = "student"
 _ROUTE_SIZE = 10  # field code (2), routing hash (8): docs/formats/entry.md
+SEEN_MAX = 65_536
+"""Routes whose answer is remembered: those of one key recur with every event of it."""
 
 
 def shard_of(route: bytes, shards: int) -> int:
@@ -46,6 +48,7 @@ class Routing:
         by_field: dict[str, list[Reducer[Any]]] = {}
         for reducer in reducers:
             by_field.setdefault(routing_field(reducer.scope), []).append(reducer)
+        self._seen: dict[bytes, list[Reducer[Any]]] = {}
         self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
 
     def concerned(self, row: Row, binding: Row | None = None) -> list[Reducer[Any]]:
@@ -53,11 +56,17 @@ class Routing:
 
         With `binding`, the row is backlog, and the person is the one whom the binding names.
         """
+        if binding is None and (known := self._seen.get(row.routes)) is not None:
+            return known
         found: list[Reducer[Any]] = []
         for field, code, group in self._by_code:
             routed = binding if binding is not None and field == PARTITION_KEY else row
             if self._perhaps_here(routed.routes, code):
                 found += group
+        if binding is None:
+            if len(self._seen) >= SEEN_MAX:
+                self._seen.clear()
+            self._seen[row.routes] = found
         return found
 
     def holds(self, reducer: Reducer[Any], key: Key, route_key: bytes) -> bool:

@@ -17,7 +17,9 @@ Where states are kept is `replay.states`; how a state is folded, `reducers.fold`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from archive import (
     ROW_BINDING,
@@ -47,7 +49,7 @@ SLICE_BYTES_MAX = 32 << 20
 Slots = dict[Key, Slot[Any]]
 
 
-class _Work(NamedTuple):
+class _Work(msgspec.Struct, frozen=True, gc=False):
     """One entry to fold: at a binding, each entry of the backlog comes with it."""
 
     at: int
