@@ -27,6 +27,11 @@ from archive.errors import InvalidEvent
 
 DEPTH_MAX = 200
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A browser that cuts an emoji in two sends half of it, as the escape of a lone surrogate.  No text can hold that;
+# it is read as U+FFFD, one UTF-16 unit like the half it stands for, so that positions stay right.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F].." rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})" rb"|\\.", re.DOTALL
+)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
 
@@ -60,13 +65,27 @@ def parse_json(payload: bytes) -> Any:
     try:
         payload.decode()
         _check_depth(payload)
-        return msgspec.json.decode(payload)
+        return _decode(payload)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
     except msgspec.DecodeError as error:
         raise InvalidEvent(f"malformed JSON: {error}") from None
     except ValueError as error:  # a number with more digits than Python will read
         raise InvalidEvent(f"malformed JSON: {error}") from None
+
+
+def _decode(payload: bytes) -> Any:
+    try:
+        return msgspec.json.decode(payload)
+    except msgspec.DecodeError:
+        whole = _ESCAPES.sub(_whole, payload)
+        if whole == payload:
+            raise
+        return msgspec.json.decode(whole)
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape["half"] else escape[0]
 
 
 def _check_depth(payload: bytes) -> None:

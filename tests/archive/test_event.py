@@ -43,6 +43,22 @@ def test_brackets_inside_strings_do_not_nest() -> None:
     assert parse_json(text.encode())["s"].count("[") == 1_000
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (rb'"\ud83c\udf33"', "🌳"),
+        (rb'"\ud83c"', "\ufffd"),
+        (rb'"a\udf33b\ud83c"', "a\ufffdb\ufffd"),
+        (rb'"\ud83c\ud83c\udf33"', "\ufffd🌳"),
+        (rb'"\\ud83c"', r"\ud83c"),
+        (rb'"\\\ud83c"', "\\\ufffd"),
+    ],
+)
+def test_half_an_emoji_is_one_replacement_character(sent: bytes, read: str) -> None:
+    """A lone surrogate escape, as browsers send it, costs one character and not the whole event."""
+    assert parse_json(sent) == read
+
+
 def test_a_huge_number_is_refused_with_a_reason() -> None:
     """A number that Python would refuse to read is the sender's mistake, not a crash."""
     with pytest.raises(InvalidEvent, match="malformed JSON"):
