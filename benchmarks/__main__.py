@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import replaying, server, storage
 from benchmarks.table import Row, machine, show
+from tools.process import quiet_collector
 
 OUT = Path(__file__).parent / "out"
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     rows: list[Row] = []
+    quiet_collector()  # as the services do
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder)
         if arguments.only in {None, "storage"}:

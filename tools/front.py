@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import uvicorn
 from api import LOOPBACK_HOSTS, Services, create_app
 from archive import ArchiverClient, DataFolder, SteadyClock
 from reducers import shipped
-from tools.process import version, watch_parent
+from tools.process import quiet_collector, version, watch_parent
 from tools.sockets import RawTextProtocol
 
 FRAME_SIZE_MAX = 8 << 20
@@ -62,10 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    # Measured: the collector costs a third of a large batch, and what is made at start never goes away.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    quiet_collector()
     listener = socket.socket(fileno=arguments.fd)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_Server(config).serve(sockets=[listener]))

@@ -7,6 +7,8 @@ keeps the writing end of each child's standard input, and a child that reads its
 from __future__ import annotations
 
 import asyncio
+import gc
+import errno
 import os
 import stat
 import sys
@@ -20,9 +22,29 @@ EXIT_AGAIN = 4
 """A service could not run just now: start it again."""
 
 
+def exit_of(error: OSError) -> int:
+    """Return the exit code of a service that the system refused something: a disk that fails is not tried again.
+
+    >>> exit_of(OSError(errno.ENOSPC, "full")), exit_of(OSError(errno.EIO, "broken"))
+    (4, 3)
+    """
+    return EXIT_STOP if error.errno == errno.EIO else EXIT_AGAIN
+
+
 def say(message: str) -> None:
     """Tell the operator something, on standard error."""
     print(message, file=sys.stderr, flush=True)
+
+
+def quiet_collector() -> None:
+    """Let the garbage collector look seldom, and never at what was made at the start.
+
+    What a service makes for an event has no cycles and goes away by itself; what it keeps grows, and each full
+    collection would visit all of it.  Measured: a fifth of a replay, a third of a large batch over HTTP.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 def version() -> str:
