@@ -3,10 +3,14 @@
 Submissions made in one turn of the event loop travel as one message, and many messages are under way at once:
 nobody waits for a commit before sending the next event.  Answers come in the order of submission.
 
-If the connection breaks, what was under way is *unknown*: kept or not.  Those futures raise `Unknown`, and the
-caller must not pretend either way.  The client connects again by itself.
+**When the archiver dies,** what was not sent waits for the next one, and what was under way is *unknown*: kept or not.
+Where a frame of a connection is unknown, the log itself can tell, because each entry's header names its connection and
+frame, and nothing of ours can stand before the size that we last heard of.  So with `settle` (see `archive.settling`)
+those that were kept are answered, and the others are sent again, in their order: each is kept once, and the sender
+notices nothing.  What the log cannot tell apart, such as requests without an id, raises `Unknown`, and the caller must
+not pretend either way.
 
-    client = ArchiverClient(folder.socket, wake)
+    client = ArchiverClient(folder.socket)
     await client.start()
     receipt = (await client.submit([submission]))[0]
 
@@ -19,15 +23,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
-from archive.errors import FormatError, Unavailable
+from archive.errors import ArchiveError, FormatError, Unavailable
 from archive.wire import (
     BACK,
     Answer,
     Append,
     Appended,
     Published,
+    Receipt,
     Submission,
     Subscribe,
     decode_frames,
@@ -35,7 +40,8 @@ from archive.wire import (
 )
 
 RETRY_S = 0.05
-READY_WAIT_S = 10.0
+READY_WAIT_S = 30.0
+"""How long frames wait for an archiver that is away, before their connections are closed."""
 IN_FLIGHT_BYTES_MAX = 64 << 20
 
 
@@ -44,6 +50,15 @@ class Unknown(Unavailable):
 
 
 Answers = asyncio.Future[list[Answer]]
+Settle = Callable[[int, Sequence[Submission]], Sequence[Receipt | None]]
+"""Given a size, and submissions of which none can stand before it: the receipts of those that the log holds."""
+
+
+class _Part(NamedTuple):
+    """Submissions that came in one call, and who waits for their answers."""
+
+    submissions: Sequence[Submission]
+    future: Answers
 
 
 class ArchiverClient:
@@ -52,11 +67,17 @@ class ArchiverClient:
     `woken(size)` is called whenever the log was published up to a new size.
     """
 
-    def __init__(self, socket: Path, woken: Callable[[int], None] | None = None) -> None:
-        self._socket, self.woken = socket, woken
+    def __init__(
+        self, socket: Path, woken: Callable[[int], None] | None = None, settle: Settle | None = None
+    ) -> None:
+        self._socket, self.woken, self.settle = socket, woken, settle
         self._transport: asyncio.Transport | None = None
-        self._waiting: list[tuple[Sequence[Submission], Answers]] = []
-        self._under_way: deque[tuple[int, list[tuple[int, Answers]]]] = deque()
+        self._waiting: list[_Part] = []
+        self._under_way: deque[tuple[int, list[_Part]]] = deque()
+        self._unknown: list[_Part] = []
+        self._known_size = self._unheard_size = 0
+        self._process = b""
+        self._giving_up: asyncio.TimerHandle | None = None
         self._bytes = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -68,7 +89,7 @@ class ArchiverClient:
     @property
     def connected(self) -> bool:
         """Whether the archiver can be reached just now."""
-        return self._transport is not None
+        return self._open.is_set()
 
     async def start(self) -> None:
         """Connect in the background and stay connected."""
@@ -80,10 +101,11 @@ class ArchiverClient:
             self._task.cancel()
         if self._transport is not None:
             self._transport.close()
+        self._give_up()
 
     async def ready(self, wait_s: float = READY_WAIT_S) -> None:
         """Wait until the archiver can be reached; raise Unavailable if that takes longer than `wait_s`."""
-        if self._transport is None:
+        if not self._open.is_set():
             try:
                 await asyncio.wait_for(self._open.wait(), wait_s)
             except TimeoutError:
@@ -99,29 +121,30 @@ class ArchiverClient:
         It raises Unavailable if the archiver is down (nothing was sent), Unknown if it went away meanwhile.
         """
         future: Answers = asyncio.get_running_loop().create_future()
-        if self._transport is None:
-            future.set_exception(Unavailable("the archiver is not running; try again shortly"))
+        if not self._open.is_set():
+            _fail(future, Unavailable("the archiver is not running; try again shortly"))
             return future
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append((submissions, future))
+        self._waiting.append(_Part(submissions, future))
         return future
 
     def _flush(self) -> None:
+        if self._transport is None or not self._open.is_set() or not self._waiting:
+            return  # what waits is sent by the next connection
         waiting, self._waiting = self._waiting, []
-        if self._transport is None:
-            for _, future in waiting:
-                _fail(future, Unavailable("the archiver is not running; try again shortly"))
-            return
         self._ticket += 1
-        frame = encode_frame(Append(self._ticket, [one for submissions, _ in waiting for one in submissions]))
-        self._under_way.append((len(frame), [(len(submissions), future) for submissions, future in waiting]))
+        frame = encode_frame(Append(self._ticket, [one for part in waiting for one in part.submissions]))
+        self._under_way.append((len(frame), waiting))
         self._count(len(frame))
         self._transport.write(frame)
 
     def received(self, message: Appended | Published) -> None:
         """Take in one message of the archiver."""
+        self._known_size = max(self._known_size, message.size)
         if isinstance(message, Published):
+            if not self._open.is_set():
+                self._greeted(message.process)
             if self.woken is not None:
                 self.woken(message.size)
             return
@@ -129,27 +152,75 @@ class ArchiverClient:
         self.checkpoint = (message.size, message.root)
         self._count(-size)
         at = 0
-        for count, future in parts:
+        for submissions, future in parts:
             if not future.done():
-                future.set_result(message.answers[at : at + count])
-            at += count
+                future.set_result(message.answers[at : at + len(submissions)])
+            at += len(submissions)
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Take up a new connection."""
+        """Take up a new connection; it is open once the archiver has said who it is."""
         self._transport = transport
-        self._open.set()
+        self._unheard_size = self._known_size
         transport.write(encode_frame(Subscribe()))
 
+    def _greeted(self, process: bytes) -> None:
+        """Settle what is unknown, then open for new submissions."""
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        unknown, self._unknown = self._unknown, []
+        # The same archiver may still be about to keep what was under way: then nobody can tell.
+        if process == self._process:
+            _fail_all(unknown)
+        else:
+            self._waiting = self._settled(unknown) + self._waiting
+        self._process = process
+        self._open.set()
+        self._flush()
+
+    def _settled(self, unknown: list[_Part]) -> list[_Part]:
+        """Answer what the log holds and return what must be sent again."""
+        if not unknown or self.settle is None:
+            return []
+        try:
+            found = list(self.settle(self._unheard_size, [one for part in unknown for one in part.submissions]))
+        except ArchiveError:
+            _fail_all(unknown)
+            return []
+        again, at = [], 0
+        for part in unknown:
+            receipts = found[at : at + len(part.submissions)]
+            at += len(part.submissions)
+            kept: list[Answer] = [receipt for receipt in receipts if receipt is not None]
+            if not kept:
+                again.append(part)
+            elif len(kept) < len(receipts):
+                _fail_all([part])
+            elif not part.future.done():
+                part.future.set_result(kept)
+        return again
+
     def lost(self) -> None:
-        """Give up a connection: whatever was under way is unknown."""
+        """Give up a connection: whatever was under way is unknown until the next one."""
         self._transport = None
         self._open.clear()
         under_way, self._under_way = self._under_way, deque()
         self._count(-self._bytes)
         for _, parts in under_way:
-            for _, future in parts:
-                _fail(future, Unknown("the archiver went away; this event may be kept or not"))
+            for part in parts:
+                told = self.settle is not None and all("conn" in one.extra for one in part.submissions)
+                (self._unknown.append if told else _fail_part)(part)
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        self._giving_up = asyncio.get_running_loop().call_later(READY_WAIT_S, self._give_up)
         self._closed.set()
+
+    def _give_up(self) -> None:
+        """Tell everybody who still waits that the archiver did not come back."""
+        unknown, self._unknown = self._unknown, []
+        waiting, self._waiting = self._waiting, []
+        _fail_all(unknown)
+        for part in waiting:
+            _fail(part.future, Unavailable("the archiver is not running; try again shortly"))
 
     def _count(self, size: int) -> None:
         self._bytes += size
@@ -168,6 +239,15 @@ class ArchiverClient:
                 await asyncio.sleep(RETRY_S)
                 continue
             await self._closed.wait()
+
+
+def _fail_part(part: _Part) -> None:
+    _fail(part.future, Unknown("the archiver went away; this event may be kept or not"))
+
+
+def _fail_all(parts: Sequence[_Part]) -> None:
+    for part in parts:
+        _fail_part(part)
 
 
 def _fail(future: Answers, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """What goes over the archiver's socket: length-prefixed MessagePack, a few small messages.
 
     front → archiver   Append(ticket, submissions)   Subscribe()
-    archiver → front   Appended(ticket, answers, size, root)   Published(size)
+    archiver → front   Appended(ticket, answers, size, root)   Published(size, process)
 
 A ticket is the front's own number for a request; answers stand in the order of the submissions.  `Published` is a
 wake-up: it may be merged or lost, so whoever gets one reads to the end of the log.
@@ -82,9 +82,10 @@ class Appended(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Published(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The log was published up to this size."""
+    """The log was published up to this size, by the archiver process of this random name."""
 
     size: int
+    process: bytes = b""
 
 
 Request = Append | Subscribe

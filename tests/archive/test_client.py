@@ -1,0 +1,190 @@
+"""The archiver's client: answers in order, and nothing claimed of what is unknown when the archiver dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from archive import (
+    FRONT,
+    Append,
+    Appended,
+    ArchiverClient,
+    IntegrityError,
+    Published,
+    Receipt,
+    Submission,
+    Subscribe,
+    Unknown,
+    decode_frames,
+    encode_frame,
+)
+from tests.archive.site import event
+
+WAIT_S = 10
+
+
+class Fake:
+    """An archiver that keeps requests and answers when it is told to; `die` ends it, `live` starts another."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket, self.requests, self.size = socket, [], 0
+        self.taken: list[Submission] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    requests: list[Append]
+
+    async def live(self, process: bytes) -> None:
+        """Listen as the process of this name."""
+        self.requests = []
+        self._process = process
+        self._server = await asyncio.start_unix_server(self._serve, self.socket)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        buffer = bytearray()
+        while data := await reader.read(65_536):
+            buffer += data
+            for message in decode_frames(buffer, FRONT)[0]:
+                if isinstance(message, Subscribe):
+                    writer.write(encode_frame(Published(self.size, self._process)))
+                else:
+                    self.requests.append(message)
+
+    def answer(self) -> None:
+        """Keep and answer the oldest request."""
+        request = self.requests.pop(0)
+        first, self.size = self.size, self.size + len(request.submissions)
+        self.taken += request.submissions
+        answers = [Receipt(first + at, self.size) for at in range(len(request.submissions))]
+        self._writers[-1].write(encode_frame(Appended(request.ticket, list(answers), self.size, bytes(32))))
+
+    async def die(self) -> None:
+        """End every connection and stop listening."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+        self.socket.unlink()
+
+
+def framed(number: int) -> Submission:
+    """Return the submission of a frame."""
+    return event(b"%d" % number, extra={"conn": b"12345678", "frame": number})
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(WAIT_S):
+        while not true():  # noqa: ASYNC110 - what is waited for is a value, not an event
+            await asyncio.sleep(0.005)
+
+
+def run(tmp_path: Path, story: Callable[[Fake, ArchiverClient], Awaitable[None]]) -> None:
+    """Tell a story of an archiver and its client."""
+
+    async def told() -> None:
+        fake = Fake(tmp_path / "a.sock")
+        client = ArchiverClient(fake.socket)
+        await fake.live(b"first")
+        await client.start()
+        await client.ready(WAIT_S)
+        await story(fake, client)
+        await client.stop()
+        await fake.die()
+
+    asyncio.run(told())
+
+
+def test_answers_come_to_whom_they_belong(tmp_path: Path) -> None:
+    """What is submitted in one turn travels together; each caller gets the answers of his own."""
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        futures = [client.submit([framed(1)]), client.submit([framed(2), framed(3)])]
+        await until(lambda: bool(fake.requests))
+        assert len(fake.requests) == 1
+        fake.answer()
+        assert [await one for one in futures] == [[Receipt(0, 3)], [Receipt(1, 3), Receipt(2, 3)]]
+        assert client.checkpoint == (3, bytes(32))
+
+    run(tmp_path, story)
+
+
+def test_frames_are_kept_once_by_one_archiver_or_the_next(tmp_path: Path) -> None:
+    """What the log holds is answered from it; what it does not hold is sent again, before anything new."""
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        asked: list[int] = []
+
+        def settle(size: int, submissions: Sequence[Submission]) -> list[Receipt | None]:
+            asked.append(size)
+            return [Receipt(1, 2) if one.payload == b"2" else None for one in submissions]
+
+        client.settle = settle
+        known = client.submit([framed(1)])
+        await until(lambda: bool(fake.requests))
+        fake.answer()
+        await known
+        kept, lost = client.submit([framed(2)]), client.submit([framed(3)])
+        await until(lambda: bool(fake.requests))
+        await fake.die()
+        await until(lambda: not client.connected)
+        fake.size = 2
+        await fake.live(b"second")
+        await client.ready(WAIT_S)
+        new = client.submit([framed(4)])
+        for _ in range(2):
+            await until(lambda: bool(fake.requests))
+            fake.answer()
+        assert (await kept, await lost, await new) == ([Receipt(1, 2)], [Receipt(2, 3)], [Receipt(3, 4)])
+        assert asked == [1], "the size last heard of, not that of the new archiver"
+        assert [one.payload for one in fake.taken] == [b"1", b"3", b"4"]
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("why", ["same process", "no frame", "damaged log", "nobody can settle"])
+def test_what_cannot_be_told_is_unknown(tmp_path: Path, why: str) -> None:
+    """Where the log cannot tell, the caller is told that nobody knows; nothing is sent again."""
+
+    def settle(size: int, submissions: Sequence[Submission]) -> list[Receipt | None]:
+        del size
+        if why == "damaged log":
+            raise IntegrityError("entry 1 is missing")
+        return [None] * len(submissions)
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        client.settle = None if why == "nobody can settle" else settle
+        future = client.submit([event(b"x") if why == "no frame" else framed(1)])
+        await until(lambda: bool(fake.requests))
+        await fake.die()
+        await until(lambda: not client.connected)
+        await fake.live(b"first" if why == "same process" else b"second")
+        await client.ready(WAIT_S)
+        with pytest.raises(Unknown):
+            await future
+        assert fake.requests == []
+
+    run(tmp_path, story)
+
+
+def test_what_was_not_sent_waits_for_the_next_archiver(tmp_path: Path) -> None:
+    """A submission that was never sent is not unknown: it goes to the archiver that comes."""
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        future = client.submit([event(b"x")])
+        client.lost()  # before the turn of the loop ends, so nothing has left
+        await fake.die()
+        await fake.live(b"second")
+        await client.ready(WAIT_S)
+        await until(lambda: bool(fake.requests))
+        fake.answer()
+        assert await future == [Receipt(0, 1)]
+
+    run(tmp_path, story)
