@@ -41,7 +41,7 @@ check: .venv/.stamp ## format, lint, types and the fast tests: run it before a c
 	@$(BIN)/ruff format --check --quiet . || { echo "ruff format: run 'make format'"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m "not process and not long" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not process and not long and not conformance" $(ARGS)
 
 format: .venv/.stamp ## put the source into its usual form
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -7,6 +7,7 @@ submissions.  Programs that run it: `tools`.
 from __future__ import annotations
 
 from api.app import LOOPBACK_HOSTS, create_app
+from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
 from api.services import SHARDS_FILE, Counters, Services, state_folder
@@ -20,6 +21,8 @@ __all__ = [
     "Problem",
     "Services",
     "Step",
+    "WitnessedClient",
+    "cosigned_size",
     "create_app",
     "problem",
     "state_folder",

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from api.ingest import Item, Rules, items, refused
-from api.problems import Problem, problem, problem_response, refusal_problem
+from api.problems import Problem, problem, problem_response, refusal_problem, retry_headers
+from api.receipts import add_many_proofs, check_number, without_receipt
 from api.services import Services
 from archive import (
     LEAF_CONTROL,
@@ -39,6 +40,7 @@ from archive import (
 BODY_SIZE_MAX = 64 << 20
 EVENTS_MAX = 100_000
 CHUNK_EVENTS = 512
+READY_WAIT_S = 5.0
 GRADE = "local"
 KINDS = {ROW_EVENT: "event", ROW_FRAME: "frame", ROW_BINDING: "binding"}
 
@@ -49,10 +51,11 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("", summary="Send one event, a JSON array or NDJSON")
     async def post_events(request: Request) -> JSONResponse:
-        rules = Rules.parse(request.query_params.multi_items())
+        proofs, parameters = without_receipt(request.query_params.multi_items())
+        rules = Rules.parse(parameters)
         body = await read_body(request)
         now_us = services.clock.now_us()
-        await services.client.ready()
+        await services.client.ready(READY_WAIT_S)
         try:
             found = items(request.headers.get("content-type", ""), body, rules, now_us)
         except InvalidEvent as error:
@@ -64,8 +67,13 @@ def router(services: Services) -> APIRouter:
             raise Problem(400, "Empty request", "the body holds no event")
         if len(found) > EVENTS_MAX:
             raise Problem(413, "Too many events", f"{len(found)} events; at most {EVENTS_MAX} in one request")
+        if proofs:
+            check_number(len(found))
         answers = await submit_all(services, found)
-        return _response(services, found, answers)
+        results = [_result(item, answer) for item, answer in zip(found, answers, strict=True)]
+        if proofs:
+            await add_many_proofs(services, results)
+        return _response(services, results)
 
     @routes.get("/{index}", summary="Read one entry")
     async def get_event(index: int) -> JSONResponse:
@@ -96,8 +104,7 @@ async def submit_all(services: Services, found: Sequence[Item]) -> list[Answer]:
     return [answer for future in futures for answer in await future]
 
 
-def _response(services: Services, found: Sequence[Item], answers: Sequence[Answer]) -> JSONResponse:
-    results = [_result(item, answer) for item, answer in zip(found, answers, strict=True)]
+def _response(services: Services, results: Sequence[dict[str, Any]]) -> JSONResponse:
     problems = [result["error"] for result in results if "error" in result]
     services.counters.refused += len(problems)
     services.counters.accepted += len(results) - len(problems)
@@ -106,7 +113,9 @@ def _response(services: Services, found: Sequence[Item], answers: Sequence[Answe
     size, root = services.client.checkpoint
     status = 200 if len(problems) < len(results) else problems[0]["status"]
     return JSONResponse(
-        {"receipts": results, "checkpoint": {"size": size, "root": root.hex()}}, status_code=status
+        {"receipts": results, "checkpoint": {"size": size, "root": root.hex()}},
+        status_code=status,
+        headers=retry_headers(status),
     )
 
 

@@ -20,6 +20,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from api.lo import Connection, Step
+from api.receipts import add_proofs
 from api.services import Services
 from archive import Answer, Receipt, Unavailable
 
@@ -57,6 +58,7 @@ class _Conversation:
     def __init__(self, services: Services, socket: WebSocket) -> None:
         self._services, self._socket = services, socket
         self._acks = socket.query_params.get("ack") == "1"
+        self._proofs = socket.query_params.get("receipt") == "1"
         self._connection = Connection(os.urandom(8))
         self._under_way: asyncio.Queue[_UnderWay | None] = asyncio.Queue()
         self._window = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -137,6 +139,8 @@ class _Conversation:
             counters.accepted += 1
             if self._acks:
                 replies.append({"status": "ack", **place})
+                if self._proofs:
+                    add_proofs(self._services, replies[-1:])
         with suppress(RuntimeError, WebSocketDisconnect):  # the client may be gone; its frames are kept
             for reply in replies:
                 await self._socket.send({"type": "websocket.send", "text": _encode(reply).decode()})

@@ -70,8 +70,17 @@ def refusal_problem(refusal: Refusal, **where: Any) -> dict[str, Any]:
 
 def problem_response(body: dict[str, Any]) -> JSONResponse:
     """Return a problem as a response; 503 says when to try again."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if body["status"] == 503 else None
+    headers = retry_headers(body["status"])
     return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
+
+
+def retry_headers(status: int) -> dict[str, str] | None:
+    """Return the header that says when to try again, for 503.
+
+    >>> retry_headers(503), retry_headers(200)
+    ({'Retry-After': '1'}, None)
+    """
+    return {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

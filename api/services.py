@@ -7,6 +7,7 @@ first needed, because a server may answer before its archiver has made them.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -20,9 +21,12 @@ from archive import (
     LogSource,
     NotFound,
     PublishedSize,
+    Receipt,
+    Submission,
     Unavailable,
     Vault,
     routing_hash,
+    settle,
 )
 from reducers import Key, Reducer, Registry
 from replay import STATE_TABLES, StateReader, routing_field, shard_of
@@ -53,18 +57,20 @@ class Services:
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     rate: Rate = field(default_factory=Rate)
+    witnessed: bool = False
+    """Whether the outside sees only what enough witnesses have cosigned: `api.cosigned`."""
     _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None
     _readers: dict[int, StateReader] = field(default_factory=dict)
 
-    def log(self) -> AbstractContextManager[Log]:
-        """Return the log up to its published size; raise Unavailable before the archiver's first start."""
+    def log(self, size: int | None = None) -> AbstractContextManager[Log]:
+        """Return the log up to its published size, or a smaller one; raise Unavailable before the first start."""
         try:
             self._source = self._source or LogSource(self.folder.open_log(), self.published)
         except NotFound as error:
             raise Unavailable(str(error)) from None
-        return self._source.open()
+        return self._source.open(size)
 
     def published(self) -> int:
         """Return the published size; raise Unavailable before the archiver's first start."""
@@ -77,6 +83,11 @@ class Services:
     def woken(self, size: int) -> None:
         """Take note that the log was published up to `size`."""
         self.rate.seen(self.clock.now_us(), size)
+
+    def settle(self, size: int, submissions: Sequence[Submission]) -> list[Receipt | None]:
+        """Return the receipts of those submissions that stand in the log from index `size` on."""
+        with self.log() as log:
+            return settle(log, self.vault, size, submissions)
 
     @property
     def vault(self) -> Vault:

@@ -52,16 +52,39 @@ from archive.errors import (
     Unavailable,
 )
 from archive.event import Event, parse_json, read_event, type_of
-from archive.files import sync_folder, write_whole
-from archive.folder import DataFolder, read_secret
-from archive.fsck import Finding, Tally, check_log
+from archive.files import make_folder, sync_folder, write_whole
+from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
+from archive.folder import DataFolder
+from archive.fsck import Check, Given, check_log, size_of
+from archive.keyfile import PrivateKey, encode_key, parse_key, read_key, read_secret, write_new_key
+from archive.keyring import (
+    KeyRing,
+    next_key_id,
+    read_rotation,
+    ring_of,
+    rotation_body,
+    rotation_statement,
+    rotations_of,
+)
+from archive.leafscan import Leaves, scan_leaves
 from archive.lmdb_store import LmdbStore
 from archive.log import Log, LogSource, load_head, load_size
 from archive.memory_store import MemoryStore
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Draft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
 from archive.published import MemoryPublished, PublishedSize
-from archive.seal import MemorySeal, Seal, SealFile, newest_seal, take_lock
+from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
+from archive.remembered import Remembered
+from archive.resume import Resume
+from archive.rotation import current_signer, find_signer, rotate, take_up
+from archive.seal import MemorySeal, Seal, SealFile, all_seals, encode_seal, newest_seal, take_lock
+from archive.settling import settle
+from archive.static import Disk, Exported, FolderDisk, export_tiles, exported_size, files_between
+from archive.stretch import STRETCH, Job, Keys, OneKey, check_stretch, joined_root
+from archive.stretch import Answer as StretchAnswer
+from archive.structure import check_structure, missing_bytes
+from archive.subject import Claim, SubjectEntries, check_complete, entries_of_subject
+from archive.tiles import TileNodes, read_bundle, read_tile
 from archive.vault import SubjectKeys, Vault
 from archive.wire import (
     FRONT,
@@ -76,16 +99,20 @@ from archive.wire import (
     decode_frames,
     encode_frame,
 )
+from archive.witnessing import Target, read_cosigned, write_cosigned
 
 __all__ = [
     "APPEND_TABLES",
+    "CHECKS",
     "FRONT",
+    "KINDS",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
     "ROW_BINDING",
     "ROW_EVENT",
     "ROW_FRAME",
     "ROW_REFUSED",
+    "STRETCH",
     "TABLES",
     "Answer",
     "Append",
@@ -95,19 +122,30 @@ __all__ = [
     "ArchiverClient",
     "Block",
     "Caches",
+    "Check",
+    "Claim",
     "Clock",
     "Conflict",
     "ControlDraft",
     "DataFolder",
+    "Disk",
     "Draft",
     "Event",
+    "Exported",
     "Finding",
+    "Findings",
+    "FolderDisk",
     "FormatError",
+    "Given",
     "Head",
     "Header",
     "IntegrityError",
     "InvalidEvent",
+    "Job",
+    "KeyRing",
+    "Keys",
     "Leaf",
+    "Leaves",
     "LmdbStore",
     "Locked",
     "Log",
@@ -117,54 +155,101 @@ __all__ = [
     "MemorySeal",
     "MemoryStore",
     "NotFound",
+    "OneKey",
     "Opened",
+    "Opening",
     "Planned",
+    "PrivateKey",
+    "Prover",
     "Published",
     "PublishedSize",
     "Random",
     "Receipt",
     "Refusal",
+    "Remembered",
+    "Resume",
     "Row",
     "Seal",
     "SealFile",
     "SteadyClock",
     "StorageFailed",
     "Store",
+    "StretchAnswer",
+    "SubjectEntries",
     "SubjectKeys",
     "Submission",
     "Subscribe",
     "Tally",
+    "Target",
+    "TileNodes",
     "Unavailable",
     "Unknown",
     "Vault",
     "View",
     "Write",
+    "all_seals",
+    "check_complete",
     "check_log",
+    "check_opening",
+    "check_receipt",
     "check_row",
+    "check_stretch",
+    "check_structure",
+    "checks_of",
     "commitment_of",
     "control_body",
+    "current_signer",
     "decode_block",
     "decode_frames",
     "encode_frame",
+    "encode_key",
+    "encode_seal",
+    "entries_of_subject",
+    "export_tiles",
+    "exported_size",
     "field_code",
+    "files_between",
+    "find_signer",
+    "joined_root",
     "keys_of",
     "load_head",
     "load_size",
+    "make_folder",
+    "missing_bytes",
     "newest_seal",
+    "next_key_id",
     "node_key",
     "open_entry",
+    "open_entry_of",
     "open_row",
     "parse_json",
+    "parse_key",
     "parse_leaf",
     "parse_opening",
     "parse_row",
     "plan",
+    "read_bundle",
+    "read_cosigned",
     "read_event",
+    "read_key",
+    "read_rotation",
     "read_secret",
+    "read_tile",
+    "ring_of",
+    "rotate",
+    "rotation_body",
+    "rotation_statement",
+    "rotations_of",
     "routing_hash",
+    "scan_leaves",
+    "settle",
+    "size_of",
     "sync_folder",
     "tag_of",
     "take_lock",
+    "take_up",
     "type_of",
+    "write_cosigned",
+    "write_new_key",
     "write_whole",
 ]

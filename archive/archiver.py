@@ -100,11 +100,12 @@ class Archiver:
         """Root of the log as it stands."""
         return self.head.frontier.root()
 
-    def open(self, start: dict[str, Any]) -> None:
+    def open(self, start: dict[str, Any], follows: dict[str, Any] | None = None) -> None:
         """Take the log up where it stands and append the control entries of a start.
 
-        `start` is the body of the start entry (software and configuration digests).  Raises IntegrityError if
-        the database does not reach its seal or its tables disagree.
+        `start` is the body of the start entry (software and configuration digests); `follows` names the log that a
+        new one follows (origin, size, root).  Raises IntegrityError if the database does not reach its seal or its
+        tables disagree.
         """
         with self._store.view() as view:
             self.head = load_head(view)
@@ -114,7 +115,8 @@ class Archiver:
         bodies = [{"control": "start", **start}]
         if self.head.size == 0:
             created_s = self._clock.now_us() // 1_000_000
-            bodies.insert(0, {"control": "origin", "origin": self.origin, "format": 1, "created": created_s})
+            origin = {"control": "origin", "origin": self.origin, "format": 1, "created": created_s}
+            bodies.insert(0, {**origin, "follows": follows} if follows else origin)
         self._append([ControlDraft(body) for body in bodies])
 
     def step(self, submissions: Sequence[Submission]) -> list[Answer]:
@@ -132,6 +134,12 @@ class Archiver:
         if work.drafts:
             self._append(work.drafts)
         return work.answers(self.head.size)
+
+    def control(self, body: dict[str, Any]) -> int:
+        """Append one control entry in a block of its own and return its index; raise what `step` raises."""
+        index = self._head_size()
+        self._append([ControlDraft(body)])
+        return index
 
     def close(self) -> None:
         """Save the caches; the log itself needs no closing."""
@@ -222,15 +230,15 @@ class Archiver:
         self._commit(plan(self.head, self.origin, drafts, now_s, random, self._sign), drafts)
 
     def _commit(self, planned: Planned, drafts: Sequence[Draft | ControlDraft]) -> None:
-        block = planned.block
+        block, kept = planned.block, False
         try:
             self._store.commit(planned.writes)
+            kept = True
             self._seal.write(block.size, block.root, block.number)
-        except Unavailable:
-            raise
-        except BaseException:
-            # Whatever is on disk now, memory does not know it: only a start, which looks, may go on.
-            self.failed = True
+        except BaseException as error:
+            # That nothing was kept is the one failure of which memory knows all.  After any other, only a start,
+            # which looks, may go on.
+            self.failed = kept or not isinstance(error, Unavailable)
             raise
         self._published.set(block.size)
         self.head = planned.head
@@ -246,7 +254,7 @@ class Archiver:
         if seal is None:
             if log.size:
                 raise IntegrityError(
-                    "the log has entries but no seal; restore the seal or run treering doctor"
+                    "the log has entries but no seal; see docs/recovery.md, lost seal"
                 )
             # A crash right after the first commit then leaves a log ahead of its seal, not one without.
             self._seal.write(0, log.root(), 0)

@@ -16,21 +16,19 @@ PosixPath('/srv/treering/run/archiver-0.sock')
 from __future__ import annotations
 
 import os
-import stat
-from base64 import b64decode, b64encode
 from pathlib import Path
 
-from archive.errors import IntegrityError, InvalidEvent, NotFound
-from archive.files import write_whole
+from archive.errors import IntegrityError, InvalidEvent
+from archive.files import make_folder, write_whole
+from archive.keyfile import encode_key, read_key, read_secret
 from archive.lmdb_store import LmdbStore
 from archive.plan import APPEND_TABLES, TABLES
 from archive.ports import Random
 from archive.vault import TABLES as VAULT_TABLES
 from archive.vault import Vault
-from merkle import Ed25519Signer
+from merkle import ED25519, Ed25519Signer
 
 SOCKET_PATH_MAX = 107
-KEY_PREFIX = "PRIVATE+KEY"
 
 
 class DataFolder:
@@ -71,6 +69,16 @@ class DataFolder:
         return self.path / "keys" / f"log-{self.partition}.key"
 
     @property
+    def next_log_key(self) -> Path:
+        """The key that is to sign checkpoints next, while the log rotates."""
+        return self.path / "keys" / f"log-{self.partition}.key.next"
+
+    @property
+    def cosigned(self) -> Path:
+        """The newest checkpoint that enough witnesses have cosigned."""
+        return self.log / "cosigned"
+
+    @property
     def vault_key(self) -> Path:
         """The key that unwraps the vault."""
         return self.path / "keys" / "vault.key"
@@ -82,16 +90,20 @@ class DataFolder:
                 f"{self.socket.absolute()}: too long for a socket; choose a shorter data folder"
             )
         for folder in (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
 
     def open_log(self, *, read_only: bool = True) -> LmdbStore:
         """Open the log's database; raise NotFound if `read_only` and there is none."""
         return LmdbStore(self.log, TABLES, append=APPEND_TABLES, read_only=read_only)
 
+    def open_vault_store(self, *, read_only: bool = True) -> LmdbStore:
+        """Open the vault's database, which takes no key: to copy it, say."""
+        return LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
+
     def open_vault(self, random: Random, *, read_only: bool = True) -> Vault:
         """Open the vault with the key that the environment or the key file gives."""
         key = self._vault_key(random, create=not read_only)
-        store = LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
+        store = self.open_vault_store(read_only=read_only)
         try:
             return Vault(store, key, random)
         except BaseException:
@@ -101,11 +113,11 @@ class DataFolder:
     def signer(self, random: Random, origin: str | None = None) -> Ed25519Signer:
         """Return the log's signing key; it is made for `origin` if there is none and an origin is given."""
         if not self.log_key.exists() and origin is not None:
-            seed = random(32)
-            public = Ed25519Signer(origin, seed)
-            body = b64encode(b"\x01" + seed).decode()
-            write_whole(self.log_key, f"{KEY_PREFIX}+{origin}+{public.key_id.hex()}+{body}\n".encode())
-        return _parse_signer(read_secret(self.log_key), self.log_key)
+            write_whole(self.log_key, encode_key(origin, ED25519, random(32)).encode())
+        key = read_key(self.log_key)
+        if not isinstance(key, Ed25519Signer):
+            raise IntegrityError(f"{self.log_key}: a log signs with an Ed25519 key; this is a witness's")
+        return key
 
     def _vault_key(self, random: Random, *, create: bool) -> bytes:
         text = os.environ.get("TREERING_VAULT_KEY")
@@ -120,29 +132,3 @@ class DataFolder:
         if len(key) != 32:
             raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits")
         return key
-
-
-def read_secret(path: Path) -> str:
-    """Return a secret file's text; raise NotFound if missing, IntegrityError if others may read it."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such key; `treering serve` makes one at its first start") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise IntegrityError(
-            f"{path}: others may read this key; chmod 600 it, and rotate it if they may have"
-        )
-    return path.read_text()
-
-
-def _parse_signer(text: str, path: Path) -> Ed25519Signer:
-    """Read a private key line in the form of Go's sumdb/note: PRIVATE+KEY+name+id+base64(01 seed)."""
-    pieces = text.strip().split("+", 4)
-    try:
-        prefix, name, key_id, body = f"{pieces[0]}+{pieces[1]}", pieces[2], pieces[3], b64decode(pieces[4])
-        signer = Ed25519Signer(name, body[1:])
-    except (IndexError, ValueError) as error:
-        raise IntegrityError(f"{path}: not a signing key: {error}") from None
-    if prefix != KEY_PREFIX or body[:1] != b"\x01" or signer.key_id.hex() != key_id:
-        raise IntegrityError(f"{path}: not an Ed25519 signing key, or altered")
-    return signer

@@ -4,63 +4,70 @@ The leaves are the one thing taken as given; whatever else the database holds mu
 roots, blocks, the chain of blocks, checkpoints, the order of time.  Private rows must be there, unchanged, and, where
 the vault is at hand, be what the leaves commit to.  So a change anywhere shows, and is named with its index.
 
-It reads block by block and keeps one frontier, so its memory does not grow with the log.
+    for finding in check_log(source, size, keys=OneKey(verifier)): ...
 
-    for finding in check_log(source, size, verifier): ...
+Blocks are read in order, here; all that lies between is checked in stretches of 65,536 entries (`archive.stretch`),
+which `run` may hand to other processes.  What comes back of a stretch is small, and one frontier joins the pieces, so
+memory does not grow with the log.  Every kept checkpoint is held against the root recomputed at its size: that they
+are consistent with one another follows.
 
-Without a verifier the log can only be shown to agree with itself.  This check is also the oracle of every crash
-test.  The command is `tools.verify_log`.
+Without a key the log can only be shown to agree with itself.  This check is also the oracle of every crash test.  The
+command is `tools.verify_log`; what it can find stands in `archive.findings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from archive.block import NO_BLOCK, Block
-from archive.entry import (
-    LEAF_CONTROL,
-    Leaf,
-    check_row,
-    commitment_of,
-    control_body,
-    open_row,
-    parse_leaf,
-    parse_opening,
-    parse_row,
-    tag_of,
-)
-from archive.errors import ArchiveError, FormatError, IntegrityError, NotFound
+from archive.block import NO_BLOCK
+from archive.chain import Chain, block_hash, strays
+from archive.duplicates import IdRuns
+from archive.entry import parse_row
+from archive.errors import ArchiveError
+from archive.findings import Finding, Findings, Tally, limited, span
 from archive.log import Log, LogSource
+from archive.openings import join_counts
+from archive.ports import View
+from archive.remembered import Remembered
+from archive.resume import Resume
 from archive.seal import Seal
+from archive.stretch import (
+    STRETCH,
+    STRETCH_LEVEL,
+    Answer,
+    Job,
+    Keys,
+    OneKey,
+    check_nodes,
+    check_stretch,
+    joined_root,
+)
 from archive.vault import Vault
-from merkle import Checkpoint, Ed25519Verifier, Frontier, MerkleError, leaf_hash, open_checkpoint
+from merkle import Checkpoint, Ed25519Verifier, Frontier
 
-BLOCKS_AT_ONCE = 64
-FINDINGS_MAX = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it must be: which check, at which entry (None: not one entry), and what differs."""
-
-    check: str
-    index: int | None
-    detail: str
+Run = Callable[[Iterable[Job]], Iterator[tuple[Job, Answer]]]
+"""Checks jobs, in whatever process, and yields the answers in the order of the jobs."""
 
 
 @dataclass
-class Tally:
-    """What was seen, for the report."""
+class Given:
+    """What the auditor brings along."""
 
-    entries: int = 0
-    blocks: int = 0
-    control: int = 0
-    opened: int = 0
-    erased: int = 0
-    root: bytes = b""
-    origin: str | None = None
+    keys: Keys = field(default_factory=OneKey)
+    """Opens checkpoints."""
+    vault: Vault | None = None
+    """Opens private rows, where `run` does not."""
+    with_vault: bool = False
+    """Whether `run` opens private rows."""
+    seals: Sequence[Seal] = ()
+    """All slots of the seal."""
+    kept: Sequence[Checkpoint] = ()
+    """Checkpoints of this log that were kept elsewhere."""
+    resume: Resume | None = None
+    """What an earlier check saved."""
 
 
 def check_log(
@@ -73,165 +80,225 @@ def check_log(
     tally: Tally | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Finding]:
-    """Yield every finding about entries 0…size-1, at most a thousand.
+    """Yield every finding about entries 0…size-1, at most a thousand, in this process.
 
     `verifier` is the log's public key, `vault` opens the private rows, `seal` is what was sealed last;
-    `progress` is called with the number of entries of each block.  Nothing is written.
+    `progress` is called with the number of entries of each stretch.  Nothing is written.
     """
-    check = _Check(verifier, vault, tally or Tally())
-    found = _walk(source, size, check, seal, progress)
-    for count, finding in enumerate(found, 1):
-        yield finding
-        if count == FINDINGS_MAX:
-            yield Finding("limit", None, f"more than {FINDINGS_MAX} findings; the rest is not listed")
-            return
+    given = Given(OneKey(verifier), vault, vault is not None, [seal] if seal else [])
+    return Check(source, size, given, tally or Tally(), progress).findings()
 
 
-def _walk(
-    source: LogSource, size: int, check: _Check, seal: Seal | None, progress: Callable[[int], None]
-) -> Iterator[Finding]:
-    while check.frontier.size < size:
-        # A view for some blocks only: a long one would pin pages of a log that is being written.
-        with source.open(size) as log:
-            blocks = list(islice(log.blocks(check.next_block), BLOCKS_AT_ONCE))
-            for block in blocks:
-                yield from check.block(log, block)
-                progress(block.count)
-                if check.lost:
-                    return
-        if not blocks:
-            yield Finding("blocks", check.frontier.size, "no block covers this entry and those after it")
-            return
-        yield from check.seal(seal)
-    if seal is not None and seal.size > size:
-        yield Finding(
-            "seal", None, f"{seal.size} entries were sealed, the database has {size}: an older copy"
+class Check:
+    """One check of one log; afterwards `tally` says what was seen, and `resume` where the next may go on."""
+
+    def __init__(
+        self,
+        source: LogSource,
+        size: int,
+        given: Given,
+        tally: Tally | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+        run: Run | None = None,
+    ) -> None:
+        before = given.resume or _nothing(with_vault=given.with_vault)
+        self.tally = tally or Tally()
+        self._source, self._size, self._given, self._progress = source, size, given, progress
+        self._run = run or self._in_this_process
+        self._before = before
+        self._memory = Remembered(given.seals, given.kept, given.resume)
+        self._frontier = _aligned(before.frontier)
+        self._chain = Chain(before.block + 1, before.block_hash, before.size)
+        self._time_s = before.time_s
+        self._sequences = None if before.sequences is None else array("Q", before.sequences)
+        self._goods = [before.size] if before.size else []
+        self._wrong_roots = 0
+        self._lost = False
+        self._right: Frontier | None = before.frontier
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield every finding, at most a thousand."""
+        return limited(self._findings())
+
+    @property
+    def resume(self) -> Resume | None:
+        """Where a later check may go on, if all was read; only to be used if nothing was found."""
+        if self._right is None or self._right.size != self._size:
+            return None
+        chain, origin = self._chain, self.tally.origin or self._before.origin
+        return Resume(
+            origin, self._size, self._right, chain.number - 1, chain.previous, self._time_s, self._sequences
         )
 
-
-@dataclass
-class _Check:
-    verifier: Ed25519Verifier | None
-    vault: Vault | None
-    tally: Tally
-    frontier: Frontier = field(default_factory=Frontier)
-    next_block: int = 0
-    lost: bool = False
-    _previous: bytes = NO_BLOCK
-    _time_s: int = 0
-    _sequences: dict[int, int] = field(default_factory=dict)
-    _roots: dict[int, bytes] = field(default_factory=dict)
-
-    def block(self, log: Log, block: Block) -> Iterator[Finding]:
-        """Check one block: the chain, its entries, the tree after them, its checkpoint."""
-        first = self.frontier.size
-        if (block.number, block.first) != (self.next_block, first):
-            self.lost = True
-            yield Finding("blocks", first, f"block {self.next_block} from entry {first} is missing")
-            return
-        if block.previous != self._previous:
-            yield Finding("chain", first, f"block {block.number} does not name the block before it")
-        try:
-            leaves = [leaf for _, leaf in log.leaves(first, block.size)]
-        except ArchiveError as error:
-            self.lost = True
-            yield Finding("leaves", first, str(error))
-            return
-        yield from self._entries(log, first, leaves)
-        yield from self._tree(log, block, leaves)
-        yield from self._checkpoint(log, block)
-        self.next_block, self._previous = block.number + 1, block.hash()
-        self._roots = {block.size: block.root}
-        self.tally.entries, self.tally.blocks, self.tally.root = block.size, self.next_block, block.root
-
-    def seal(self, seal: Seal | None) -> Iterator[Finding]:
-        """Check the seal once the entries that it covers are known."""
-        if seal is not None and self._roots.get(seal.size, seal.root) != seal.root:
-            yield Finding("seal", None, f"the root at size {seal.size} is not the one that was sealed")
-
-    def _tree(self, log: Log, block: Block, leaves: Sequence[bytes]) -> Iterator[Finding]:
-        self.frontier, nodes = self.frontier.grow([leaf_hash(leaf) for leaf in leaves])
-        if self.frontier.root() != block.root:
-            yield Finding("root", block.first, f"block {block.number}: its root is not that of its leaves")
-        for level, index, value in nodes:
-            if log.node(level, index) != value:
-                yield Finding("nodes", index << 8 * level, f"node {index} of tile level {level} differs")
-
-    def _checkpoint(self, log: Log, block: Block) -> Iterator[Finding]:
-        try:
-            size, note = log.covering(block.size - 1)
-            checkpoint = self._opened(note)
-        except (NotFound, MerkleError, UnicodeDecodeError) as error:
-            yield Finding("checkpoint", block.size - 1, f"size {block.size}: {error}")
-            return
-        if (size, checkpoint.size, checkpoint.root) != (block.size, block.size, block.root):
-            yield Finding("checkpoint", block.size - 1, f"size {block.size}: it signs another size or root")
-        if self.tally.origin not in {None, checkpoint.origin}:
-            yield Finding("checkpoint", block.size - 1, f"size {block.size}: it is of another log")
-
-    def _opened(self, note: bytes) -> Checkpoint:
-        if self.verifier is not None:
-            return open_checkpoint(note, self.verifier)
-        return Checkpoint.decode(note.decode().partition("\n\n")[0] + "\n")
-
-    def _entries(self, log: Log, first: int, leaves: Sequence[bytes]) -> Iterator[Finding]:
-        rows = self._rows(log, first, first + len(leaves))
-        for index, leaf in enumerate(leaves, first):
+    def _findings(self) -> Iterator[Finding]:
+        with IdRuns() as ids:
             try:
-                parsed = parse_leaf(leaf)
-                if parsed.time_s < self._time_s:
-                    yield Finding("time", index, "its archive time is before that of the entry before")
-                self._time_s = max(self._time_s, parsed.time_s)
-                self._entry(index, parsed, rows.get(index))
-            except (FormatError, IntegrityError) as error:
-                yield Finding("entry", index, str(error))
+                yield from self._start()
+                for job, answer in self._run(self._jobs()):
+                    yield from self._located(job, [*self._judge(job, answer), *self._chain.taken()])
+                    ids.add(answer.ids)
+                    self._progress(job.stop - job.start)
+                yield from self._chain.taken()
+                yield from self._end(ids)
+            except ArchiveError as error:
+                yield Finding("storage", None, f"the check stopped here: {error}", "unreadable")
 
-    @staticmethod
-    def _rows(log: Log, start: int, stop: int) -> Mapping[int, bytes]:
-        """Return the rows that are there; which are not is found entry by entry."""
-        rows: dict[int, bytes] = {}
-        while start < stop:
-            try:
-                rows |= log.rows(start, stop)
-                break
-            except ArchiveError:
-                start = max(rows, default=start) + 1
-        return rows
+    # --- before the first stretch ----------------------------------------------------------------
 
-    def _entry(self, index: int, leaf: Leaf, row: bytes | None) -> None:
-        if leaf.kind == LEAF_CONTROL:
-            self._control(index, leaf, row)
-        elif not row:
-            raise IntegrityError("its private row is missing")
-        else:
-            check_row(row)
-            self._private(leaf, row)
+    def _start(self) -> Iterator[Finding]:
+        with self._source.open(self._size) as log:
+            yield from strays(log)
+            before = self._before
+            self._lost = before.size > self._size
+            if before.size and not self._lost and block_hash(log, before.block) != before.block_hash:
+                detail = f"block {before.block} is not the one verified before"
+                yield Finding("since", before.size - 1, detail)
+                self._chain.previous = (
+                    b""  # said once: that the next block does not follow it is the same finding
+                )
+        yield from self._memory.beyond(self._size)
 
-    def _control(self, index: int, leaf: Leaf, row: bytes | None) -> None:
-        self.tally.control += 1
-        body = control_body(leaf)
-        if index == 0:
-            self.tally.origin = str(body.get("origin"))
-        if row is None or row:
-            raise IntegrityError("a control entry must have an empty private row")
+    # --- the jobs -----------------------------------------------------
 
-    def _private(self, leaf: Leaf, data: bytes) -> None:
-        row = parse_row(data)
-        if self.vault is None:
-            return
-        subject = row.subjects[0]
-        sequence = self._sequences[subject] = self._sequences.get(subject, 0) + 1
-        try:
-            keys, data_key = self.vault.keys(subject), self.vault.data_key(row.subjects)
-        except NotFound:
-            self.tally.erased += 1
-            return
-        opening = open_row(row, data_key)
-        if commitment_of(opening) != leaf.commitment:
-            raise IntegrityError("its private row is not what the leaf commits to")
-        header = parse_opening(opening).header
-        if header.sequence != sequence or tag_of(keys.tag_key, sequence) != leaf.tag:
-            raise IntegrityError(
-                f"it is not entry {sequence} of its subject: one was added, lost or reordered"
+    def _jobs(self) -> Iterator[Job]:
+        start = self._frontier.size
+        while start < self._size and not self._lost:
+            stop = min(start - start % STRETCH + STRETCH, self._size)
+            done = max(start, self._before.size)
+            with self._source.open(self._size) as log:
+                ends, whole = self._chain.read(log, stop, self._size)
+            yield Job(start, stop, done, ends, self._memory.sizes(start, stop), whole)
+            start = stop
+
+    # --- what a stretch answered -----------------------------------------------------------------
+
+    def _in_this_process(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Answer]]:
+        for job in jobs:
+            yield job, check_stretch(self._source, job, self._given.keys, self._given.vault)
+
+    def _judge(self, job: Job, answer: Answer) -> Iterator[Finding]:
+        yield from answer.findings
+        yield from self._origin(job, answer)
+        backwards = answer.first_s is not None and answer.first_s < self._time_s
+        if backwards and job.start >= self._before.size:
+            detail = f"its archive time {answer.first_s} is before that of the entry before, {self._time_s}"
+            yield Finding("time", job.start, detail, "order")
+        self._time_s = self._time_s if answer.last_s is None else answer.last_s
+        roots = {size: joined_root(self._frontier.nodes, root) for size, root in answer.roots.items()}
+        yield from self._ends(job, answer, roots)
+        yield from self._memory.against(roots)
+        yield from join_counts(self._sequences, answer.subjects)
+        yield from self._grow(job, answer)
+        self._count(job, answer)
+
+    def _origin(self, job: Job, answer: Answer) -> Iterator[Finding]:
+        if answer.origin is not None and self.tally.origin not in {None, answer.origin}:
+            detail = (
+                f"its checkpoints are of the log {answer.origin!r}, those before of {self.tally.origin!r}"
             )
-        self.tally.opened += 1
+            yield Finding("origin", job.start, detail)
+        self.tally.origin = self.tally.origin or answer.origin
+
+    def _ends(self, job: Job, answer: Answer, roots: dict[int, bytes]) -> Iterator[Finding]:
+        """Compare the root at each block's end; the first one that differs is told, later ones are counted."""
+        for size, root in job.ends:
+            if size not in roots:
+                continue
+            if roots[size] == root:
+                if size not in answer.unsigned:
+                    self._goods.append(size)
+                continue
+            self._wrong_roots += 1
+            if self._wrong_roots == 1:
+                first = self._goods[-1] if self._goods else 0
+                detail = (
+                    f"{span(first, size - 1)}: the root at size {size} is not the one that follows from them"
+                )
+                yield Finding("root", first, detail)
+
+    def _grow(self, job: Job, answer: Answer) -> Iterator[Finding]:
+        """Join a stretch to the frontier; where it cannot be trusted, go on with the node that is stored."""
+        if job.stop - job.start < STRETCH or not answer.whole:
+            self._join_rest(job, answer)
+            return
+        before = self._frontier
+        self._frontier, completed = before.grow(answer.frontier.nodes, level=STRETCH_LEVEL)
+        found = Findings()
+        with self._source.open(job.stop) as log:
+            for level, index, value in completed:
+                check_nodes(log, level, index, [value], found)
+            stored = log.node(2, job.start // STRETCH)
+        yield from found
+        self._right = self._frontier
+        if self._wrong_roots and stored not in {None, *answer.frontier.nodes}:
+            self._go_on_with(before, stored)
+
+    def _join_rest(self, job: Job, answer: Answer) -> None:
+        if answer.whole:
+            self._right = Frontier(job.stop, (*self._frontier.nodes, *answer.frontier.nodes))
+            return
+        with self._source.open(job.stop) as log:
+            stored = log.node(2, job.start // STRETCH) if job.stop - job.start == STRETCH else None
+        self._go_on_with(self._frontier, stored)
+
+    def _go_on_with(self, before: Frontier, stored: bytes | None) -> None:
+        """Take a stored node's word for a stretch, so that what follows can still be judged."""
+        self._right = None
+        if stored is None:
+            self._lost = True
+        else:
+            self._frontier = before.grow([stored], level=STRETCH_LEVEL)[0]
+
+    def _count(self, job: Job, answer: Answer) -> None:
+        tally = self.tally
+        tally.entries, tally.blocks = job.stop, self._chain.blocks
+        tally.control += answer.controls
+        tally.opened += answer.opened
+        tally.erased += answer.erased
+        tally.checkpoints += answer.checkpoints
+        if self._right is not None:
+            tally.root = self._right.root()
+
+    def _located(self, job: Job, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """Say of each finding between which checkpoints it lies."""
+        sizes = [size for size, _ in job.ends]
+        for finding in findings:
+            if finding.index is None:
+                yield finding
+                continue
+            after, before = bisect_right(sizes, finding.index), bisect_right(self._goods, finding.index)
+            good = self._goods[before - 1] if before else None
+            yield replace(finding, good=good, bad=sizes[after] if after < len(sizes) else None)
+        del self._goods[:-1]
+
+    # --- after the last stretch ------------------------------------------------------------------
+
+    def _end(self, ids: IdRuns) -> Iterator[Finding]:
+        if self._wrong_roots > 1:
+            yield Finding("root", None, f"{self._wrong_roots - 1} later roots differ as well")
+        yield from self._memory.of_another(self.tally.origin)
+        if self._size == 0:
+            self.tally.root = Frontier().root()
+        for first, second in ids.repeated():
+            with self._source.open(self._size) as log:
+                if _identifier(log, first) == _identifier(log, second):
+                    yield Finding("ids", second, f"it bears the same event id as entry {first}", "duplicate")
+
+
+def _nothing(*, with_vault: bool) -> Resume:
+    return Resume("", 0, Frontier(), -1, NO_BLOCK, 0, array("Q") if with_vault else None)
+
+
+def _aligned(frontier: Frontier) -> Frontier:
+    """Return the frontier at the last multiple of a stretch: what lies after it is read and hashed again."""
+    size = frontier.size - frontier.size % STRETCH
+    return Frontier(size, frontier.nodes[: size.bit_count()])
+
+
+def _identifier(log: Log, index: int) -> bytes:
+    return parse_row(log.row(index)).identifier
+
+
+def size_of(view: View) -> int:
+    """Return the size to check a database up to: that of the last block, or what else says how far it goes."""
+    return Log(view, 0).raw_size()

@@ -6,7 +6,9 @@ start.  `metasync=False` and `writemap=True` would be faster and would break the
 
 Traps kept out here: an environment must not be opened twice in a process or across a fork; a first open that
 was killed leaves an empty file which a read-only open rejects; `append=True` answers False, silently, for a key
-that is not the greatest.
+that is not the greatest; a reader that was killed pins pages until somebody checks; the lock file is sparse, so on a
+full disk the next reader would die by SIGBUS; after a failed write of its first page an environment refuses all else;
+a write cut short by a full disk is called an I/O error.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
@@ -30,10 +32,17 @@ from typing import Any
 import lmdb
 
 from archive.errors import IntegrityError, NotFound, StorageFailed, Unavailable
+from archive.files import make_folder, sync_folder
 from archive.ports import KEY_SIZE_MAX, View, Write
 
 MAP_SIZE = 1 << 40
 READERS_MAX = 512
+LOCK_FILE_SIZE = 40_960
+"""More than READERS_MAX readers need."""
+CHECK_READERS_EVERY = 256
+"""Commits between two looks for readers that died."""
+PROBE_SIZE = 1 << 20
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class _LmdbView:
@@ -80,31 +89,48 @@ class LmdbStore:
         map_size: int = MAP_SIZE,
     ) -> None:
         folder = Path(path)
+        self._path, self._names, self._append = folder, tuple(tables), frozenset(append)
+        self._read_only, self._map_size = read_only, map_size
+        self._commits = 0
         if read_only:
             _refuse_uninitialised(folder)
-        else:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open()
+            return
+        try:
+            make_folder(folder)
+            _reserve_lock_file(folder)
+            self._open()
+            # LMDB syncs what is in its file, and leaves the file's name to us.
+            sync_folder(folder)
+        except OSError as error:
+            raise _translated_os(error, folder) from error
+
+    def _open(self) -> None:
+        folder, read_only = self._path, self._read_only
         try:
             self._env = lmdb.open(
                 os.fspath(folder),
-                map_size=map_size,
-                max_dbs=len(tables),
+                map_size=self._map_size,
+                max_dbs=len(self._names),
                 max_readers=READERS_MAX,
                 readonly=read_only,
                 mode=0o600,
                 # Read-ahead turns one random look-up into a hundred pages once the log outgrows memory.
                 readahead=False,
             )
-            if not read_only:
-                self._env.reader_check()
-            self._tables = {name: self._env.open_db(name.encode(), create=not read_only) for name in tables}
-        except lmdb.NotFoundError:
-            self._env.close()
-            raise NotFound(f"{folder}: never initialised; start the server once") from None
         except lmdb.Error as error:
             raise _translated(error, folder) from error
-        self._append = frozenset(append)
-        self._path = folder
+        try:
+            if not read_only:
+                self._env.reader_check()
+            self._tables = {
+                name: self._env.open_db(name.encode(), create=not read_only) for name in self._names
+            }
+        except lmdb.Error as error:
+            self._env.close()  # an environment can be opened once in a process: leave it for the next try
+            if isinstance(error, lmdb.NotFoundError):
+                raise NotFound(f"{folder}: never initialised; start the server once") from None
+            raise _translated(error, folder) from error
 
     @contextmanager
     def view(self) -> Iterator[View]:
@@ -113,20 +139,90 @@ class LmdbStore:
             transaction = self._env.begin()
         except lmdb.Error as error:
             raise _translated(error, self._path) from error
-        with transaction:
-            yield _LmdbView(transaction, self._tables)
+        try:
+            with transaction:
+                yield _LmdbView(transaction, self._tables)
+        except lmdb.Error as error:  # a page that is no page: damage shows where it is read
+            raise _translated(error, self._path) from error
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Make all of `writes` durable, or none."""
         for write in writes:
             if not 0 < len(write.key) <= KEY_SIZE_MAX or write.table not in self._tables:
                 raise ValueError(f"key of {len(write.key)} bytes in table {write.table!r}")
+        number = 0
         try:
             with self._env.begin(write=True) as transaction:
+                number = transaction.id()
                 for table, key, value in writes:
                     self._apply(transaction, table, key, value)
         except lmdb.Error as error:
+            failure = _translated(error, self._path)
+            if isinstance(failure, StorageFailed) and self._is_full(error, writes):
+                failure = _no_space(self._path)
+            if isinstance(failure, Unavailable):
+                self._nothing_kept(number)
+            raise failure from error
+        self._commits += 1
+        if self._commits % CHECK_READERS_EVERY == 0:
+            self.clear_dead_readers()
+
+    def _is_full(self, error: lmdb.Error, writes: Sequence[Write]) -> bool:
+        """Return whether an I/O error was a write cut short: there is no room for another one of its size."""
+        if os.strerror(errno.EIO) not in str(error):
+            return False
+        needed = PROBE_SIZE + 2 * sum(len(write.value or b"") for write in writes)
+        try:
+            descriptor = os.open(self._path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, needed)
+            finally:
+                os.close(descriptor)
+        except OSError as found:
+            return found.errno in NO_SPACE
+        return False
+
+    def _nothing_kept(self, number: int) -> None:
+        """Make sure that transaction `number`, which found no space, left nothing; else raise StorageFailed.
+
+        Where LMDB wrote pages that nothing refers to yet, nothing was kept.  Where it failed in the page that
+        makes them count, it refuses everything from then on: so look again, with the old page synced.
+        """
+        try:
+            self._env.begin(write=True).abort()
+        except lmdb.PanicError:
+            self._env.close()
+            self._open()
+            try:
+                self._env.sync(True)
+            except lmdb.Error as error:
+                raise _failed(error, self._path) from error
+            if self._env.info()["last_txnid"] >= number:
+                raise StorageFailed(f"{self._path}: a commit that failed is there all the same") from None
+
+    def copy(self, folder: Path) -> None:
+        """Copy what is committed to another folder, compacted and synced, while others read and write.
+
+        The copy is of one moment, and pins pages until it is done.  Raises Unavailable if it does not fit.
+        """
+        try:
+            make_folder(folder)
+            self._env.copy(os.fspath(folder), compact=True)
+            descriptor = os.open(folder / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fchmod(descriptor, 0o600)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_folder(folder)
+        except lmdb.Error as error:
             raise _translated(error, self._path) from error
+        except OSError as error:
+            raise _translated_os(error, folder) from error
+
+    def clear_dead_readers(self) -> int:
+        """Free the places of readers that were killed, and with them the pages that they pin; return how many."""
+        return int(self._env.reader_check())
 
     def _apply(self, transaction: lmdb.Transaction, table: str, key: bytes, value: bytes | None) -> None:
         database = self._tables[table]
@@ -146,17 +242,37 @@ def _refuse_uninitialised(folder: Path) -> None:
         raise NotFound(f"{folder}: never initialised; start the server once")
 
 
+def _reserve_lock_file(folder: Path) -> None:
+    """Make the lock file in blocks that exist: a store into a hole of a full disk kills the process."""
+    descriptor = os.open(folder / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, LOCK_FILE_SIZE)
+    finally:
+        os.close(descriptor)
+
+
+def _no_space(path: Path) -> Unavailable:
+    return Unavailable(f"{path}: no space left; make room, nothing of this request was kept")
+
+
+def _translated_os(error: OSError, path: Path) -> Exception:
+    return _no_space(path) if error.errno in NO_SPACE else StorageFailed(f"{path}: {error.strerror}")
+
+
+def _failed(error: lmdb.Error, path: Path) -> StorageFailed:
+    return StorageFailed(f"{path}: {error}")
+
+
 def _translated(error: lmdb.Error, path: Path) -> Exception:
     """Say what the caller should do about an LMDB error."""
-    code = error.args[0] if error.args and isinstance(error.args[0], int) else None
     text = str(error)
-    no_space = isinstance(error, lmdb.MapFullError | lmdb.DiskError) or code == errno.ENOSPC
-    if no_space or os.strerror(errno.ENOSPC) in text:
-        return Unavailable(f"{path}: no space left; make room, nothing of this request was kept")
+    full = isinstance(error, lmdb.MapFullError | lmdb.DiskError)
+    if full or any(os.strerror(code) in text for code in NO_SPACE):
+        return _no_space(path)
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{path}: more than {READERS_MAX} readers")
     if isinstance(
         error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.VersionMismatchError
     ):
         return IntegrityError(f"{path}: not a sound LMDB file: {text}")
-    return StorageFailed(f"{path}: {text}")
+    return _failed(error, path)

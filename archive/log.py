@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from archive.block import Block, decode_block
 from archive.entry import parse_leaf, unbundle
-from archive.errors import IntegrityError, NotFound
+from archive.errors import FormatError, IntegrityError, NotFound
 from archive.plan import BUNDLE_ENTRIES, Head, node_key
 from archive.ports import Store, View
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
@@ -72,6 +72,18 @@ class Log:
             if block.size > self.size:
                 return
             yield block
+
+    def raw(self, table: str, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) of a table as they are stored, published or not: for checks only."""
+        return self._view.scan(table, start, stop)
+
+    def raw_size(self) -> int:
+        """Return how far the database goes by its last block or, if that is damaged, by its last checkpoint."""
+        try:
+            return load_size(self._view)
+        except FormatError:
+            last = self._view.last("checkpoints")
+            return 0 if last is None else int.from_bytes(last[0][:8])
 
     def node(self, level: int, index: int) -> bytes | None:
         """Return the stored hash of subtree `index` of 256^level leaves (level from 1), or None."""

@@ -32,6 +32,8 @@ class PublishedSize:
             raise NotFound(f"{path}: no archiver has run here yet") from None
         try:
             if writable:
+                # In a block that exists: the first store into a hole of a full disk would kill the process.
+                os.posix_fallocate(descriptor, 0, 8)
                 os.ftruncate(descriptor, 8)
             elif os.fstat(descriptor).st_size != 8:
                 raise NotFound(f"{path}: no archiver has run here yet")

@@ -18,17 +18,29 @@ proof that the log only grew since (*consistency*), and whoever holds an entry, 
 3
 
 Read `hashing`, `frontier`, `coordinates`, `proof` in this order for the mathematics, then `tile`, `note`,
-`checkpoint`, `proof_text` for the formats.  The specification is docs/formats/checkpoint.md.
+`checkpoint`, `proof_text` for the formats, and `cosignature`, `witness`, `policy` for who else has looked.  The
+specifications are docs/formats/checkpoint.md, cosignature.md and policy.md.
 """
 
 from __future__ import annotations
 
 from merkle.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from merkle.coordinates import Node, Plan, consistency_nodes, inclusion_nodes, range_nodes, root_nodes
+from merkle.cosignature import (
+    ED25519_COSIGNATURE,
+    ML_DSA_44,
+    CosignatureSigner,
+    CosignatureVerifier,
+    Cosigner,
+    cosigned_at,
+    cosigned_message,
+    subtree_message,
+)
 from merkle.errors import FormatError, MerkleError, NoteError, ProofError, SignatureError
 from merkle.frontier import Frontier
 from merkle.hashing import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root, subtree_root
 from merkle.note import (
+    ED25519,
     Ed25519Signer,
     Ed25519Verifier,
     Note,
@@ -39,6 +51,15 @@ from merkle.note import (
     key_id,
     open_note,
     sign_note,
+)
+from merkle.policy import (
+    Cosigned,
+    Policy,
+    PolicyCheck,
+    PolicyGroup,
+    PolicyLog,
+    PolicyWitness,
+    check_policy,
 )
 from merkle.proof import (
     ReadNodes,
@@ -68,14 +89,28 @@ from merkle.tile import (
     tiles_between,
     tiles_of_size,
 )
+from merkle.vkey import LOG_TYPES, WITNESS_TYPES, AnyVerifier, decode_vkey
+from merkle.witness import SIZE_TYPE, AddCheckpoint, Witness, WitnessAnswer, read_cosignatures
 
 __all__ = [
+    "ED25519",
+    "ED25519_COSIGNATURE",
     "EMPTY_ROOT",
     "HASH_SIZE",
+    "LOG_TYPES",
     "MAX_ENTRY_SIZE",
+    "ML_DSA_44",
+    "SIZE_TYPE",
     "TILE_WIDTH",
+    "WITNESS_TYPES",
+    "AddCheckpoint",
+    "AnyVerifier",
     "Bundle",
     "Checkpoint",
+    "CosignatureSigner",
+    "CosignatureVerifier",
+    "Cosigned",
+    "Cosigner",
     "Ed25519Signer",
     "Ed25519Verifier",
     "FormatError",
@@ -86,6 +121,11 @@ __all__ = [
     "NoteError",
     "OpenedNote",
     "Plan",
+    "Policy",
+    "PolicyCheck",
+    "PolicyGroup",
+    "PolicyLog",
+    "PolicyWitness",
     "ProofError",
     "ReadNodes",
     "Signature",
@@ -96,9 +136,15 @@ __all__ = [
     "TileSpan",
     "TlogProof",
     "Verifier",
+    "Witness",
+    "WitnessAnswer",
+    "check_policy",
     "consistency_nodes",
+    "cosigned_at",
+    "cosigned_message",
     "decode_bundle",
     "decode_tile",
+    "decode_vkey",
     "encode_bundle",
     "encode_tile",
     "frontier_at",
@@ -112,12 +158,14 @@ __all__ = [
     "prove_consistency",
     "prove_inclusion",
     "range_nodes",
+    "read_cosignatures",
     "root_at",
     "root_nodes",
     "root_of",
     "row_root",
     "sign_checkpoint",
     "sign_note",
+    "subtree_message",
     "subtree_root",
     "tile_for_node",
     "tile_rows",

@@ -16,8 +16,9 @@ signature that does not fit condemns the whole note.
 >>> opened.text, [signature.name for signature in opened.verified]
 ('hello\n', ['example.com/log'])
 
-What a log writes into its notes is the business of `merkle.checkpoint`.  Other kinds of key, such as a
-witness's timestamped one, need only satisfy the protocols `Signer` and `Verifier`.
+What a log writes into its notes is the business of `merkle.checkpoint`.  Other kinds of key satisfy the
+protocols `Signer` and `Verifier`: a witness's timestamped ones are in `merkle.cosignature`, and `merkle.vkey`
+tells from a vkey of which kind it is.
 """
 
 from __future__ import annotations
@@ -77,6 +78,28 @@ def key_id(name: str, signature_type: int, public_key: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + bytes([signature_type]) + public_key).digest()[:_KEY_ID_SIZE]
 
 
+def join_vkey(name: str, signature_type: int, public_key: bytes) -> str:
+    """Return a key as a *vkey*, the one line that people pass on: <name>+<key id in hex>+<base64>."""
+    encoded = encode_base64(bytes([signature_type]) + public_key)
+    return f"{name}+{key_id(name, signature_type, public_key).hex()}+{encoded}"
+
+
+def split_vkey(vkey: str) -> tuple[str, int, bytes]:
+    """Return name, signature type and public key of a vkey; NoteError if malformed, or its key id is wrong.
+
+    Which types there are is `merkle.vkey`'s business; all of them make key ids in the same way.
+    """
+    name, _, rest = vkey.partition("+")
+    hex_id, _, encoded = rest.partition("+")  # base64 may itself contain "+"
+    key = decode_base64(encoded)
+    if not key or not is_name(name):
+        raise NoteError(f"not a verifier key: {vkey[:200]!r}; expected <name>+<key id>+<base64>")
+    expected = key_id(name, key[0], key[1:]).hex()
+    if expected != hex_id:
+        raise NoteError(f"the key id of {name!r} should be {expected}: mistyped?")
+    return name, key[0], key[1:]
+
+
 @dataclass(frozen=True, slots=True)
 class Ed25519Verifier:
     """An Ed25519 public key of 32 bytes under a name.  Raises NoteError for what cannot be either."""
@@ -86,7 +109,7 @@ class Ed25519Verifier:
     key_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         if len(self.public_key) != 32:
             raise NoteError(f"an Ed25519 public key has 32 bytes, not {len(self.public_key)}")
         object.__setattr__(self, "key_id", key_id(self.name, ED25519, self.public_key))
@@ -101,20 +124,15 @@ class Ed25519Verifier:
 
     def encode(self) -> str:
         """Return the key as a *vkey*, the one line that people pass on: <name>+<key id in hex>+<base64>."""
-        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([ED25519]) + self.public_key)}"
+        return join_vkey(self.name, ED25519, self.public_key)
 
     @staticmethod
     def decode(vkey: str) -> Ed25519Verifier:
         """Return the key that a vkey spells; NoteError if malformed, of another type, or its id is wrong."""
-        name, _, rest = vkey.partition("+")
-        hex_id, _, encoded = rest.partition("+")  # base64 may itself contain "+"
-        key = decode_base64(encoded)
-        if not key or key[0] != ED25519:
-            raise NoteError(f"not an Ed25519 verifier key: {vkey[:200]!r}; expected <name>+<key id>+<base64>")
-        verifier = Ed25519Verifier(name, key[1:])
-        if verifier.key_id.hex() != hex_id:
-            raise NoteError(f"the key id of {name!r} should be {verifier.key_id.hex()}: mistyped?")
-        return verifier
+        name, signature_type, public_key = split_vkey(vkey)
+        if signature_type != ED25519:
+            raise NoteError(f"not an Ed25519 verifier key: {vkey[:200]!r}; its type is {signature_type:02x}")
+        return Ed25519Verifier(name, public_key)
 
 
 class Ed25519Signer:
@@ -156,7 +174,7 @@ class Signature:
     signature: bytes
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         if len(self.key_id) != _KEY_ID_SIZE or not self.signature:
             raise NoteError(f"the signature of {self.name!r} is too short")
 
@@ -255,7 +273,12 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> OpenedNote:
     return OpenedNote(note.text, tuple(verified.values()), tuple(unknown))
 
 
-def _check_name(name: str) -> None:
-    """Refuse what cannot be a key's name: empty, or with any space, a plus or a control character."""
-    if not is_line(name) or "+" in name or any(character.isspace() for character in name):
+def is_name(name: str) -> bool:
+    """Tell whether a key can have this name: not empty, and without any space, plus or control character."""
+    return is_line(name) and "+" not in name and not any(character.isspace() for character in name)
+
+
+def check_name(name: str) -> None:
+    """Raise NoteError for what cannot be a key's name."""
+    if not is_name(name):
         raise NoteError(f"not a key name: {name[:100]!r}; expected no space, no plus: example.com/log")

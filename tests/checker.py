@@ -15,7 +15,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -39,6 +39,7 @@ class Entry:
     sender: str = ""
     id: str | None = None
     payload: bytes = b""
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def check_log(log: Store, vault: Store, vault_key: bytes, origin: str, public: bytes) -> list[Entry]:
@@ -185,7 +186,8 @@ def read_private(index: int, time_s: int, leaf: bytes, row: bytes, names: Names)
     assert leaf == spec.private_leaf(time_s, tag, spec.commitment(opening)), (
         f"leaf {index} commits to other bytes"
     )
-    return Entry(index, time_s, None, subject, sequence, sender, extra.get("id"), opening[header_end:])
+    payload = opening[header_end:]
+    return Entry(index, time_s, None, subject, sequence, sender, extra.get("id"), payload, extra)
 
 
 def check_order(entries: Sequence[Entry]) -> None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `--seed N` repeat one world of the simulation (tests/simulation)."""
+    parser.addoption("--seed", type=int, default=None, help="simulate this one world only")
+
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

@@ -42,12 +42,14 @@ from archive import (
     Submission,
     Subscribe,
     Unavailable,
+    current_signer,
     decode_frames,
     encode_frame,
     take_lock,
 )
 from merkle import Ed25519Signer, sign_note
-from tools.process import EXIT_AGAIN, EXIT_STOP, say, version, watch_parent
+from reducers import shipped
+from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, quiet_collector, say, version, watch_parent
 
 COMMIT_ENTRIES_MAX = 4_096
 COMMIT_BYTES_MAX = 32 << 20
@@ -65,7 +67,7 @@ class Door:
     """Takes requests from connections, gives them to the archiver in groups, and answers."""
 
     def __init__(self, archiver: Archiver) -> None:
-        self.archiver = archiver
+        self.archiver, self.process = archiver, os.urandom(8)
         self.connections: set[_Connection] = set()
         self._queue: deque[_Request] = deque()
         self._bytes = 0
@@ -119,6 +121,8 @@ class Door:
         try:
             return self.archiver.step(submissions)
         except Unavailable as error:
+            if self.archiver.failed:  # kept, and not sealed: only a new start can tell
+                raise
             return [Refusal("unavailable", str(error))] * len(submissions)
 
     def _answer(self, group: Sequence[_Request], answers: Sequence[Answer]) -> None:
@@ -127,7 +131,7 @@ class Door:
             end = at + len(request.submissions)
             request.connection.send(encode_frame(Appended(request.ticket, list(answers[at:end]), size, root)))
             at = end
-        wake = encode_frame(Published(size))
+        wake = encode_frame(Published(size, self.process))
         for connection in self.connections:
             connection.wake(wake)
 
@@ -162,7 +166,7 @@ class _Connection(asyncio.Protocol):
         for message in messages:
             if isinstance(message, Subscribe):
                 self._subscribed = True
-                self.wake(encode_frame(Published(self._door.archiver.head.size)))
+                self.wake(encode_frame(Published(self._door.archiver.head.size, self._door.process)))
             else:
                 self._door.take(self, message, (before - left) // len(messages))
 
@@ -195,10 +199,11 @@ class _Connection(asyncio.Protocol):
 
 def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
     """Open everything the archiver needs, making what is missing; the caller holds the log's lock."""
-    signer = folder.signer(os.urandom, origin or new_origin(folder.partition))
+    store = folder.open_log(read_only=False)
+    signer = current_signer(folder, store, os.urandom, origin or new_origin(folder.partition))
     return Archiver(
         signer.name,
-        folder.open_log(read_only=False),
+        store,
         folder.open_vault(os.urandom, read_only=False),
         caches=Caches(folder.log / "caches"),
         seal=SealFile(seal or folder.log / "seal"),
@@ -229,6 +234,7 @@ async def serve(folder: DataFolder, archiver: Archiver) -> None:
     loop.add_signal_handler(signal.SIGTERM, door.stop)
     loop.add_signal_handler(signal.SIGINT, door.stop)
     watch_parent(door.stop)
+    quiet_collector()
     print("ready", flush=True)
     try:
         await running
@@ -245,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--partition", type=int, default=0)
     parser.add_argument("--origin", help="name of a log that is new; by default a random one")
+    parser.add_argument("--configuration", help="digest of the settings, for the record")
     parser.add_argument("--seal", type=Path, help="where the seal lies; best on another disk")
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data, arguments.partition)
@@ -252,7 +259,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.create()
         take_lock(folder.log / "lock")
         archiver = build(folder, arguments.origin, arguments.seal)
-        archiver.open({"software": f"treering {version()}", "python": platform.python_version()})
+        archiver.open(
+            {
+                "software": f"treering {version()}",
+                "python": platform.python_version(),
+                "reducers": shipped().fingerprint(),
+                "configuration": arguments.configuration,
+            }
+        )
         asyncio.run(serve(folder, archiver))
     except Unavailable as error:
         say(f"archiver: {error}")
@@ -260,6 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArchiveError as error:
         say(f"archiver stopped: {error}")
         return EXIT_STOP
+    except OSError as error:
+        say(f"archiver: {error}")
+        return exit_of(error)
     return 0
 
 

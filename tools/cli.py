@@ -17,7 +17,12 @@ COMMANDS = {
     "send": ("tools.send", "play captured frames and NDJSON files at a server"),
     "replay": ("tools.replay", "fold the log again and compare with the live states"),
     "verify-log": ("tools.verify_log:command", "check a whole log"),
-    "keys": ("tools.keys", "show the key that others check the log with"),
+    "export": ("tools.export", "write the public log, or one subject's entries, as files"),
+    "receipt": ("tools.receipt", "check receipts, openings and completeness, offline"),
+    "witness": ("tools.witness", "cosign what continues other people's logs"),
+    "backup": ("tools.backup", "copy a log while its server runs"),
+    "restore": ("tools.restore", "bring a backup back"),
+    "keys": ("tools.keys", "make, change and show keys"),
 }
 
 

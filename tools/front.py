@@ -13,11 +13,12 @@ import asyncio
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
-from api import LOOPBACK_HOSTS, Services, create_app
+from api import LOOPBACK_HOSTS, Services, WitnessedClient, cosigned_size, create_app
 from archive import ArchiverClient, DataFolder, SteadyClock
 from reducers import shipped
 from tools.process import quiet_collector, version, watch_parent
@@ -43,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shards", type=int, required=True)
     parser.add_argument("--fd", type=int, required=True, help="an open, listening socket")
+    parser.add_argument("--witnessed", action="store_true", help="show the outside only what is cosigned")
+    parser.add_argument("--policy-wait", action="store_true", help="answer only what is cosigned")
     parser.add_argument("--host-name", action="append", default=[], help="a name this server is asked by")
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data)
-    services = Services(folder, ArchiverClient(folder.socket), shipped(), arguments.shards, SteadyClock())
-    services.client.woken = services.woken
+    client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
+    services = Services(folder, client, shipped(), arguments.shards, SteadyClock())
+    if isinstance(client, WitnessedClient):
+        client.seen = partial(cosigned_size, services)
+    services.witnessed = arguments.witnessed
+    services.client.woken, services.client.settle = services.woken, services.settle
     app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
     config = uvicorn.Config(
         app,

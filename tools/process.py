@@ -7,8 +7,8 @@ keeps the writing end of each child's standard input, and a child that reads its
 from __future__ import annotations
 
 import asyncio
-import gc
 import errno
+import gc
 import os
 import stat
 import sys

@@ -25,8 +25,10 @@ from pathlib import Path
 
 from api import SHARDS_FILE
 from archive import ArchiveError, DataFolder, write_whole
-from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, say
+from merkle import MerkleError
+from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, exit_of, say
 from tools.settings import Settings, SettingsError, load
+from tools.witnessing import load_policy
 
 BACKLOG = 1_024
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
@@ -105,9 +107,14 @@ def children(settings: Settings, listener: int) -> list[Child]:
     data = ["--data", str(settings.data)]
     shards = ["--shards", str(settings.shards)]
     names = [part for name in settings.host_names for part in ("--host-name", name)]
-    archiver = [*python, "tools.archiver", *data]
+    archiver = [*python, "tools.archiver", *data, "--configuration", settings.digest()]
     archiver += ["--origin", settings.origin] if settings.origin else []
     archiver += ["--seal", str(settings.seal)] if settings.seal else []
+    witnessing: list[Child] = []
+    if settings.policy is not None:
+        names += ["--witnessed", *(["--policy-wait"] if settings.policy_wait else [])]
+        command = [*python, "tools.witnessing", *data, "--policy", str(settings.policy)]
+        witnessing = [Child("witnessing", command)]
     front = Child(
         "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *names], [listener]
     )
@@ -115,7 +122,7 @@ def children(settings: Settings, listener: int) -> list[Child]:
         Child(f"worker {shard}", [*python, "tools.worker", *data, *shards, "--shard", str(shard)])
         for shard in range(settings.shards)
     ]
-    return [front, Child("archiver", archiver), *workers]
+    return [front, Child("archiver", archiver), *workers, *witnessing]
 
 
 async def supervise(settings: Settings, listener: socket.socket) -> int:
@@ -174,6 +181,15 @@ def parser() -> argparse.ArgumentParser:
         "--origin", help="name of a new log, such as example.org/class-7 (default: a random one)"
     )
     made.add_argument("--seal", help="where the seal lies, best on another disk (default: beside the log)")
+    made.add_argument(
+        "--policy", help="a file that says which witnesses must cosign what the outside sees (default: none)"
+    )
+    made.add_argument(
+        "--policy-wait",
+        action="store_true",
+        default=None,
+        help="acknowledge events only when enough witnesses have cosigned (default: do not wait)",
+    )
     made.add_argument("--config", type=Path, help="a TOML file with these settings")
     return made
 
@@ -189,9 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(flags, os.environ, config)
         folder = DataFolder(settings.data)
         folder.create()
+        if settings.policy is not None:
+            load_policy(settings.policy)
         write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
         listener = listen(settings)
-    except ArchiveError as error:
+    except (ArchiveError, MerkleError) as error:
         say(f"treering serve: {error}")
         return EXIT_USAGE
+    except OSError as error:  # no space, no right
+        say(f"treering serve: {error}")
+        return exit_of(error)
     return asyncio.run(supervise(settings, listener))

@@ -8,9 +8,11 @@ A key that is not known is refused: a typing error must not silently leave a def
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,17 @@ class Settings:
     """Name of a new log; by default a random one."""
     seal: Path | None = None
     """Where the seal lies; on another disk it can reveal a rolled-back one."""
+    policy: Path | None = None
+    """File that says which witnesses must cosign what the outside sees (docs/formats/policy.md)."""
+    policy_wait: bool = False
+    """Whether acknowledgements wait until enough witnesses have cosigned."""
     host_names: tuple[str, ...] = ()
     """Names under which the server may be asked beside those of loopback (a proxy's)."""
+
+    def digest(self) -> str:
+        """Return the hex SHA-256 of all settings, by which a start entry names them."""
+        text = json.dumps({one.name: str(getattr(self, one.name)) for one in fields(self)}, sort_keys=True)
+        return sha256(text.encode()).hexdigest()
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:
@@ -68,11 +79,13 @@ def _typed(name: str, value: Any, where: str) -> Any:
     try:
         if name in {"port", "shards"}:
             return int(value)
-        if name in {"data", "seal"}:
+        if name in {"data", "seal", "policy"}:
             return Path(value)
+        if name == "policy_wait":
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         if name == "host_names":
             return tuple(value.split(",") if isinstance(value, str) else map(str, value))
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise SettingsError(f"{where}: {name} cannot be {value!r}") from None
     return str(value)
 
@@ -82,6 +95,8 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(f"shards: 1 to {SHARDS_MAX}, not {settings.shards}")
     if not 0 <= settings.port < 65_536:
         raise SettingsError(f"port: 0 to 65535, not {settings.port}")
+    if settings.policy_wait and settings.policy is None:
+        raise SettingsError("policy_wait: there is no policy to wait for; set policy, too")
     if settings.host not in LOOPBACK:
         raise SettingsError(
             f"host {settings.host}: this version has no authentication, so it listens on loopback only; "

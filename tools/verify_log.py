@@ -1,54 +1,74 @@
-"""verify-log DIR: check a whole log, offline, without its server and without trusting it.
+"""verify-log DIR or URL: check a whole log, without trusting its server.
 
     $ verify-log data --vkey treering.local/5f2a…/0+4d1c8a7b+AYk…
     verified: 25,537 entries, 1,204 blocks, root 9c4e…
 
-Every leaf, node, root, block and checkpoint is recomputed from the leaves and compared.  Without `--vkey`
-the log is shown to agree with itself only: whoever rewrote all of it would agree with himself, too.  With
-`--vault` the private rows are opened and held against what the leaves commit to.
+Every leaf, node, root, block and checkpoint is recomputed from the leaves and compared.  Without `--vkey` the log is
+shown to agree with itself only: whoever rewrote all of it would agree with himself, too.  With `--vault` the private
+rows are opened and held against what the leaves commit to.  A URL (or a folder of tiles) is checked as the public sees
+it: leaves, tiles and the checkpoint.
 
-Exit codes: 0 nothing found, 1 findings, 2 it could not be checked.
+What one remembers is the strongest check: `--save FILE` writes where the log stood, `--since FILE` goes on from there,
+and `--checkpoint FILE` takes any checkpoint that was kept elsewhere.  A log that was rewritten does not continue them.
+
+Exit codes: 0 nothing found, 1 findings, 2 it could not be checked.  Findings: docs/formats/findings.md.  What a result
+means: docs/audit.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from archive import (
-    ArchiveError,
-    DataFolder,
-    Finding,
-    LogSource,
-    NotFound,
-    Seal,
-    Tally,
-    check_log,
-    load_size,
-    newest_seal,
-)
-from merkle import Ed25519Verifier, NoteError
-from tools.console import progress
+from archive import ArchiveError, Resume, write_whole
+from merkle import Checkpoint, Ed25519Verifier, MerkleError, Note, NoteError, Policy, open_checkpoint
+from tools.console import duration, rate
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.verify_folder import Outcome, Request, verify_folder
+from tools.verify_public import is_public, verify_public
 
 SHOWN = 20
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of verify-log, which is a command of its own and one of treering's."""
-    made = argparse.ArgumentParser(prog=prog, description="Check a whole log, offline.")
-    made.add_argument("data", type=Path, metavar="DIR", help="the data folder of a server, or a copy of it")
+    made = argparse.ArgumentParser(prog=prog, description="Check a whole log.")
+    made.add_argument(
+        "data",
+        metavar="DIR|URL",
+        help="a server's data folder or a copy of it; a server's address; exported tiles",
+    )
     made.add_argument("--vkey", help="the log's verifier key (treering keys vkey), or a file that holds it")
     made.add_argument(
         "--vault", action="store_true", help="also open the private rows (needs vault and its key)"
     )
+    made.add_argument("--seal", type=Path, help="the seal, where it is not kept beside the log")
+    made.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a checkpoint that you kept",
+    )
+    made.add_argument("--since", type=Path, metavar="FILE", help="go on from where --save left off")
+    made.add_argument(
+        "--save", type=Path, metavar="FILE", help="if all is well, write where the next check may go on"
+    )
+    made.add_argument(
+        "--structure",
+        action="store_true",
+        help="also check the database's pages (slow; the server must be down)",
+    )
+    made.add_argument(
+        "--policy", type=Path, metavar="FILE", help="whose signatures the outside asks for (C2SP tlog-policy)"
+    )
     made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--processes", type=int, default=0, help="how many at once; by default one a processor")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -63,38 +83,44 @@ def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
     arguments = parser(prog).parse_args(argv)
     try:
         verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
-        findings, tally, seconds = verify(arguments, verifier)
-    except (ArchiveError, NoteError) as error:
+        outcome = verify(arguments, verifier)
+        if arguments.save is not None:
+            save(arguments.save, outcome)
+    except (ArchiveError, MerkleError, OSError) as error:
         say(f"verify-log: {error}")
         return EXIT_USAGE
     signed = verifier is not None
     if arguments.json:
-        print(json.dumps(report(findings, tally, seconds, signed)))
+        print(json.dumps(report(outcome, signed)))
     else:
-        show(findings, tally, seconds, signed)
-    return EXIT_FINDING if findings else EXIT_GOOD
+        show(outcome, signed)
+    return EXIT_FINDING if outcome.findings else EXIT_GOOD
 
 
-def verify(
-    arguments: argparse.Namespace, verifier: Ed25519Verifier | None
-) -> tuple[list[Finding], Tally, float]:
-    """Check the log and return what was found, what was seen, and how long it took in seconds."""
-    folder = DataFolder(arguments.data, arguments.partition)
-    if not folder.log.is_dir():
-        raise NotFound(f"{folder.log}: there is no log; name a data folder")
-    store, started = folder.open_log(), time.monotonic()
-    with store.view() as view:
-        size = load_size(view)
-    seal = read_seal(folder.log / "seal")
-    vault = folder.open_vault(os.urandom) if arguments.vault else None
-    tally = Tally()
-    with progress("verifying", size) as advance:
-        source = LogSource(store, lambda: size)
-        findings = list(
-            check_log(source, size, verifier=verifier, vault=vault, seal=seal, tally=tally, progress=advance)
-        )
-    store.close()
-    return findings, tally, time.monotonic() - started
+def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> Outcome:
+    """Check what the arguments name."""
+    kept = tuple(read_checkpoint(path, verifier) for path in arguments.checkpoint)
+    resume = None if arguments.since is None else Resume.decode(arguments.since.read_bytes())
+    if resume and any(one.size < resume.size for one in kept):
+        raise NoteError("a --checkpoint lies before --since, which is not read again; leave one of them out")
+    policy = None if arguments.policy is None else Policy.parse(arguments.policy.read_bytes())
+    if is_public(arguments.data):
+        if arguments.vault or arguments.seal or arguments.structure:
+            raise NoteError("in public there is neither vault nor seal nor database; leave these options out")
+        return verify_public(arguments.data, verifier, kept, resume, policy)
+    request = Request(
+        Path(arguments.data),
+        verifier,
+        arguments.partition,
+        arguments.vault,
+        arguments.seal,
+        kept,
+        resume,
+        arguments.structure,
+        policy,
+        arguments.processes,
+    )
+    return verify_folder(request)
 
 
 def read_vkey(text: str) -> Ed25519Verifier:
@@ -110,40 +136,50 @@ def read_vkey(text: str) -> Ed25519Verifier:
     return Ed25519Verifier.decode(text.strip())
 
 
-def read_seal(path: Path) -> Seal | None:
-    """Return the newest seal beside the log, or None where it lies elsewhere."""
-    return newest_seal(path.read_bytes()) if path.is_file() else None
+def read_checkpoint(path: Path, verifier: Ed25519Verifier | None) -> Checkpoint:
+    """Return a checkpoint that was kept in a file; raise MerkleError if the key did not sign it."""
+    note = path.read_bytes()
+    return Checkpoint.decode(Note.decode(note).text) if verifier is None else open_checkpoint(note, verifier)
 
 
-def report(findings: Sequence[Finding], tally: Tally, seconds: float, signed: bool) -> dict[str, object]:
-    """Return the result as a JSON object."""
-    seen = {**asdict(tally), "root": tally.root.hex()}
+def save(path: Path, outcome: Outcome) -> None:
+    """Write where the next check may go on, unless something was found."""
+    if outcome.resume is None:
+        say(f"verify-log: {path}: not written, since not all is well")
+    else:
+        write_whole(path, outcome.resume.encode())
+
+
+def report(outcome: Outcome, signed: bool) -> dict[str, object]:
+    """Return the result as a JSON object (docs/formats/findings.md)."""
+    seen = {**asdict(outcome.tally), "root": outcome.tally.root.hex()}
     return {
-        "verified": not findings,
+        "verified": not outcome.findings,
         "signatures": signed,
         **seen,
-        "seconds": round(seconds, 3),
-        "findings": [asdict(finding) for finding in findings],
+        "seconds": round(outcome.seconds, 3),
+        "findings": [asdict(finding) for finding in outcome.findings],
     }
 
 
-def show(findings: Sequence[Finding], tally: Tally, seconds: float, signed: bool) -> None:
+def show(outcome: Outcome, signed: bool) -> None:
     """Print the result for people."""
+    findings, tally = outcome.findings, outcome.tally
     for finding in findings[:SHOWN]:
-        place = "log" if finding.index is None else f"entry {finding.index}"
-        print(f"{place}: {finding.check}: {finding.detail}")
+        print(finding)
     if len(findings) > SHOWN:
         print(f"… and {len(findings) - SHOWN} more; --json lists all")
+    for remark in tally.remarks:
+        print(f"note: {remark}")
     verdict = (
         "NOT VERIFIED" if findings else "verified" if signed else "self-consistent only (no --vkey given)"
     )
-    rate = tally.entries / seconds if seconds else 0
     print(f"{verdict}: {tally.entries:,} entries, {tally.blocks:,} blocks, root {tally.root.hex()}")
     if tally.opened or tally.erased:
         print(
             f"opened {tally.opened:,} private rows, {tally.erased:,} erased, {tally.control:,} control entries"
         )
-    print(f"{seconds:.1f} s, {rate:,.0f} entries/s", file=sys.stderr)
+    print(f"{duration(outcome.seconds)}, {rate(outcome.read, outcome.seconds)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

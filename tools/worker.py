@@ -33,10 +33,12 @@ from archive import (
     Subscribe,
     Unavailable,
     encode_frame,
+    make_folder,
+    take_lock,
 )
 from reducers import shipped
 from replay import STATE_TABLES, Runner, States
-from tools.process import EXIT_AGAIN, EXIT_STOP, parent_is_watched, say
+from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, parent_is_watched, quiet_collector, say
 
 SAVE_EVERY_S = 0.02
 SAVE_BEHIND_EVERY_S = 0.5
@@ -109,20 +111,33 @@ class Wakeups:
 
 
 def tail(runner: Runner, source: LogSource, wakeups: Wakeups) -> None:
-    """Fold the log as it grows, until stopped; the last save is made on the way out."""
-    saved_at = 0.0
+    """Fold the log as it grows, until stopped; the last save is made on the way out.
+
+    States that find no space on the disk stay in memory, and are saved as soon as there is some.
+    """
+    saved_at, full = 0.0, False
     while not wakeups.stopped:
         behind = runner.step(source) > 0
         now = time.monotonic()
-        every = SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
+        every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
         if runner.unsaved and now - saved_at >= every:
-            runner.save(source)
+            full = not _saved(runner, source, say_so=not full)
             saved_at = now
         if not behind:
-            wakeups.wait(saved_at + SAVE_EVERY_S - now if runner.unsaved else POLL_S)
+            wakeups.wait(saved_at + (POLL_S if full else SAVE_EVERY_S) - now if runner.unsaved else POLL_S)
     while runner.step(source) > 0:
         pass
     runner.save(source)
+
+
+def _saved(runner: Runner, source: LogSource, *, say_so: bool) -> bool:
+    try:
+        runner.save(source)
+    except Unavailable as error:
+        if say_so:
+            say(f"worker: states are kept in memory until they can be saved: {error}")
+        return False
+    return True
 
 
 def open_source(folder: DataFolder) -> LogSource:
@@ -150,11 +165,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         source = open_source(folder)
         vault = folder.open_vault(os.urandom)
-        states = LmdbStore(state_folder(folder, arguments.shard, arguments.shards), STATE_TABLES)
+        place = Path(state_folder(folder, arguments.shard, arguments.shards))
+        make_folder(place)
+        # Two workers on one store would each save a position that the other's states do not stand at.
+        take_lock(place / "lock", "worker keeps these states")
+        states = LmdbStore(place, STATE_TABLES)
         runner = Runner(
             shipped(), vault, shard=arguments.shard, shards=arguments.shards, states=States(states)
         )
         runner.resume(source)
+        quiet_collector()
         print("ready", flush=True)
         tail(runner, source, wakeups)
     except (Unavailable, NotFound) as error:
@@ -163,6 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArchiveError as error:
         say(f"worker {arguments.shard} stopped: {error}")
         return EXIT_STOP
+    except OSError as error:
+        say(f"worker {arguments.shard}: {error}")
+        return exit_of(error)
     return 0
 
 

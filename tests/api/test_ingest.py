@@ -124,7 +124,6 @@ def test_other_content_is_another_media_type(content_type: str) -> None:
         b"{}{}",
         b"\xef\xbb\xbf{}",
         b"[" * 5_000,
-        b'"\\ud800"',
         b"NaN",
         b'{"a":1e999}',
     ],

@@ -19,12 +19,13 @@ from archive import (
     SealFile,
     StorageFailed,
     Store,
+    Unavailable,
     Write,
     newest_seal,
     take_lock,
 )
 from archive.plan import APPEND_TABLES, TABLES
-from archive.seal import SLOT_SIZE
+from archive.seal import FILE_SIZE, SLOT_SIZE, SLOTS, encode_seal
 from archive.vault import TABLES as VAULT_TABLES
 from tests.archive.site import Site, event
 from tests.checker import table
@@ -129,7 +130,7 @@ def test_a_seal_file_gives_back_the_newest(tmp_path: Path) -> None:
         seal.write(number, ROOTS[number], number)
         seal.close()
         assert SealFile(path).last == Seal(number, number, ROOTS[number], number)
-    assert path.stat().st_size == 2 * SLOT_SIZE
+    assert path.stat().st_size == FILE_SIZE
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -139,34 +140,96 @@ def test_a_new_seal_file_is_empty(tmp_path: Path) -> None:
     assert SealFile(tmp_path / "seal").last is None
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_torn_slot_costs_the_newest_seal_only(tmp_path: Path, count: int) -> None:
-    """However much of a slot was written when power failed, the seal before it is found."""
+    """However much of a slot was written when power failed, the seal before it is found; none before the first."""
     path = tmp_path / "seal"
-    before, after = sealed(path, count)[-2:]
-    at = count % 2 * SLOT_SIZE
-    old, new = before[at : at + SLOT_SIZE].ljust(SLOT_SIZE, b"\0"), after[at : at + SLOT_SIZE]
-    for cut in range(1, 96):
+    before, after = [bytes(FILE_SIZE), *sealed(path, count)][-2:]
+    at = SLOTS[count % 2]
+    old, new = before[at : at + SLOT_SIZE], after[at : at + SLOT_SIZE]
+    assert after == before[:at] + new + before[at + SLOT_SIZE :], "a write touches one slot"
+    for cut in range(1, SLOT_SIZE):
         torn = bytearray(after)
         torn[at : at + SLOT_SIZE] = new[:cut] + old[cut:]
         path.write_bytes(torn)
         seal = SealFile(path)
-        assert seal.last is not None
-        assert seal.last.size == (count if new[:cut] + old[cut:] == new else count - 1), cut
+        size = count if new[:cut] + old[cut:] == new else count - 1
+        assert (seal.last.size if seal.last else 0) == size, cut
         seal.write(7, ROOTS[7], 6)
         seal.close()
-        assert newest_seal(path.read_bytes()) == Seal(seal.last.turn, 7, ROOTS[7], 6)
+        assert newest_seal(path.read_bytes()) == Seal(size + 1, 7, ROOTS[7], 6)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_torn_sector_of_4096_bytes_costs_the_newest_seal_only(tmp_path: Path, count: int) -> None:
+    """A drive that loses the whole 4 KiB around a write still has the seal before."""
+    path = tmp_path / "seal"
+    state = bytearray(sealed(path, count)[-1])
+    at = SLOTS[count % 2] // 4096 * 4096
+    state[at : at + 4096] = b"?" * len(state[at : at + 4096])
+    path.write_bytes(state)
+    last = SealFile(path).last
+    assert last is not None
+    assert last.size == count - 1
+
+
+def test_a_seal_file_of_the_old_layout_goes_on(tmp_path: Path) -> None:
+    """Files whose second slot lay at 512 are read; the first write leaves the newest slot alone."""
+    path = tmp_path / "seal"
+    for turn in (4, 5):
+        slots = {one % 2: encode_seal(Seal(one, one, ROOTS[one], one)) for one in (turn - 1, turn)}
+        path.write_bytes(slots[0] + slots[1])
+        seal = SealFile(path)
+        assert seal.last == Seal(turn, turn, ROOTS[turn], turn)
+        seal.write(6, ROOTS[6], 6)
+        assert path.read_bytes()[:1024] == slots[0] + slots[1]
+        seal.write(7, ROOTS[7], 7)
+        seal.close()
+        assert SealFile(path).last == Seal(turn + 2, 7, ROOTS[7], 7)
 
 
 def test_two_damaged_slots_are_refused(tmp_path: Path) -> None:
     """No seal at all where there was one is damage, and nobody may begin anew over it."""
     path = tmp_path / "seal"
     state = bytearray(sealed(path, 2)[-1])
-    state[40] ^= 1
-    state[SLOT_SIZE + 40] ^= 1
+    for at in SLOTS:
+        state[at + 40] ^= 1
     path.write_bytes(state)
     with pytest.raises(IntegrityError, match="both slots of the seal are damaged"):
         SealFile(path)
+
+
+def test_a_full_disk_has_room_for_the_seal(tmp_path: Path) -> None:
+    """The file has all its blocks from the start, so that no seal needs space that may be gone."""
+    path = tmp_path / "seal"
+    SealFile(path).close()
+    assert (path.stat().st_size, path.stat().st_blocks * 512 >= FILE_SIZE) == (FILE_SIZE, True)
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite"])
+def test_a_seal_without_space_stops_until_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What is kept and not sealed is answered by nobody: the archiver ends, and a new start finds it."""
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "seal"
+    site, seal = Site(), SealFile(path)
+    site.seal = seal
+    archiver = site.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(Unavailable, match="no space left for the seal"):
+            archiver.step([event(b"1")])
+    assert archiver.failed
+    with pytest.raises(StorageFailed, match="stopped"):
+        archiver.step([event(b"2")])
+    seal.close()
+    site.seal = SealFile(path)
+    site.start()
+    assert [entry.payload for entry in site.events()] == [b"1"]
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "pwrite"])

@@ -44,7 +44,7 @@ class Served:
 
     def child(self, module: str) -> int | None:
         """Return the process id of one of its services, such as "tools.archiver", or None."""
-        for pid in _children(self.process.pid):
+        for pid in children(self.process.pid):
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             except OSError:
@@ -64,6 +64,13 @@ class Served:
             return False
         return True
 
+    def up(self) -> bool:
+        """Return whether the front reaches the archiver just now."""
+        try:
+            return bool(self.get("/readyz").json()["archiver"])
+        except (httpx2.HTTPError, ValueError):
+            return False
+
     def wait_ready(self) -> None:
         """Wait until every service is up and every shard has seen the whole log."""
         deadline = time.monotonic() + START_S
@@ -79,7 +86,8 @@ class Served:
         raise AssertionError(f"the server was not ready after {START_S:.0f} s: {answer}")
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the process ids of the children of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(one) for one in (task / "children").read_text().split()]

@@ -1,0 +1,148 @@
+"""The log as the outside sees it: all that is published, or, with a policy, what enough witnesses have cosigned.
+
+    without a policy      /log shows the newest checkpoint, and every tile and entry under it
+    with one              /log shows the newest checkpoint that met the policy, and nothing beyond
+
+Whoever reads /log/checkpoint then holds cosignatures that nobody can have got for another history of the same log.
+States and what is read under /v1 do not wait for witnesses; a receipt that is asked for later carries the cosignatures,
+too.  Acknowledgements wait only if that is configured: then the front submits through a `WitnessedClient`.
+
+When a checkpoint has met the policy: `archive.witnessing`.  Who asks the witnesses: `tools.witnessing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from api.services import Services
+from archive import (
+    Answer,
+    ArchiverClient,
+    Log,
+    NotFound,
+    Prover,
+    Receipt,
+    Submission,
+    Target,
+    Unavailable,
+    Unknown,
+    read_cosigned,
+)
+from merkle import TlogProof
+
+WAIT_S: Final = 30.0
+POLL_S: Final = 0.02
+
+Answers = asyncio.Future[list[Answer]]
+
+
+def outside(services: Services) -> AbstractContextManager[Log]:
+    """Return the log up to the size that the outside may see; raise NotFound while that is nothing."""
+    return services.log(_cosigned(services)[0] if services.witnessed else None)
+
+
+def outside_checkpoint(services: Services) -> bytes:
+    """Return the signed checkpoint that the outside may see; raise NotFound while there is none."""
+    if services.witnessed:
+        return _cosigned(services)[1]
+    with services.log() as log:
+        return log.checkpoint()[1]
+
+
+def witnessed_receipt(services: Services, index: int) -> TlogProof | None:
+    """Return the receipt of an entry under the cosigned checkpoint, or None where that does not cover it (yet)."""
+    if not services.witnessed:
+        return None
+    try:
+        size, note = _cosigned(services)
+    except NotFound:
+        return None
+    with services.log() as log:
+        return replace(Prover(log).receipt(index, size), checkpoint=note) if index < size else None
+
+
+def cosigned_size(services: Services) -> int:
+    """Return the size that the outside may see, 0 while that is nothing."""
+    try:
+        return _cosigned(services)[0]
+    except (NotFound, Unavailable):
+        return 0
+
+
+class _Held(NamedTuple):
+    size: int
+    answers: list[Answer]
+    told: Answers
+    deadline: float
+
+
+class WitnessedClient(ArchiverClient):
+    """An archiver's client that tells an answer only when the outside may see what it speaks of.
+
+    Meanwhile everything is kept as ever, and later submissions go on.  Where witnesses take longer than `WAIT_S`, the
+    answer is `Unknown`: kept, but not witnessed; whoever sends again with the same id waits again.  `seen` gives the
+    cosigned size.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(socket)
+        self.seen: Callable[[], int] = int
+        self._held: list[_Held] = []
+        self._releasing: asyncio.Task[None] | None = None
+
+    def submit(self, submissions: Sequence[Submission]) -> Answers:
+        """Send submissions; as `ArchiverClient.submit`, but the future waits for witnesses."""
+        told: Answers = asyncio.get_running_loop().create_future()
+        super().submit(submissions).add_done_callback(lambda kept: self._hold(kept, told))
+        return told
+
+    def _hold(self, kept: Answers, told: Answers) -> None:
+        if told.done() or kept.cancelled():
+            return
+        if (error := kept.exception()) is not None:
+            _fail(told, error)
+            return
+        answers = kept.result()
+        size = max((one.size for one in answers if isinstance(one, Receipt)), default=0)
+        loop = asyncio.get_running_loop()
+        self._held.append(_Held(size, answers, told, loop.time() + WAIT_S))
+        if self._releasing is None or self._releasing.done():
+            self._releasing = loop.create_task(self._release())
+
+    async def _release(self) -> None:
+        while self._held:
+            size, now = self.seen(), asyncio.get_running_loop().time()
+            held, self._held = self._held, []
+            for one in held:
+                if one.told.done():
+                    continue
+                if one.size <= size:
+                    one.told.set_result(one.answers)
+                elif now > one.deadline:
+                    _fail(
+                        one.told,
+                        Unknown("kept, but witnesses have not cosigned it yet; send it again with its id"),
+                    )
+                else:
+                    self._held.append(one)
+            if self._held:
+                await asyncio.sleep(POLL_S)
+
+
+def _fail(future: Answers, error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # the sender may have gone; an error nobody reads is not worth a log line
+
+
+def _cosigned(services: Services) -> tuple[int, bytes]:
+    with services.log() as log:
+        origin = Target.newest(log).checkpoint.origin
+    found = read_cosigned(services.folder.cosigned, origin)
+    if found is None:
+        raise NotFound("no checkpoint was cosigned by enough witnesses yet; ask again later")
+    return found

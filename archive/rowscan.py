@@ -1,0 +1,125 @@
+"""Reading private rows in bulk, without their keys: are they all there, whole, and each about one entry.
+
+A row's checksum finds bit rot, not tampering: that is what the commitment in the leaf is for (`archive.openings`).
+The hash of an event's id stands openly at the head of its row, so ids can be compared without the vault.
+
+>>> from archive.entry import bundle
+>>> found = Findings()
+>>> scan_rows([(bytes(8), bundle([b""], 4))], 0, 1, found).empty, list(found)
+({0}, [])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import numpy as np
+
+from archive.entry import NO_ID, NONCE_SIZE, SALT_SIZE, parse_row
+from archive.errors import FormatError
+from archive.findings import Findings, span
+from archive.plan import BUNDLE_ENTRIES
+
+EachRow = Callable[[int, bytes], None]
+_CLOSED_MIN = NONCE_SIZE + SALT_SIZE + 4 + 16 + 4
+"""Bytes after a row's head, at least: nonce, salt, header length, tag, checksum (docs/formats/entry.md)."""
+
+
+@dataclass
+class Rows:
+    """What a stretch of rows says openly."""
+
+    empty: set[int] = field(default_factory=set)
+    """Indices whose row has no bytes, as that of a control entry must have."""
+    identifiers: list[bytes] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    """Id hashes, and the entries that carry them."""
+    unread: set[int] = field(default_factory=set)
+    """Indices about which a finding was made already."""
+
+
+def scan_rows(
+    pairs: Iterable[tuple[bytes, bytes]], start: int, stop: int, found: Findings, each: EachRow | None = None
+) -> Rows:
+    """Return what (key, bundle) pairs say about the rows start <= index < stop.
+
+    Findings go to `found`: "rows", "row".  `each` is called with every row that is whole.
+    """
+    rows, expected = Rows(), start
+    for key, value in pairs:
+        index = int.from_bytes(key)
+        if len(key) != 8 or index < expected or index >= stop:
+            found.add("rows", expected, f"rows stand under key {key.hex()}, where none may begin", "order")
+            continue
+        _missing(rows, expected, index, found)
+        expected = _bundle(index, value, rows, found, each)
+        if expected > stop or (expected - 1) // BUNDLE_ENTRIES != index // BUNDLE_ENTRIES:
+            found.add("rows", index, f"its bundle holds {expected - index} rows, which is too many", "stray")
+    _missing(rows, expected, stop, found)
+    return rows
+
+
+def _missing(rows: Rows, start: int, stop: int, found: Findings) -> None:
+    if start < stop:
+        rows.unread.update(range(start, stop))
+        found.add("rows", start, f"{span(start, stop - 1)}: its private row is missing", "missing")
+
+
+def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow | None) -> int:
+    """Read one bundle; return the index after its last row.
+
+    The loop is the hot path of a check: what is seldom is left to `_unusual`, what is the same is looked up.
+    """
+    number, shapes, identifiers, indices = int.from_bytes, _SHAPES, rows.identifiers, rows.indices
+    at, end, index = 0, len(value), first
+    while at < end:
+        start, at = at + 4, at + 4 + number(value[at : at + 4])
+        body, shape = value[start : at - 4], shapes.get(value[start : start + 4])
+        if shape is None or at - start < shape[0] or at > end or crc32(body) != number(value[at - 4 : at]):
+            if not _unusual(index, value[start:at], at - start, rows, found):
+                return index + 1
+            if index not in rows.empty and index not in rows.unread:
+                at = start - 4  # its shape is known now
+                continue
+        else:
+            identifier = body[shape[1] : shape[1] + 16]
+            if identifier != NO_ID:
+                identifiers.append(identifier)
+                indices.append(index)
+            if each is not None:
+                each(index, value[start:at])
+        index += 1
+    return index
+
+
+def _unusual(index: int, row: bytes, size: int, rows: Rows, found: Findings) -> bool:
+    """Look at a row that is empty, damaged, or the first of its shape; return whether the next can be read."""
+    if not size:
+        rows.empty.add(index)
+    elif len(row) != size:
+        rows.unread.add(index)
+        found.add("rows", index, f"private row of {size} bytes runs over the end of its bundle", "unreadable")
+    elif crc32(row[:-4]) != int.from_bytes(row[-4:]):
+        rows.unread.add(index)
+        found.add("row", index, "private row: checksum differs, its bytes changed on disk")
+    else:
+        try:
+            parsed = parse_row(row)
+            _SHAPES[row[:4]] = len(parsed.head) + _CLOSED_MIN, 4 + 8 * len(parsed.subjects)
+        except FormatError as error:
+            rows.unread.add(index)
+            found.add("row", index, str(error), "unreadable")
+    return len(row) == size
+
+
+_SHAPES: dict[bytes, tuple[int, int]] = {}
+"""By the first four bytes of a row (version, kind, counts): its least length, and where its id hash stands."""
+
+
+def id_table(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+    """Return (first 8 bytes of the id hash, index) of all ids, shape (2, n), sorted by the first."""
+    prefixes = np.frombuffer(b"".join(rows.identifiers), dtype=">u8")[::2].astype(np.uint64)
+    order = np.argsort(prefixes, kind="stable")
+    return np.stack((prefixes[order], np.array(rows.indices, dtype=np.uint64)[order]))

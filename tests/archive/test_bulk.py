@@ -1,0 +1,154 @@
+"""Reading in bulk must say what reading one by one says, about any bytes."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archive import Findings, FormatError, IntegrityError, check_row, parse_leaf, parse_row, scan_leaves
+from archive.duplicates import IdRuns
+from archive.entry import bundle, encode_control, unbundle
+from archive.rowscan import id_table, scan_rows
+from merkle import leaf_hash
+from tests.archive.test_formats import LEAF, ROWS
+
+LEAVES = st.one_of(
+    st.integers(0, 3).map(lambda time_s: LEAF[:2] + time_s.to_bytes(8) + LEAF[10:]),
+    st.integers(0, 3).map(lambda time_s: encode_control(time_s, {"control": "start"})),
+    st.binary(max_size=70),
+)
+
+
+def pairs(bundles: list[list[bytes]], width: int) -> list[tuple[bytes, bytes]]:
+    """Return bundles as they are stored, one behind the other."""
+    starts = accumulate(map(len, bundles), initial=0)
+    return [(first.to_bytes(8), bundle(parts, width)) for first, parts in zip(starts, bundles, strict=False)]
+
+
+def good_leaf(data: bytes) -> bool:
+    """Tell whether bytes are a leaf."""
+    try:
+        return bool(parse_leaf(data))
+    except FormatError:
+        return False
+
+
+@given(st.lists(st.lists(LEAVES, min_size=1, max_size=8), min_size=1, max_size=8))
+def test_leaves_in_bulk(bundles: list[list[bytes]]) -> None:
+    """Hashes, malformed leaves and steps back in time are those of each leaf by itself."""
+    found, leaves = Findings(), [one for parts in bundles for one in parts]
+    scanned = scan_leaves(pairs(bundles, 2), 0, len(leaves), found)
+    assert scanned.hashes == [leaf_hash(one) for one in leaves]
+    assert scanned.whole
+    assert (
+        scanned.malformed
+        == {at for at, one in enumerate(leaves) if not good_leaf(one)}
+        == {one.index for one in found if one.check == "entry"}
+    )
+    if not scanned.malformed:
+        times = [parse_leaf(one).time_s for one in leaves]
+        back = [at for at in range(1, len(times)) if times[at] < times[at - 1]]
+        assert [one.index for one in found if one.check == "time"] == back
+
+
+@given(st.binary(max_size=200), st.integers(1, 4))
+def test_any_bytes_as_leaves(data: bytes, stop: int) -> None:
+    """Whatever stands where leaves should: it is read, or found; never raised, never taken for more than is there."""
+    found = Findings()
+    scanned = scan_leaves([(bytes(8), data)], 0, stop, found)
+    assert len(scanned.hashes) <= stop
+    assert scanned.whole == (len(scanned.hashes) == stop)
+    assert scanned.whole or list(found)
+
+
+def good_row(data: bytes) -> bool:
+    """Tell whether bytes are a row, with the right checksum."""
+    try:
+        check_row(data)
+        return bool(parse_row(data))
+    except (FormatError, IntegrityError):
+        return False
+
+
+ANY_ROW = st.one_of(
+    st.sampled_from([*ROWS, b""]), st.binary(max_size=150), st.sampled_from(ROWS).map(lambda r: r[:-1])
+)
+
+
+@given(st.lists(st.lists(ANY_ROW, min_size=1, max_size=6), min_size=1, max_size=6))
+def test_rows_in_bulk(bundles: list[list[bytes]]) -> None:
+    """Rows that are empty, damaged or good, and the ids of the good ones, are those of each row by itself."""
+    found, rows, seen = Findings(), [one for parts in bundles for one in parts], dict[int, bytes]()
+    scanned = scan_rows(pairs(bundles, 4), 0, len(rows), found, seen.__setitem__)
+    assert scanned.empty == {at for at, one in enumerate(rows) if not one}
+    assert seen == {at: one for at, one in enumerate(rows) if good_row(one)}
+    assert scanned.unread == {at for at, one in enumerate(rows) if one and not good_row(one)}
+    ids = {at: parse_row(one).identifier for at, one in seen.items()}
+    assert dict(zip(scanned.indices, scanned.identifiers, strict=True)) == {
+        at: one for at, one in ids.items() if one != bytes(16)
+    }
+
+
+@given(st.binary(max_size=300), st.integers(1, 4))
+def test_any_bytes_as_rows(data: bytes, stop: int) -> None:
+    """Whatever stands where rows should, every entry is accounted for: empty, damaged, or taken as a row."""
+    found, seen = Findings(), dict[int, bytes]()
+    scanned = scan_rows([(bytes(8), data)], 0, stop, found, seen.__setitem__)
+    assert set(range(stop)) <= scanned.empty | scanned.unread | seen.keys()
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_bundle_begins_where_the_last_one_ended(width: int) -> None:
+    """Gaps, overlaps and foreign keys are named."""
+    part = LEAF if width == 2 else ROWS[0]
+    one = bundle([part], width)
+    scan: Any = scan_leaves if width == 2 else scan_rows
+    for keys in ([bytes(8), (2).to_bytes(8)], [bytes(8), bytes(8)], [bytes(7), bytes(8)], [b"\xff" * 8]):
+        found = Findings()
+        scan([(key, one) for key in keys], 0, 3, found)
+        assert {finding.check for finding in found} == {"leaves" if width == 2 else "rows"}
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_bundle_does_not_cross_a_multiple_of_256(width: int) -> None:
+    """The values of a C2SP bundle, joined, must be that bundle."""
+    part = LEAF if width == 2 else ROWS[0]
+    scan: Any = scan_leaves if width == 2 else scan_rows
+    for first, wrong in ((250, True), (256, False)):
+        found = Findings()
+        scan([(first.to_bytes(8), bundle([part] * 10, width))], first, first + 10, found)
+        assert bool(list(found)) is wrong
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=6), st.integers(1, 8))
+def test_every_repeated_id_is_found(runs: list[list[int]], slice_ids: int) -> None:
+    """However ids are spread over runs and slices, equal ones meet."""
+    numbered: list[tuple[int, int]] = []
+    at = 0
+    with IdRuns(slice_ids) as ids:
+        for run in runs:
+            table = np.array([[one << 59 for one in run], range(at, at + len(run))], dtype=np.uint64)
+            numbered += zip(run, range(at, at + len(run)), strict=True)
+            ids.add(table[:, np.argsort(table[0], kind="stable")])
+            at += len(run)
+        found = list(ids.repeated())
+    last: dict[int, int] = {}
+    expected = []
+    for one, index in numbered:
+        if one in last:
+            expected.append((last[one], index))
+        last[one] = index
+    assert sorted(found) == sorted(expected)
+
+
+def test_ids_are_sorted_by_their_first_eight_bytes() -> None:
+    """A run is what `IdRuns` takes."""
+    scanned = scan_rows([], 0, 0, Findings())
+    scanned.identifiers, scanned.indices = [b"\x02" * 16, b"\x01" * 16], [4, 9]
+    assert id_table(scanned).tolist() == [[0x0101010101010101, 0x0202020202020202], [9, 4]]
+    assert list(unbundle(b"", 2)) == []

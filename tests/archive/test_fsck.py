@@ -1,0 +1,173 @@
+"""The check of a whole log: what it finds, where it says that it is, and that it forgets nothing between stretches.
+
+What each kind of tampering leads to is in tests/tools/test_drill.py; here are logs too long for that, and the parts.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from archive import (
+    STRETCH,
+    TABLES,
+    Check,
+    Finding,
+    Given,
+    LogSource,
+    MemoryStore,
+    OneKey,
+    Resume,
+    Tally,
+    Write,
+    size_of,
+)
+from archive.findings import limited
+from archive.openings import Counted, join_counts
+from merkle import Ed25519Signer
+from tests.archive.site import SIGNER, VAULT_KEY, Site, event
+from tools.drill_copy import Book, Copy
+
+SIZE = 2 * STRETCH + 300
+
+
+def leaf(number: int) -> bytes:
+    """Return a private leaf that commits to nothing."""
+    return b"\x01\x01" + (1_700_000_000 + number // 1_000).to_bytes(8) + number.to_bytes(48)
+
+
+def row(number: int) -> bytes:
+    """Return a private row that nobody can open; its id is its number."""
+    body = b"\x01\x01\x01\x00" + bytes(8) + (number + 1).to_bytes(16, "little") + bytes(64)
+    return body + crc32(body).to_bytes(4)
+
+
+@pytest.fixture(scope="module")
+def long_log() -> Copy:
+    """Return a log of three stretches, in commits that do not end where stretches do."""
+    signer = Ed25519Signer("example.org/log", bytes(32))
+    origin = b"\x01\x02" + (1_700_000_000).to_bytes(8) + b'{"control":"origin","origin":"example.org/log"}'
+    leaves = [origin, *map(leaf, range(1, SIZE))]
+    rows = [b"", *map(row, range(1, SIZE))]
+    made = Copy({name: {} for name in TABLES}, b"", signer)
+    made.rewrite(Book(leaves, rows, [*range(1_000, SIZE, 1_000), SIZE]))
+    return made
+
+
+def checked(copy: Copy, **given: Any) -> tuple[list[Finding], Check]:
+    """Return the findings of a check with the right key, and the check."""
+    store = MemoryStore(TABLES)
+    store.commit([Write(table, *item) for table, values in copy.tables.items() for item in values.items()])
+    with store.view() as view:
+        size = size_of(view)
+    check = Check(LogSource(store, lambda: size), size, Given(OneKey(copy.signer.verifier), **given))
+    return list(check.findings()), check
+
+
+def named(findings: Sequence[Finding]) -> set[tuple[str, int | None]]:
+    """Return check and index of each finding."""
+    return {(finding.check, finding.index) for finding in findings}
+
+
+def test_a_long_log_verifies_and_is_counted(long_log: Copy) -> None:
+    """Stretches join to the root that the last block names, and nothing is counted twice."""
+    findings, check = checked(long_log)
+    last = long_log.blocks[-1]
+    assert findings == []
+    assert check.tally == Tally(
+        SIZE, last.number + 1, last.number + 1, 1, root=last.root, origin="example.org/log"
+    )
+
+
+@pytest.mark.parametrize("index", [0, STRETCH, SIZE - 1])
+def test_a_changed_leaf_is_named_by_checkpoints(long_log: Copy, index: int) -> None:
+    """A finding says which signed checkpoint is the last before it, and which the first that covers it."""
+    copy = long_log.copy()
+    copy.edit("leaves", index, 9, bytes((copy.book().leaves[index][9] + 1 & 255,)))
+    findings, _ = checked(copy)
+    (root,) = [one for one in findings if one.check == "root" and one.index is not None]
+    sizes = [0, *(block.size for block in copy.blocks)]
+    good, bad = max(size for size in sizes if size <= index), min(size for size in sizes if size > index)
+    assert (root.index, root.good or 0, root.bad) == (good, good, bad)
+
+
+def test_after_a_lost_stretch_the_rest_is_still_judged(long_log: Copy) -> None:
+    """Where leaves are gone, the stored node stands in for them: later entries are neither suspected nor skipped."""
+    copy = long_log.copy()
+    del copy.tables["leaves"][(512).to_bytes(8)]
+    copy.edit("rows", SIZE - 2, 40, b"x")
+    assert named(checked(copy)[0]) == {("leaves", 512), ("row", SIZE - 2)}
+
+
+def test_a_changed_node_of_every_level_is_found(long_log: Copy) -> None:
+    """Nodes above whole stretches are compared, too, and said to be above their first entry."""
+    for key in (b"\x01" + (511).to_bytes(8), b"\x02" + (1).to_bytes(8)):
+        copy = long_log.copy()
+        copy.tables["nodes"][key] = bytes(32)
+        assert named(checked(copy)[0]) == {("nodes", int.from_bytes(key[1:]) << 8 * key[0])}
+
+
+def test_time_and_ids_are_compared_across_stretches(long_log: Copy) -> None:
+    """The first entry of a stretch is not earlier than the one before it, nor is an id in two stretches the same."""
+    copy, book = long_log.copy(), long_log.book()
+    book.leaves[STRETCH] = b"\x01\x01" + (1_600_000_000).to_bytes(8) + book.leaves[STRETCH][10:]
+    book.rows[2 * STRETCH + 5] = book.rows[7]
+    copy.rewrite(book)
+    assert named(checked(copy)[0]) == {("time", STRETCH), ("ids", 2 * STRETCH + 5)}
+
+
+@pytest.mark.parametrize("size", [1_000, STRETCH + 464, SIZE])
+def test_a_check_goes_on_where_another_ended(long_log: Copy, size: int) -> None:
+    """With what was saved at a size, the rest gives the same root, chain and time as the whole."""
+    early = long_log.copy()
+    early.keep([block.size for block in early.blocks].index(size) + 1)
+    saved = checked(early)[1].resume
+    assert saved is not None
+    findings, check = checked(long_log, resume=Resume.decode(saved.encode()))
+    assert findings == []
+    last = long_log.blocks[-1]
+    assert check.resume is not None
+    assert check.resume.frontier.root() == last.root
+    assert (check.resume.origin, check.resume.size) == ("example.org/log", SIZE)
+    assert (check.resume.block, check.resume.block_hash) == (last.number, last.hash())
+    assert check.resume.time_s == int.from_bytes(leaf(SIZE - 1)[2:10])
+
+
+def test_findings_are_limited() -> None:
+    """Whoever alters everything does not fill the auditor's memory."""
+    found = list(limited(Finding("row", index, "") for index in range(5_000)))
+    assert (len(found), found[-1].check) == (1_001, "limit")
+
+
+def test_what_is_erased_is_counted_and_not_a_finding() -> None:
+    """A subject whose secret is gone leaves nothing to open; that alone is no sign of tampering."""
+    site = Site()
+    archiver = site.start()
+    subjects = ("student:ann", "student:bob", "student:ann")
+    archiver.step([event(b"{}", subject=one, keys={"student": one[8:]}) for one in subjects])
+    vault = archiver._vault
+    ann = vault.find("student:ann")
+    assert ann is not None
+    site.vault.commit([Write("subjects", ann.number.to_bytes(8), None)])
+    tally = Tally()
+    fresh = type(vault)(site.vault, VAULT_KEY, site.random)
+    given = Given(OneKey(SIGNER.verifier), fresh, with_vault=True)
+    check = Check(LogSource(site.log, lambda: 5), 5, given, tally)
+    assert list(check.findings()) == []
+    assert (tally.opened, tally.erased, tally.control) == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "due", "after"), [(3, None, 4), (5, "2 taken out", 6), (2, "repeated", 3), (None, None, 4)]
+)
+def test_counts_of_a_subject_are_joined(first: int | None, due: str | None, after: int) -> None:
+    """A stretch goes on counting where the last one ended; a gap is said once, and counting goes on behind it."""
+    known = array("Q", [0, 2])
+    found = list(join_counts(known, {1: Counted(70, first, 2)}))
+    assert known[1] == after
+    assert [due in finding.detail for finding in found if due] == ([True] if due else [])
+    assert [finding.index for finding in found] == ([70] if due else [])

@@ -1,0 +1,163 @@
+"""What LMDB does not do by itself: room on a full disk, a way on after it, dead readers, copies.
+
+What every store promises is in `test_store_contract`; faults below the process, in `tests/process/test_faults.py`.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from archive import IntegrityError, LmdbStore, NotFound, StorageFailed, Unavailable, Write, files
+from archive.files import make_folder
+from archive.lmdb_store import CHECK_READERS_EVERY, LOCK_FILE_SIZE
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LmdbStore]:
+    """Return a store with one row."""
+    store = LmdbStore(tmp_path / "log", ("t",))
+    store.commit([Write("t", b"a", b"1")])
+    yield store
+    store.close()
+
+
+def rows(store: LmdbStore) -> dict[bytes, bytes]:
+    """Return all rows."""
+    with store.view() as view:
+        return {bytes(key): bytes(value) for key, value in view.scan("t")}
+
+
+@contextmanager
+def files_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size: a write across it is cut short, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 4096, 5000, 20_000])
+def test_no_space_keeps_nothing_and_the_next_commit_works(
+    store: LmdbStore, tmp_path: Path, room: int
+) -> None:
+    """Also where LMDB calls a write that was cut short an I/O error: it is a full disk, and says so."""
+    with files_at_most((tmp_path / "log" / "data.mdb").stat().st_size + room):
+        for _ in range(2):
+            with pytest.raises(
+                Unavailable, match="no space left; make room, nothing of this request was kept"
+            ):
+                store.commit([Write("t", b"big%d" % one, bytes(9_000)) for one in range(9)])
+    assert rows(store) == {b"a": b"1"}
+    store.commit([Write("t", b"b", b"2")])
+    assert rows(store) == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_full_map_is_no_space(tmp_path: Path) -> None:
+    """The limit that LMDB itself sets is treated like any other."""
+    store = LmdbStore(tmp_path / "log", ("t",), map_size=1 << 17)
+    with pytest.raises(Unavailable, match="no space left"):
+        store.commit([Write("t", b"big%d" % one, bytes(9_000)) for one in range(30)])
+    store.commit([Write("t", b"b", b"2")])
+    assert rows(store) == {b"b": b"2"}
+    store.close()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_environment_that_refuses_everything_is_looked_at_again(store: LmdbStore, kept: bool) -> None:
+    """After a failed write of the page that makes a commit count: nothing kept, or the archiver must stop."""
+    store.commit([Write("t", b"b", b"2")])
+    number = store._env.info()["last_txnid"] + (0 if kept else 1)
+
+    class Poisoned:
+        """An environment after such a failure."""
+
+        def __init__(self, inner: lmdb.Environment) -> None:
+            self.inner = inner
+
+        def begin(self, write: bool) -> None:
+            """Refuse."""
+            del write
+            raise lmdb.PanicError("mdb_txn_begin: MDB_PANIC")
+
+        def close(self) -> None:
+            """Close."""
+            self.inner.close()
+
+    store._env = Poisoned(store._env)  # type: ignore[assignment]
+    if kept:
+        with pytest.raises(StorageFailed, match="there all the same"):
+            store._nothing_kept(number)
+        return
+    store._nothing_kept(number)
+    store.commit([Write("t", b"c", b"3")])
+    assert rows(store) == {b"a": b"1", b"b": b"2", b"c": b"3"}
+
+
+def test_the_lock_file_has_its_blocks(store: LmdbStore, tmp_path: Path) -> None:
+    """On a full disk a new reader finds its place, instead of a hole that kills it."""
+    assert rows(store)
+    found = (tmp_path / "log" / "lock.mdb").stat()
+    assert found.st_blocks * 512 >= LOCK_FILE_SIZE
+
+
+def test_the_place_of_a_dead_reader_is_freed_by_commits(store: LmdbStore, tmp_path: Path) -> None:
+    """Nobody has to ask: the writer looks now and then."""
+    code = (
+        "import os, sys\nfrom archive import LmdbStore\n"
+        "with LmdbStore(sys.argv[1], ('t',), read_only=True).view() as view:\n"
+        "    view.get('t', b'a')\n    os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path / "log")], check=True, cwd=Path.cwd())
+    held = store._env.readers().count("\n")
+    for number in range(CHECK_READERS_EVERY):
+        store.commit([Write("t", b"a", b"%d" % number)])
+    assert store._env.readers().count("\n") < held
+    assert store.clear_dead_readers() == 0
+
+
+def test_a_copy_is_of_one_moment_and_for_its_owner(store: LmdbStore, tmp_path: Path) -> None:
+    """What is committed later is not in it; it opens by itself, compact, mode 0600."""
+    store.copy(tmp_path / "copy")
+    store.commit([Write("t", b"b", b"2")])
+    copy = LmdbStore(tmp_path / "copy", ("t",), read_only=True)
+    assert rows(copy) == {b"a": b"1"}
+    copy.close()
+    assert (tmp_path / "copy" / "data.mdb").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StorageFailed):
+        store.copy(tmp_path / "copy")
+
+
+def test_a_rotten_page_is_found_where_it_is_read(tmp_path: Path) -> None:
+    """LMDB's complaint about a page that is none is ours to translate: bytes that are not what was written."""
+    store = LmdbStore(tmp_path / "log", ("t",))
+    store.commit([Write("t", b"%04d" % number, bytes(100)) for number in range(500)])
+    store.close()
+    path = tmp_path / "log" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    for page in range(2, len(content) // 4096):
+        content[page * 4096 + 10 : page * 4096 + 12] = b"\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises((IntegrityError, NotFound)):
+        rows(LmdbStore(tmp_path / "log", ("t",), read_only=True))
+
+
+def test_a_folder_is_made_with_every_name_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new name is durable in the folder above it, before anything is put inside."""
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]

@@ -1,0 +1,31 @@
+"""Runs the small writer of `tests/process/writer.py`, alone or under something that makes it fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+WRITER = Path(__file__).with_name("writer.py")
+
+
+class Run(NamedTuple):
+    """What a writer said and how it ended."""
+
+    lines: list[str]
+    code: int
+    errors: str
+
+
+def write(data: Path, first: int, under: Sequence[str] = ()) -> Run:
+    """Append eight events, number `first` and on, to the log of a data folder; `under` is a command before it."""
+    # The writer is no part of a package: it finds ours where this page found them.
+    environment = {**os.environ, "PYTHONPATH": str(WRITER.parents[2]), "OPENBLAS_NUM_THREADS": "1"}
+    command = [*under, sys.executable, "-P", str(WRITER), str(data), str(first)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=data.parent, env=environment, timeout=100, check=False
+    )
+    return Run(done.stdout.splitlines(), done.returncode, done.stderr)

@@ -1,0 +1,368 @@
+"""Backup and restore: what is copied is whole, and what comes back contradicts nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from archive import (
+    DataFolder,
+    Log,
+    Receipt,
+    SealFile,
+    Unavailable,
+    control_body,
+    newest_seal,
+    parse_leaf,
+    size_of,
+)
+from archive.lmdb_store import LmdbStore
+from tests.archive.site import event
+from tools import backup, restore
+from tools.archiver import build
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
+from tools.verify_folder import Request, verify_folder
+
+ORIGIN = "example.org/log"
+
+
+def grow(data: Path, first: int, count: int = 5) -> int:
+    """Start an archiver on a data folder, append some events, and end it; return the size."""
+    folder = DataFolder(data)
+    folder.create()
+    archiver = build(folder, ORIGIN, None)
+    archiver.open({"software": "test"})
+    for number in range(first, first + count):
+        one = event(b"%d" % number, id=str(number), subject=f"student:{number // 2}", keys={"student": "x"})
+        assert isinstance(archiver.step([one])[0], Receipt)
+    archiver.close()
+    return archiver.head.size
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the data folder of a log of seven entries."""
+    monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
+    assert grow(tmp_path / "data", 0) == 7
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def saved(data: Path, tmp_path: Path) -> Path:
+    """Return a backup of it, with its keys."""
+    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
+    return tmp_path / "saved"
+
+
+def run_backup(target: Path, data: Path, *flags: str) -> int:
+    """Run `treering backup`."""
+    return backup.main([str(target), "--data", str(data), *flags])
+
+
+def run_restore(saved: Path, data: Path, *flags: str) -> int:
+    """Run `treering restore`."""
+    return restore.main([str(saved), "--data", str(data), *flags])
+
+
+def leaves(data: Path) -> list[bytes]:
+    """Return the leaves of a log."""
+    store = DataFolder(data).open_log()
+    try:
+        with store.view() as view:
+            log = Log(view, size_of(view))
+            return [bytes(leaf) for _, leaf in log.leaves(0, log.size)]
+    finally:
+        store.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder but LMDB's lock files."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in {"lock.mdb", "lock"})
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def sound(data: Path) -> bool:
+    """Return whether a log verifies with its key and its vault."""
+    verifier = DataFolder(data).signer(os.urandom).verifier
+    outcome = verify_folder(Request(data, verifier, vault=True))
+    return outcome.findings == [] and outcome.tally.erased == 0
+
+
+# --- backup --------------------------------------------------------------------------------------
+
+
+def test_a_backup_verifies_by_itself(data: Path, saved: Path) -> None:
+    """It is a data folder with the same entries, every one of which can be read, and a seal at its size."""
+    assert leaves(saved) == leaves(data)
+    assert sound(saved)
+    last = newest_seal((saved / "log/0/seal").read_bytes())
+    assert last is not None
+    assert last.size == 7
+    assert {path.stat().st_mode & 0o077 for path in saved.rglob("*")} == {0}
+
+
+def test_keys_are_copied_only_if_asked_for(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backup without keys is noise to a thief, and the command says that the keys must be kept elsewhere."""
+    assert run_backup(tmp_path / "bare", data) == EXIT_GOOD
+    assert "without keys" in capsys.readouterr().out
+    assert not (tmp_path / "bare" / "keys").exists()
+    content = b"".join(files(tmp_path / "bare").values())
+    for secret in (data / "keys").iterdir():
+        assert secret.read_bytes().strip() not in content
+
+
+def test_a_backup_while_the_log_grows_is_of_one_moment(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subjects that come in between the two copies are in the vault alone: every entry of the copy can be read."""
+    copy: Callable[[LmdbStore, Path], None] = LmdbStore.copy
+    folder = DataFolder(data)
+    archiver = build(folder, None, None)
+    archiver.open({"software": "test"})
+    numbers = iter(range(100, 200))
+
+    def copy_and_grow(store: LmdbStore, target: Path) -> None:
+        copy(store, target)
+        archiver.step([event(b"late", subject=f"student:{next(numbers)}")])
+
+    monkeypatch.setattr(LmdbStore, "copy", copy_and_grow)
+    # One process must not open an environment twice, so the backup gets those that are open.
+    stores = {folder.log: archiver._store, folder.path / "vault": archiver._vault._store}
+    opened = LmdbStore.__init__
+
+    def open_or_take(store: LmdbStore, path: Any, *arguments: Any, **flags: Any) -> None:
+        if Path(path) in stores:
+            store.__dict__ |= stores[Path(path)].__dict__  # the same environment
+        else:
+            opened(store, path, *arguments, **flags)
+
+    monkeypatch.setattr(LmdbStore, "__init__", open_or_take)
+    monkeypatch.setattr(
+        LmdbStore, "close", lambda store: None if store._path in stores else store._env.close()
+    )
+    manifest, outcome = backup.back_up(folder, tmp_path / "saved", with_keys=True)
+    assert (manifest.size, outcome.tally.opened) == (8, 5)
+    assert archiver.head.size == 10
+
+
+def test_a_backup_never_overwrites_and_leaves_nothing_half(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What exists is refused; what fails on the way leaves no folder that looks like a backup."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").write_text("mine")
+    assert run_backup(tmp_path / "taken", data) == EXIT_USAGE
+    assert files(tmp_path / "taken") == {"x": b"mine"}
+
+    def full(*_: object) -> None:
+        raise Unavailable("no space left")
+
+    monkeypatch.setattr(backup, "copy_vault", full)
+    assert run_backup(tmp_path / "half", data) == EXIT_USAGE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "taken"]
+
+
+def test_a_log_that_does_not_verify_is_no_backup(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rot is found when the backup is made, not when it is needed."""
+    path = data / "log/0/data.mdb"
+    wanted = leaves(data)[-1]
+    path.write_bytes(path.read_bytes().replace(wanted[-30:], bytes(30)))
+    assert run_backup(tmp_path / "saved", data) == EXIT_FINDING
+    assert "entry 6" in capsys.readouterr().err
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_dry_run_of_a_backup_writes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how much would be copied."""
+    assert run_backup(tmp_path / "saved", data, "--dry-run", "--json") == EXIT_GOOD
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["size"], answer["dry_run"], answer["bytes"] > 8_000) == (7, True, True)
+    assert not (tmp_path / "saved").exists()
+
+
+# --- restore -------------------------------------------------------------------------------------
+
+
+def test_a_restored_log_goes_on_under_its_name(data: Path, saved: Path, tmp_path: Path) -> None:
+    """With all that was told in the backup, the restored log continues the old one."""
+    before = leaves(data)
+    assert run_restore(saved, tmp_path / "new", "--at-least", "7") == EXIT_GOOD
+    assert leaves(tmp_path / "new") == before
+    assert grow(tmp_path / "new", 5) == 13
+    assert leaves(tmp_path / "new")[:7] == before
+    assert sound(tmp_path / "new")
+
+
+def test_an_event_that_is_sent_again_after_a_restore_is_known(saved: Path, tmp_path: Path) -> None:
+    """Ids are part of the rows, so a restored log still keeps every event once."""
+    assert run_restore(saved, tmp_path / "new", "--at-least", "0") == EXIT_GOOD
+    folder = DataFolder(tmp_path / "new")
+    archiver = build(folder, None, None)
+    archiver.open({"software": "test"})
+    again = event(b"3", id="3", subject="student:1", keys={"student": "x"})
+    assert archiver.step([again]) == [Receipt(5, 6)]
+
+
+def test_nobody_goes_on_without_knowing_how_far_the_log_had_come(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a seal and without --at-least the command refuses, and says where to look."""
+    assert run_restore(saved, tmp_path / "new") == EXIT_USAGE
+    assert "--at-least" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_below_what_was_told_is_refused(
+    data: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the operator says it or the seal does: an older copy never goes on under the same name."""
+    assert run_restore(saved, tmp_path / "new", "--at-least", "8") == EXIT_FINDING
+    assert "would contradict them" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    grow(data, 5, 1)
+    (data / "log/0/data.mdb").unlink()
+    before = files(data)
+    assert run_restore(saved, data) == EXIT_FINDING
+    assert run_restore(saved, data, "--at-least", "0") == EXIT_FINDING, "what is sealed is not argued with"
+    assert files(data) == before
+
+
+def test_a_seal_that_the_backup_reaches_allows_the_same_name(data: Path, tmp_path: Path) -> None:
+    """The seal in the folder says how far the log had come; the vault that is there is kept."""
+    assert run_backup(tmp_path / "bare", data) == EXIT_GOOD
+    (data / "log/0/data.mdb").unlink()
+    vault = (data / "vault/data.mdb").read_bytes()
+    assert run_restore(tmp_path / "bare", data) == EXIT_GOOD
+    assert (data / "vault/data.mdb").read_bytes() == vault
+    assert grow(data, 5) == 13
+    assert sound(data)
+
+
+def test_a_lost_seal_is_made_again_by_backup_and_restore(data: Path, tmp_path: Path) -> None:
+    """The way out that the archiver's message names works."""
+    (data / "log/0/seal").unlink()
+    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
+    assert run_restore(tmp_path / "saved", tmp_path / "new", "--at-least", "7") == EXIT_GOOD
+    assert grow(tmp_path / "new", 5) == 13
+
+
+def test_a_seal_of_another_history_is_refused(
+    saved: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backup of another log, or of a forked one, does not pass because its size is right."""
+    seal = SealFile(data / "log/0/seal")
+    seal.write(7, b"x" * 32, 1)
+    seal.close()
+    (data / "log/0/data.mdb").unlink()
+    assert run_restore(saved, data) == EXIT_FINDING
+    assert "another log, or of another history" in capsys.readouterr().err
+
+
+def test_an_older_backup_begins_a_new_log_that_names_the_old_one(data: Path, saved: Path) -> None:
+    """Entry 0 says origin, size and root; the old log lies beside it, readable, with its vault and keys."""
+    old, verifier = leaves(data), DataFolder(data).signer(os.urandom).verifier
+    grow(data, 5, 3)
+    sealed = (data / "log/0/seal").read_bytes()
+    (data / "log/0/data.mdb").unlink()
+    assert run_restore(saved, data, "--new-origin", "example.org/log-2") == EXIT_GOOD
+    new = leaves(data)
+    body = control_body(parse_leaf(new[0]))
+    manifest = msgspec.json.decode((saved / "backup.json").read_bytes())
+    assert (body["origin"], body["follows"]) == (
+        "example.org/log-2",
+        {"origin": ORIGIN, "size": 7, "root": manifest["root"]},
+    )
+    before = data / "before" / "1"
+    assert leaves(before) == old
+    outcome = verify_folder(Request(before, verifier, vault=True))
+    assert (outcome.findings, outcome.tally.opened) == ([], 5)
+    assert (before / "replaced" / "seal").read_bytes() == sealed
+    assert grow(data, 0) == len(new) + 6
+    assert sound(data)
+    tags = {parse_leaf(leaf).tag for leaf in leaves(data)} & {parse_leaf(leaf).tag for leaf in old}
+    assert tags == {b""}, "a student's leaves in the two logs do not look related"
+
+
+def test_a_log_that_is_there_is_never_overwritten(
+    data: Path, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Restoring over a log is refused, whatever else is right."""
+    before = files(data)
+    for flags in ([], ["--new-origin", "example.org/log-2"]):
+        assert run_restore(saved, data, *flags) == EXIT_USAGE
+        assert "move it away" in capsys.readouterr().err
+    assert files(data) == before
+
+
+@pytest.mark.parametrize("name", ["log/0/data.mdb", "vault/data.mdb", "log/0/seal", "keys/vault.key"])
+def test_a_changed_backup_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    """Each file is held against its digest, a missing one and one too many are found, before anything is written."""
+    content = (saved / name).read_bytes()
+    for wrong in (content[:-1] + bytes((content[-1] ^ 1,)), None):
+        (saved / name).unlink()
+        if wrong is not None:
+            (saved / name).write_bytes(wrong)
+        assert run_restore(saved, tmp_path / "new", "--at-least", "0") == EXIT_FINDING
+    (saved / name).write_bytes(content)
+    (saved / "log/0/more").write_bytes(b"")
+    assert run_restore(saved, tmp_path / "new", "--at-least", "0") == EXIT_FINDING
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_that_is_not_finished_is_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data folder that was copied by hand says nothing about itself, and is not taken for a backup."""
+    shutil.copytree(data, tmp_path / "copy")
+    assert run_restore(tmp_path / "copy", tmp_path / "new", "--at-least", "0") == EXIT_USAGE
+    assert "has finished" in capsys.readouterr().err
+
+
+def test_a_restore_that_was_interrupted_can_be_done_again(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was written before it died, the second run ends as the first should have."""
+
+    class Death(BaseException):
+        pass
+
+    for step in ("copy_files", "copy_vault", "seal_at_head", "_copy_log"):
+        new = tmp_path / step
+        function = getattr(restore, step)
+
+        def die(*arguments: Any, function: Any = function) -> None:
+            function(*arguments)
+            raise Death
+
+        with monkeypatch.context() as patch:
+            patch.setattr(restore, step, die)
+            with pytest.raises(Death):
+                run_restore(saved, new, "--at-least", "7")
+        if step != "_copy_log":
+            assert run_restore(saved, new, "--at-least", "7") == EXIT_GOOD
+        assert grow(new, 5) == 13
+        assert sound(new)
+
+
+def test_a_dry_run_of_a_restore_writes_nothing(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It checks the backup, and says what would be done."""
+    assert run_restore(saved, tmp_path / "new", "--at-least", "7", "--dry-run", "--json") == EXIT_GOOD
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["size"], answer["behind"], answer["dry_run"]) == (7, 0, True)
+    assert run_restore(saved, tmp_path / "new", "--at-least", "9", "--dry-run") == EXIT_FINDING
+    assert not (tmp_path / "new").exists()

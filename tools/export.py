@@ -1,0 +1,224 @@
+"""treering export: give away a log, or what it holds about one subject, as files.
+
+    $ treering export tiles public --data data
+    exported: 25,537 entries (1,204 new) as 14 files, 164,320 bytes
+    $ treering export subject student:ann --data data --out ann --tag-key
+    exported: 214 entries of student:ann, with receipts and openings
+
+`tiles` writes the public log in the layout of C2SP tlog-tiles, for any web server or bucket.  Run it again and again:
+it adds what is new, and at every moment what is there can be verified (`archive.static`).  Where witnesses must
+cosign what the outside sees, it exports what they have cosigned.
+
+`subject` writes the subject's entries with openings and receipts, for the person or whoever may read them; with
+`--tag-key`, also the key by which the list can be shown to be complete (`treering receipt check-complete`).
+
+Both may run beside a server.  Exit codes: 0 done, 1 the log or the folder is not as it must be, 2 it could not be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from archive import (
+    ArchiveError,
+    DataFolder,
+    FolderDisk,
+    IntegrityError,
+    InvalidEvent,
+    LogSource,
+    NotFound,
+    Prover,
+    PublishedSize,
+    SubjectEntries,
+    Vault,
+    entries_of_subject,
+    export_tiles,
+    exported_size,
+    files_between,
+    load_size,
+    open_entry_of,
+    read_cosigned,
+)
+from merkle import MerkleError
+from tools.console import fail, number, print_json, progress
+from tools.leaves import unsigned
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
+from tools.subject_folder import (
+    FORMAT,
+    Listed,
+    Manifest,
+    opening_name,
+    receipt_name,
+    write_file,
+    write_manifest,
+)
+
+CHECKPOINT = "checkpoint"
+ENTRIES_AT_ONCE = 256
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `treering export`."""
+    made = argparse.ArgumentParser(
+        prog="treering export", description="Write a log, or one subject's part, as files."
+    )
+    commands = made.add_subparsers(dest="command", required=True)
+    tiles = commands.add_parser("tiles", help="the public log, for any web server (C2SP tlog-tiles)")
+    tiles.add_argument("out", type=Path, metavar="DIR", help="the folder to bring up to date")
+    tiles.add_argument(
+        "--all", action="store_true", help="what is signed, also where witnesses have not cosigned it yet"
+    )
+    tiles.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    subject = commands.add_parser("subject", help="one subject's entries, with receipts and openings")
+    subject.add_argument("name", metavar="NAME", help="the subject, as kind:label: student:ann")
+    subject.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    subject.add_argument("--tag-key", action="store_true", help="also write the keys that show completeness")
+    subject.add_argument(
+        "--dry-run", action="store_true", help="say what would be written, and write nothing"
+    )
+    for one in (tiles, subject):
+        one.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+        one.add_argument("--partition", type=int, default=0)
+        one.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `treering export`."""
+    arguments = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace, DataFolder, LogSource, int], int]
+    run = _tiles if arguments.command == "tiles" else _subject
+    folder = DataFolder(arguments.data, arguments.partition)
+    try:
+        with closing(folder.open_log()) as store:
+            size = readable_size(folder, store)
+            return run(arguments, folder, LogSource(store, lambda: size), size)
+    except (IntegrityError, MerkleError) as error:
+        return fail(f"export: {error}", EXIT_FINDING)
+    except (ArchiveError, OSError) as error:
+        return fail(f"export: {error}", EXIT_USAGE)
+
+
+def readable_size(folder: DataFolder, store: Any) -> int:
+    """Return how much of a log may be shown: what is published, or all of it where no archiver has run."""
+    with store.view() as view:
+        size = load_size(view)
+    try:
+        published = PublishedSize(folder.published).get()
+    except NotFound:
+        return size
+    return published if 0 < published <= size else size  # after a power cut the word may be lost
+
+
+def _tiles(arguments: argparse.Namespace, folder: DataFolder, source: LogSource, size: int) -> int:
+    with source.open(size) as log:
+        note = log.checkpoint()[1]
+    cosigned = None if arguments.all else read_cosigned(folder.cosigned, unsigned(note).origin)
+    if cosigned is not None and cosigned[0] <= size:
+        size, note = cosigned
+    if arguments.dry_run:
+        return _dry_tiles(arguments, source, size)
+    with closing(FolderDisk(arguments.out)) as disk, progress("exporting", size) as advance:
+        done = export_tiles(source, size, disk, note=note, progress=advance)
+    if arguments.json:
+        print_json(asdict(done))
+    else:
+        new = done.size - done.before
+        print(f"exported: {number(done.size)} entries ({number(new)} new) as {number(done.files)} files, "
+              f"{number(done.bytes)} bytes")  # fmt: skip
+    return EXIT_GOOD
+
+
+def _dry_tiles(arguments: argparse.Namespace, source: LogSource, size: int) -> int:
+    checkpoint = arguments.out / CHECKPOINT
+    with source.open(size) as log:
+        old = exported_size(log, checkpoint.read_bytes() if checkpoint.is_file() else None)
+    files = sum(1 for _ in files_between(old, size))
+    if arguments.json:
+        print_json({"dry_run": True, "before": old, "size": size, "files": files})
+    else:
+        print(f"would export {number(size - old)} new entries as {number(files)} files")
+    return EXIT_GOOD
+
+
+def _subject(arguments: argparse.Namespace, folder: DataFolder, source: LogSource, size: int) -> int:
+    vault = folder.open_vault(os.urandom)
+    with progress("looking", size) as advance:
+        found = entries_of_subject(source, vault, arguments.name, size, advance)
+    entries = sum(len(one.indices) for one in found)
+    closed: list[int] = []
+    if not arguments.dry_run:
+        closed = write_subject(arguments.out, source, vault, found, size, arguments.tag_key)
+    vault.close()
+    if arguments.json:
+        counts = {one.name: len(one.indices) for one in found}
+        answer = {"size": size, "entries": entries, "subjects": counts, "closed": closed}
+        print_json({"dry_run": arguments.dry_run, **answer})
+        return EXIT_GOOD
+    verb = "would export" if arguments.dry_run else "exported:"
+    print(f"{verb} {number(entries)} entries of {arguments.name}, with receipts and openings")
+    if closed:
+        print(f"{number(len(closed))} of them cannot be opened any more, and have receipts only")
+    return EXIT_GOOD
+
+
+def write_subject(
+    out: Path, source: LogSource, vault: Vault, found: Sequence[SubjectEntries], size: int, tag_keys: bool
+) -> list[int]:
+    """Write a subject's folder, the manifest last; return the entries whose keys are gone.
+
+    Raises InvalidEvent if the folder is not empty.
+    """
+    make_private(out)
+    with source.open(size) as log:
+        _, note = log.checkpoint()
+    write_file(out, CHECKPOINT, note)
+    indices = sorted(index for one in found for index in one.indices)
+    closed: list[int] = []
+    with progress("writing", len(indices)) as advance:
+        for at in range(0, len(indices), ENTRIES_AT_ONCE):
+            part = indices[at : at + ENTRIES_AT_ONCE]
+            closed += _write_entries(out, source, vault, part, size)
+            advance(len(part))
+    keys = [one.tag_key.hex() if tag_keys else None for one in found]
+    listed = [Listed(one.name, list(one.indices), key) for one, key in zip(found, keys, strict=True)]
+    write_manifest(out, Manifest(FORMAT, unsigned(note).origin, size, listed))
+    return closed
+
+
+def make_private(out: Path) -> None:
+    """Make the folder of a subject; raise InvalidEvent if there is something in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidEvent(
+            f"{out}: not an empty folder; one subject's export is not mixed with anything else"
+        )
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    out.chmod(0o700)
+    (out / "entries").mkdir(mode=0o700)
+
+
+def _write_entries(
+    out: Path, source: LogSource, vault: Vault, indices: Sequence[int], size: int
+) -> list[int]:
+    """Write receipts and openings of some entries; return those that have no opening."""
+    closed = []
+    with source.open(size) as log:
+        prover = Prover(log)
+        for index in indices:
+            write_file(out, receipt_name(index), prover.receipt(index, size).encode())
+            try:
+                opening = open_entry_of(log, vault, index)
+            except NotFound:
+                closed.append(index)
+                continue
+            text = msgspec.json.encode({"index": index, **opening.to_json()})
+            write_file(out, opening_name(index), text + b"\n")
+    return closed

@@ -1,0 +1,151 @@
+"""The public leaves, wherever they lie: a folder that `treering export tiles` wrote, or a server's address.
+
+Neither is trusted.  Leaves are read bundle by bundle, hashed, and at each size whose root is known the roots must
+agree; only when all leaves are read without an error are they those of the log.
+
+    source = open_leaves("http://127.0.0.1:8400")
+    checkpoint = open_signed(source.read("checkpoint"), [verifier])
+    for leaf in verified_leaves(source, checkpoint.size, {checkpoint.size: checkpoint.root}): ...
+
+Who serves them: `api.log`, or any web server over a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import httpx2
+
+from archive import IntegrityError, NotFound, Unavailable
+from merkle import (
+    TILE_WIDTH,
+    Bundle,
+    Checkpoint,
+    Frontier,
+    SignatureError,
+    Verifier,
+    decode_bundle,
+    leaf_hash,
+    open_checkpoint,
+)
+
+TIMEOUT_S = 30.0
+
+
+class LeafSource(Protocol):
+    """Where files of a log are read, by their paths below the log's prefix."""
+
+    def read(self, path: str) -> bytes:
+        """Return a file; raise NotFound if it is not there, Unavailable if it cannot be read now."""
+
+
+class FolderSource:
+    """A static log in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, path: str) -> bytes:
+        """Return a file of the folder."""
+        try:
+            return (self._folder / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{self._folder / path}: not there") from None
+        except OSError as error:
+            raise Unavailable(f"{self._folder / path}: {error.strerror}") from error
+
+
+class HttpSource:
+    """A log behind an address, which ends before /checkpoint."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx2.Client(timeout=TIMEOUT_S)
+
+    def read(self, path: str) -> bytes:
+        """Return a file of the server."""
+        try:
+            response = self._client.get(f"{self._url}/{path}")
+        except httpx2.HTTPError as error:
+            raise Unavailable(f"{self._url}/{path}: {error}") from error
+        if response.status_code == 404:
+            raise NotFound(f"{self._url}/{path}: not there")
+        if response.status_code != 200:
+            raise Unavailable(f"{self._url}/{path}: status {response.status_code}")
+        return bytes(response.content)
+
+
+def open_leaves(place: str) -> LeafSource:
+    """Return the log in a folder or at an address, which may be that of a whole server: its log is at /log.
+
+    Raises NotFound if there is no log, Unavailable if the server does not answer.
+    """
+    remote = place.startswith(("http://", "https://"))
+    tried = [place, f"{place.rstrip('/')}/log"]
+    for one in tried:
+        source: LeafSource = HttpSource(one) if remote else FolderSource(Path(one))
+        try:
+            source.read("checkpoint")
+        except NotFound:
+            continue
+        return source
+    raise NotFound(f"{place}: there is no log: neither checkpoint nor log/checkpoint is there")
+
+
+def open_signed(note: bytes, verifiers: Sequence[Verifier]) -> Checkpoint:
+    """Return the checkpoint in a note that one of a log's keys has signed; with no keys at all, an unsigned one.
+
+    A log may have had several keys, one after the other.  Raises merkle's errors.
+    """
+    if not verifiers:
+        return unsigned(note)
+    for verifier in verifiers[:-1]:
+        with suppress(SignatureError):
+            return open_checkpoint(note, verifier)
+    return open_checkpoint(note, verifiers[-1])
+
+
+def unsigned(note: bytes) -> Checkpoint:
+    """Return the checkpoint in a note that nobody has vouched for; raise merkle's FormatError if it is none."""
+    return Checkpoint.decode(note.decode("utf-8", "replace").partition("\n\n")[0] + "\n")
+
+
+def verified_leaves(source: LeafSource, size: int, roots: Mapping[int, bytes]) -> Iterator[bytes]:
+    """Yield leaves 0…size-1; raise IntegrityError if the root at one of these sizes is another.
+
+    What was yielded holds only if the iteration ends without an error.  `roots` must name the root at `size`.
+    """
+    assert size in roots, "leaves without a root to hold them against prove nothing"
+    frontier = Frontier()
+    _check_root(frontier, roots)
+    for start in range(0, size, TILE_WIDTH):
+        leaves = _bundle(source, start // TILE_WIDTH, min(TILE_WIDTH, size - start))
+        hashes, done = [leaf_hash(leaf) for leaf in leaves], 0
+        for stop in sorted({*(at - start for at in roots if start < at <= start + len(leaves)), len(leaves)}):
+            frontier = frontier.extend_all(hashes[done:stop])
+            done = stop
+            _check_root(frontier, roots)
+        yield from leaves
+
+
+def _bundle(source: LeafSource, index: int, width: int) -> list[bytes]:
+    """Return `width` leaves; a full bundle stands in for a partial one that is gone (C2SP tlog-tiles)."""
+    path = Bundle(index, width).path()
+    try:
+        leaves = decode_bundle(source.read(path))
+    except NotFound:
+        leaves = decode_bundle(source.read(Bundle(index).path()))[:width]
+    if len(leaves) != width:
+        raise IntegrityError(f"{path} holds {len(leaves)} leaves, not {width}")
+    return leaves
+
+
+def _check_root(frontier: Frontier, roots: Mapping[int, bytes]) -> None:
+    expected = roots.get(frontier.size)
+    if expected is not None and frontier.root() != expected:
+        raise IntegrityError(
+            f"the first {frontier.size} leaves have the root {frontier.root().hex()}, but {expected.hex()} was signed"
+        )
