@@ -117,7 +117,7 @@ def decode_frames(buffer: bytearray, decoder: msgspec.msgpack.Decoder[Any]) -> t
                 break
             try:
                 messages.append(decoder.decode(view[at + 4 : at + 4 + size]))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise FormatError(f"frame of {size} bytes: {error}") from None
             at += 4 + size
     del buffer[:at]

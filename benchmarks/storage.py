@@ -76,7 +76,7 @@ def measure(path: Path, count: int) -> list[Row]:
         size = kept.head.size
         used = sum(one.stat().st_blocks * 512 for one in folder.log.rglob("*") if one.is_file())
         rows.append(Row("disk beyond the payload", used / size - 400, "B/event"))
-        rows.append(Row("verify-log, one process", verified_per_s(folder, size), "leaves/s"))
+        rows.append(Row("verify-log, all processors", verified_per_s(folder, size), "leaves/s"))
     return rows
 
 

@@ -8,7 +8,7 @@ entry of the copy can be read.  The seal is made anew, at the size that was copi
 other (`verify-log` reads it), and it gets its name only when it is whole and has been checked.
 
 Keys are left out unless asked for: whoever has log, vault and keys can read everything.  States are derived, and are
-left out.  How a backup is brought back: `tools.restore`; what is in `backup.json`: docs/recovery.md.
+left out.  How a backup is brought back: `tools.restore`; what is in `backup.json`: docs/formats/backup.md.
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of every file, hexadecimal, by path."""
 
 
+def encode(manifest: Manifest) -> bytes:
+    """Return the bytes of `backup.json`."""
+    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering backup`."""
     made = argparse.ArgumentParser(prog="treering backup", description="Copy a log, while its server runs.")
@@ -122,7 +127,7 @@ def back_up(folder: DataFolder, target: Path, *, with_keys: bool = False) -> tup
             copy_files(folder.path / "keys", partial / "keys")
         manifest = _described(folder, copy, with_keys=with_keys)
         outcome = checked(copy, manifest, keys_of=folder)
-        write_whole(partial / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+        write_whole(partial / MANIFEST, encode(manifest))
         partial.rename(target)
         sync_folder(target.parent)
     except BaseException:

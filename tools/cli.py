@@ -17,6 +17,7 @@ COMMANDS = {
     "send": ("tools.send", "play captured frames and NDJSON files at a server"),
     "replay": ("tools.replay", "fold the log again and compare with the live states"),
     "verify-log": ("tools.verify_log:command", "check a whole log"),
+    "drill": ("tools.drill", "tamper with a copy of a log, and show what notices"),
     "export": ("tools.export", "write the public log, or one subject's entries, as files"),
     "receipt": ("tools.receipt", "check receipts, openings and completeness, offline"),
     "witness": ("tools.witness", "cosign what continues other people's logs"),

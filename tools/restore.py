@@ -43,7 +43,17 @@ from archive import (
 )
 from merkle import Ed25519Verifier, MerkleError
 from tools.archiver import build
-from tools.backup import MANIFEST, Manifest, checked, copy_files, copy_vault, digest, file_names, seal_at_head
+from tools.backup import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    checked,
+    copy_files,
+    copy_vault,
+    digest,
+    file_names,
+    seal_at_head,
+)
 from tools.console import number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
 from tools.verify_log import read_vkey
@@ -149,7 +159,7 @@ def read_manifest(backup: DataFolder) -> Manifest:
         raise NotFound(f"{path}: not there; name a folder that `treering backup` has finished") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: {error}") from None
-    if manifest.format != 1 or manifest.partition != backup.partition:
+    if manifest.format != FORMAT or manifest.partition != backup.partition:
         raise InvalidEvent(f"{path}: a backup of partition {manifest.partition} in format {manifest.format}")
     found = {one: digest(backup.path / one) for one in file_names(backup.path)}
     if wrong := sorted(dict(found.items() ^ manifest.files.items())):

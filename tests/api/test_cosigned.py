@@ -83,6 +83,9 @@ def test_a_receipt_carries_the_cosignatures(front: Front, http: TestClient) -> N
     for proof, size in ((local, index + 1), (witnessed, index + 2)):
         assert check_receipt(proof, front.signer.verifier)[0].size == size
     assert TlogProof.decode(http.get(f"/v1/events/{index}/proof?size={index + 1}").content) == local
+    front.archiver.step([event(b"{}")])
+    beyond = TlogProof.decode(http.get(f"/v1/events/{index + 2}/proof").content)
+    assert check_receipt(beyond, front.signer.verifier)[0].size == index + 3
 
 
 def test_before_the_first_cosignatures_nothing_is_public(front: Front, http: TestClient) -> None:

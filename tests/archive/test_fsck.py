@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from zlib import crc32
 
@@ -18,6 +19,8 @@ from archive import (
     Check,
     Finding,
     Given,
+    IntegrityError,
+    Log,
     LogSource,
     MemoryStore,
     OneKey,
@@ -54,17 +57,24 @@ def long_log() -> Copy:
     leaves = [origin, *map(leaf, range(1, SIZE))]
     rows = [b"", *map(row, range(1, SIZE))]
     made = Copy({name: {} for name in TABLES}, b"", signer)
-    made.rewrite(Book(leaves, rows, [*range(1_000, SIZE, 1_000), SIZE]))
+    made.rewrite(Book(leaves, rows, sorted({*range(1_000, SIZE, 1_000), STRETCH, SIZE})))
     return made
+
+
+def stored(copy: Copy) -> MemoryStore:
+    """Return a copy in a store."""
+    store = MemoryStore(TABLES)
+    store.commit([Write(table, *item) for table, values in copy.tables.items() for item in values.items()])
+    return store
 
 
 def checked(copy: Copy, **given: Any) -> tuple[list[Finding], Check]:
     """Return the findings of a check with the right key, and the check."""
-    store = MemoryStore(TABLES)
-    store.commit([Write(table, *item) for table, values in copy.tables.items() for item in values.items()])
+    store = stored(copy)
     with store.view() as view:
         size = size_of(view)
-    check = Check(LogSource(store, lambda: size), size, Given(OneKey(copy.signer.verifier), **given))
+    given = {"keys": OneKey(copy.signer.verifier), **given}
+    check = Check(LogSource(store, lambda: size), size, Given(**given))
     return list(check.findings()), check
 
 
@@ -93,6 +103,9 @@ def test_a_changed_leaf_is_named_by_checkpoints(long_log: Copy, index: int) -> N
     sizes = [0, *(block.size for block in copy.blocks)]
     good, bad = max(size for size in sizes if size <= index), min(size for size in sizes if size > index)
     assert (root.index, root.good or 0, root.bad) == (good, good, bad)
+    later = sum(bad < size <= (index // STRETCH + 1) * STRETCH for size in sizes)
+    said = [one.detail for one in findings if one.check == "root" and one.index is None]
+    assert said == ([f"{later} later roots differ as well"] if later else [])
 
 
 def test_after_a_lost_stretch_the_rest_is_still_judged(long_log: Copy) -> None:
@@ -120,7 +133,7 @@ def test_time_and_ids_are_compared_across_stretches(long_log: Copy) -> None:
     assert named(checked(copy)[0]) == {("time", STRETCH), ("ids", 2 * STRETCH + 5)}
 
 
-@pytest.mark.parametrize("size", [1_000, STRETCH + 464, SIZE])
+@pytest.mark.parametrize("size", [1_000, STRETCH, STRETCH + 464, SIZE])
 def test_a_check_goes_on_where_another_ended(long_log: Copy, size: int) -> None:
     """With what was saved at a size, the rest gives the same root, chain and time as the whole."""
     early = long_log.copy()
@@ -135,6 +148,50 @@ def test_a_check_goes_on_where_another_ended(long_log: Copy, size: int) -> None:
     assert (check.resume.origin, check.resume.size) == ("example.org/log", SIZE)
     assert (check.resume.block, check.resume.block_hash) == (last.number, last.hash())
     assert check.resume.time_s == int.from_bytes(leaf(SIZE - 1)[2:10])
+
+
+@pytest.mark.parametrize("size", [1_000, STRETCH])
+def test_a_rewritten_past_does_not_continue(long_log: Copy, size: int) -> None:
+    """Even where nothing of the past is read again, its last block is not the one that was saved."""
+    early, forged, book = long_log.copy(), long_log.copy(), long_log.book()
+    early.keep([block.size for block in early.blocks].index(size) + 1)
+    saved = checked(early)[1].resume
+    book.leaves[9] = book.leaves[9][:-1] + b"\xff"
+    forged.rewrite(book)
+    findings, _ = checked(forged, resume=saved)
+    assert findings[0] == Finding(
+        "since", size - 1, f"block {saved.block if saved else 0} is not the one verified before"
+    )
+
+
+def test_a_stretch_of_another_log_is_found(long_log: Copy) -> None:
+    """Also without a key, checkpoints of two logs are not taken for those of one."""
+    copy = long_log.copy()
+    for key, note in copy.tables["checkpoints"].items():
+        if int.from_bytes(key) > STRETCH:
+            copy.tables["checkpoints"][key] = note.replace(b"example.org/log", b"example.org/lag")
+    assert [(one.check, one.index) for one in checked(copy, keys=OneKey())[0]] == [
+        ("origin", STRETCH),
+        ("origin", 2 * STRETCH),
+    ]
+
+
+def test_a_database_that_breaks_off_is_a_finding(long_log: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found before is still told, and then that the check could not go on."""
+    copy = long_log.copy()
+    copy.edit("rows", 7, 40, b"x")
+    source = LogSource(stored(copy), lambda: SIZE)
+    whole = source.open
+
+    def rotten(size: int | None = None) -> AbstractContextManager[Log]:
+        if size == 2 * STRETCH:
+            raise IntegrityError("page 7 is no page")
+        return whole(size)
+
+    monkeypatch.setattr(source, "open", rotten)
+    findings = list(Check(source, SIZE, Given()).findings())
+    assert [(one.check, one.index) for one in findings] == [("row", 7), ("storage", None)]
+    assert "page 7 is no page" in findings[1].detail
 
 
 def test_findings_are_limited() -> None:

@@ -225,6 +225,13 @@ def test_a_damaged_memory_is_never_taken_for_an_empty_one() -> None:
             ask(AddCheckpoint(0, (), note(5)).encode(), damaged)
 
 
+def test_the_memory_of_another_log_is_not_this_ones() -> None:
+    """A file under a wrong name is damage: nothing is cosigned on the strength of it."""
+    other = sign_note(Checkpoint("example.com/other", 5, mth(TRUNK[:5])).encode(), [COSIGNER.at(100)])
+    with pytest.raises(SignatureError, match=r"is of 'example\.com/other'"):
+        ask(AddCheckpoint(5, (), note(5)).encode(), other)
+
+
 def test_two_keys_of_a_log_and_of_a_witness_serve_side_by_side() -> None:
     """While a log rotates either key is taken; a witness with two keys gives two cosignatures."""
     new = Ed25519Signer(ORIGIN, bytes([9]) * 32)

@@ -278,6 +278,7 @@ def test_a_reader_that_was_killed_pins_nothing_for_long(tmp_path: Path) -> None:
     assert afterwards < 10 * 4096
 
 
+@pytest.mark.long
 def test_a_server_goes_on_while_a_reader_pins_and_after_it_died(tmp_path: Path) -> None:
     """Neither a reader that never ends nor its death is noticed by anyone who sends or reads."""
     data = tmp_path / "data"
@@ -299,7 +300,7 @@ def test_a_server_goes_on_while_a_reader_pins_and_after_it_died(tmp_path: Path) 
 def test_a_running_server_is_backed_up_and_comes_back_elsewhere(tmp_path: Path) -> None:
     """While events come in, a backup is made and verified; restored elsewhere, it serves all that it holds."""
     data, saved, new = tmp_path / "data", tmp_path / "saved", tmp_path / "new"
-    with serving(data) as server:
+    with serving(data, "--shards", "1") as server:
         command = [*PYTHON, "tools.cli", "backup", str(saved), "--data", str(data), "--with-keys", "--json"]
         for _ in range(20):
             server.post(BODY)
@@ -315,7 +316,7 @@ def test_a_running_server_is_backed_up_and_comes_back_elsewhere(tmp_path: Path) 
     refused = [*PYTHON, "tools.cli", "restore", str(saved), "--data", str(new), "--at-least", str(sent + 3)]
     assert subprocess.run(refused, capture_output=True, check=False).returncode == EXIT_FINDING
     assert subprocess.run([*refused[:-1], str(made["size"])], check=False).returncode == 0
-    with serving(new) as server:
+    with serving(new, "--shards", "1") as server:
         server.wait_ready()
         state = server.get("/v1/states/event_count", student="ann").json()["state"]
         assert state == {"events": made["opened"]}

@@ -1,6 +1,6 @@
 """The archiver's composition as one small program, for faults: it appends batches and says what it was told.
 
-    python tests/process/writer.py DIR FIRST [--until-killed]
+    python tests/process/writer.py DIR FIRST
 
 It appends events number FIRST, FIRST + 1, … in batches of two, half of them about students that are new.  Each line on
 standard output is written by one call: `ready SIZE`, `sent N`, `acked N INDEX SIZE`, `unavailable N`, `failed`,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -53,7 +54,7 @@ def submission(number: int) -> Submission:
     )
 
 
-def append(archiver: Archiver, numbers: list[int]) -> None:
+def append(archiver: Archiver, numbers: list[int], tell: Callable[[str], None]) -> None:
     """Append a batch, again where there was no space, and say what was answered."""
     for number in numbers:
         tell(f"sent {number}")
@@ -70,6 +71,12 @@ def append(archiver: Archiver, numbers: list[int]) -> None:
             tell(f"acked {number} {answer.index} {answer.size}")
         return
     raise Unavailable(f"no space in {TRIES} tries")
+
+
+def append_all(archiver: Archiver, first: int, tell: Callable[[str], None]) -> None:
+    """Append every batch."""
+    for number in range(first, first + 2 * BATCHES, 2):
+        append(archiver, [number, number + 1], tell)
 
 
 def stays_failed(archiver: Archiver) -> None:
@@ -92,8 +99,7 @@ def main() -> int:
         archiver = build(folder, "example.org/log", None)
         archiver.open({"software": "writer"})
         tell(f"ready {archiver.head.size}")
-        for number in range(first, first + 2 * BATCHES, 2):
-            append(archiver, [number, number + 1])
+        append_all(archiver, first, tell)
         archiver.close()
         tell("done")
     except Unavailable as error:

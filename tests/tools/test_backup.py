@@ -23,6 +23,7 @@ from archive import (
     parse_leaf,
     size_of,
 )
+from archive.entry import encode_control
 from archive.lmdb_store import LmdbStore
 from tests.archive.site import event
 from tools import backup, restore
@@ -191,6 +192,19 @@ def test_a_dry_run_of_a_backup_writes_nothing(
     answer = json.loads(capsys.readouterr().out)
     assert (answer["size"], answer["dry_run"], answer["bytes"] > 8_000) == (7, True, True)
     assert not (tmp_path / "saved").exists()
+
+
+def test_what_a_backup_says_about_itself_has_one_form(data: Path, saved: Path) -> None:
+    """The golden vector decodes and encodes to the same bytes, and a real backup has the same members."""
+    vectors = json.loads((Path(__file__).parents[1] / "vectors/archive/backup.json").read_text())
+    golden = vectors["manifest"].encode()
+    assert backup.encode(msgspec.json.decode(golden, type=backup.Manifest)) == golden
+    found = json.loads((saved / "backup.json").read_text())
+    assert found.keys() == json.loads(golden).keys()
+    assert found["files"].keys() == files(saved).keys() - {"backup.json"}
+    assert found["vkey"] == DataFolder(data).signer(os.urandom).verifier.encode()
+    follows = vectors["follows"]
+    assert encode_control(follows["time_s"], follows["body"]).hex() == follows["leaf"]
 
 
 # --- restore -------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def test_a_blind_checker_fails_the_drill(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If verify-log found nothing, the drill would say so and end with 1."""
+
     def blind(request: Request) -> Outcome:
         outcome = verify_folder(request)
         outcome.findings.clear()

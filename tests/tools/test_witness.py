@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -52,6 +53,16 @@ def request(old: int, new: int, entries: Sequence[bytes] = TRUNK) -> bytes:
     proof = consistency(old, entries[:new]) if 0 < old < new else []
     note = sign_note(Checkpoint(ORIGIN, new, mth(entries[:new])).encode(), [LOG])
     return AddCheckpoint(old, tuple(proof), note).encode()
+
+
+class Slow(Memory):
+    """A memory that takes its time, so that what could overlap does."""
+
+    def recall(self, origin: str) -> bytes | None:
+        """Return the checkpoint of a log as it was a while ago."""
+        note = super().recall(origin)
+        time.sleep(0.01)
+        return note
 
 
 def over_http(
@@ -128,7 +139,8 @@ def test_of_two_requests_at_once_one_wins(tmp_path: Path) -> None:
         kept = await http.get(HERE)
         assert kept.content.split(b"\n\n")[0] == winner.split(b"\n\n")[0]
 
-    over_http(tmp_path, scene)
+    made = Application(Witness([LOG.verifier], [COSIGNER]), Slow(tmp_path), lambda: 100)
+    over_http(tmp_path, scene, made)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
