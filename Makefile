@@ -50,7 +50,7 @@ format: .venv/.stamp ## put the source into its usual form
 test-long: .venv/.stamp ## the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m long -o timeout=3600 -o faulthandler_timeout=3500 $(ARGS)
 
-bench: .venv/.stamp ## measure, as ratios within one run (figures, no verdict)
+bench: .venv/.bench-stamp ## measure, as ratios within one run (figures, no verdict)
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 wheel-check: .venv/.stamp ## build the wheel and try it in an environment of its own
@@ -59,7 +59,8 @@ wheel-check: .venv/.stamp ## build the wheel and try it in an environment of its
 lock: .venv-lock/.stamp ## resolve the dependencies of pyproject.toml anew, newest versions first
 	@$(call compile,requirements.lock,--upgrade)
 	@$(call compile,requirements-dev.lock,--upgrade --extra dev --constraints requirements.lock)
-	@echo "treering: wrote requirements.lock and requirements-dev.lock"
+	@$(call compile,requirements-bench.lock,--upgrade --extra bench --constraints requirements-dev.lock)
+	@echo "treering: wrote requirements.lock, requirements-dev.lock and requirements-bench.lock"
 
 clean: ## remove environments, caches and builds (never data)
 	@rm -rf .venv .venv-lock build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -77,6 +78,10 @@ compile = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
 	@$(call environment,.venv)
 	@$(BIN)/$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.bench-stamp: .venv/.stamp requirements-bench.lock
+	@$(BIN)/$(PIP) install --require-hashes --requirement requirements-bench.lock
 	@touch $@
 
 .venv-lock/.stamp: Makefile

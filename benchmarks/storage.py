@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from archive import (
     Submission,
 )
 from benchmarks.events import submissions
+from benchmarks.peers import postgres_per_s, pymerkle_per_s, sqlite_per_s
 from benchmarks.table import Row
 from merkle import sign_note
 
@@ -62,7 +62,13 @@ def measure(path: Path, count: int) -> list[Row]:
     plain = appended_per_s(path / "plain", batch, 50)
     rows.append(Row("file, append + fdatasync, 1,000 a commit", plain, "events/s"))
     sqlite = sqlite_per_s(path / "sqlite", batch, 50)
-    rows.append(Row("SQLite, WAL, synchronous=FULL, the same", sqlite, "events/s"))
+    rows.append(Row("SQLite, WAL, synchronous=FULL, unique id, the same", sqlite, "events/s"))
+    if postgres := postgres_per_s(batch, 50):
+        rows.append(
+            Row("PostgreSQL, COPY, unique id, the same", postgres, "events/s", postgres / sqlite, "SQLite")
+        )
+    tree = pymerkle_per_s(path / "pymerkle", batch, 50)
+    rows.append(Row("pymerkle on SQLite, the same", tree, "events/s", tree / sqlite, "SQLite"))
     with archiver(path / "log") as (kept, folder):
         done, at = 0, 10_000
         while at <= count:
@@ -100,26 +106,6 @@ def appended_per_s(path: Path, batch: Sequence[Submission], commits: int) -> flo
             file.write(b"\n".join([one.payload for one in batch]))
             os.fdatasync(file.fileno())
     return commits * len(batch) / (time.perf_counter() - started)
-
-
-def sqlite_per_s(path: Path, batch: Sequence[Submission], commits: int) -> float:
-    """Return events a second put into SQLite, without any tree, encryption or signature."""
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute("CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT, body BLOB)")
-    database.execute("CREATE UNIQUE INDEX event_id ON event (id)")
-    started = time.perf_counter()
-    for commit in range(commits):
-        database.execute("BEGIN")
-        database.executemany(
-            "INSERT INTO event (id, body) VALUES (?, ?)",
-            [(f"{commit}-{one.id}", one.payload) for one in batch],
-        )
-        database.execute("COMMIT")
-    rate = commits * len(batch) / (time.perf_counter() - started)
-    database.close()
-    return rate
 
 
 def kept_per_s(kept: Archiver, done: int, count: int) -> float:
