@@ -253,9 +253,7 @@ class Archiver:
         seal = self._seal.last
         if seal is None:
             if log.size:
-                raise IntegrityError(
-                    "the log has entries but no seal; see docs/recovery.md, lost seal"
-                )
+                raise IntegrityError("the log has entries but no seal; see docs/recovery.md, lost seal")
             # A crash right after the first commit then leaves a log ahead of its seal, not one without.
             self._seal.write(0, log.root(), 0)
             return

@@ -182,7 +182,9 @@ class ArchiverClient:
         if not unknown or self.settle is None:
             return []
         try:
-            found = list(self.settle(self._unheard_size, [one for part in unknown for one in part.submissions]))
+            found = list(
+                self.settle(self._unheard_size, [one for part in unknown for one in part.submissions])
+            )
         except ArchiveError:
             _fail_all(unknown)
             return []

@@ -109,6 +109,7 @@ class Check:
         self._memory = Remembered(given.seals, given.kept, given.resume)
         self._frontier = _aligned(before.frontier)
         self._chain = Chain(before.block + 1, before.block_hash, before.size)
+        self._chained: dict[int, list[Finding]] = {}
         self._time_s = before.time_s
         self._sequences = None if before.sequences is None else array("Q", before.sequences)
         self._goods = [before.size] if before.size else []
@@ -135,10 +136,10 @@ class Check:
             try:
                 yield from self._start()
                 for job, answer in self._run(self._jobs()):
-                    yield from self._located(job, [*self._judge(job, answer), *self._chain.taken()])
+                    chain = self._chained.pop(job.start)  # blocks may have been read far ahead
+                    yield from self._located(job, [*chain, *self._judge(job, answer)])
                     ids.add(answer.ids)
                     self._progress(job.stop - job.start)
-                yield from self._chain.taken()
                 yield from self._end(ids)
             except ArchiveError as error:
                 yield Finding("storage", None, f"the check stopped here: {error}", "unreadable")
@@ -153,12 +154,11 @@ class Check:
             if before.size and not self._lost and block_hash(log, before.block) != before.block_hash:
                 detail = f"block {before.block} is not the one verified before"
                 yield Finding("since", before.size - 1, detail)
-                self._chain.previous = (
-                    b""  # said once: that the next block does not follow it is the same finding
-                )
+                # Said once: that the next block does not follow it would be the same finding.
+                self._chain.previous = b""
         yield from self._memory.beyond(self._size)
 
-    # --- the jobs -----------------------------------------------------
+    # --- the jobs --------------------------------------------------------------------------------
 
     def _jobs(self) -> Iterator[Job]:
         start = self._frontier.size
@@ -167,6 +167,7 @@ class Check:
             done = max(start, self._before.size)
             with self._source.open(self._size) as log:
                 ends, whole = self._chain.read(log, stop, self._size)
+            self._chained[start] = self._chain.taken()
             yield Job(start, stop, done, ends, self._memory.sizes(start, stop), whole)
             start = stop
 

@@ -78,8 +78,12 @@ def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow
         start, at = at + 4, at + 4 + number(value[at : at + 4])
         body, shape = value[start : at - 4], shapes.get(value[start : start + 4])
         if shape is None or at - start < shape[0] or at > end or crc32(body) != number(value[at - 4 : at]):
-            if not _unusual(index, value[start:at], at - start, rows, found):
+            if at > end:
+                rows.unread.add(index)
+                detail = f"private rows end within one, at byte {end} instead of {at}"
+                found.add("rows", index, detail, "unreadable")
                 return index + 1
+            _unusual(index, value[start:at], rows, found)
             if index not in rows.empty and index not in rows.unread:
                 at = start - 4  # its shape is known now
                 continue
@@ -94,13 +98,10 @@ def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow
     return index
 
 
-def _unusual(index: int, row: bytes, size: int, rows: Rows, found: Findings) -> bool:
-    """Look at a row that is empty, damaged, or the first of its shape; return whether the next can be read."""
-    if not size:
+def _unusual(index: int, row: bytes, rows: Rows, found: Findings) -> None:
+    """Look at a row that is empty, damaged, or the first of its shape."""
+    if not row:
         rows.empty.add(index)
-    elif len(row) != size:
-        rows.unread.add(index)
-        found.add("rows", index, f"private row of {size} bytes runs over the end of its bundle", "unreadable")
     elif crc32(row[:-4]) != int.from_bytes(row[-4:]):
         rows.unread.add(index)
         found.add("row", index, "private row: checksum differs, its bytes changed on disk")
@@ -111,7 +112,6 @@ def _unusual(index: int, row: bytes, size: int, rows: Rows, found: Findings) -> 
         except FormatError as error:
             rows.unread.add(index)
             found.add("row", index, str(error), "unreadable")
-    return len(row) == size
 
 
 _SHAPES: dict[bytes, tuple[int, int]] = {}

@@ -2,8 +2,8 @@
 
 What the log says is checked by reading it (`archive.fsck`).  Beside that the file has a life of its own: B-tree pages,
 lists of free pages, two meta pages.  Damage there can wait unseen for years, until a write takes a page that is still
-in use.  py-lmdb has an auditor for this that reads the file as plain bytes, without LMDB; it reads some 70 MB a second,
-so it is asked for (`verify-log --structure`).  The file must be at rest while it is read.
+in use.  py-lmdb has an auditor for this that reads the file as plain bytes, without LMDB, which a file that was made to
+deceive could crash.  The file must be at rest while it is read.
 
 A file that was cut short is a case of its own: LMDB maps it into memory, and touching what is missing kills the
 process.  So `missing_bytes` is asked before anything opens the file.

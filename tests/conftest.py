@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `--seed N` repeat one world of the simulation (tests/simulation)."""
     parser.addoption("--seed", type=int, default=None, help="simulate this one world only")

@@ -168,7 +168,6 @@ class Bench:
             vault=case.vault,
             kept=(self._kept,) if case.kept else (),
             resume=self._resume if case.since else None,
-            structure=case.structure,
             policy=self._policy if case.policy else None,
             processes=1,
         )

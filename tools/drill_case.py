@@ -35,7 +35,6 @@ class Case:
     """Whether the auditor had kept an older checkpoint."""
     since: bool = False
     """Whether the auditor goes on from an earlier check."""
-    structure: bool = False
     policy: bool = False
     """Whether the auditor asks for a witness's signature on what the outside is shown."""
     needs_vault: bool = False
@@ -58,7 +57,6 @@ def case(
     vault: bool = False,
     kept: bool = False,
     since: bool = False,
-    structure: bool = False,
     policy: bool = False,
     needs_vault: bool = False,
 ) -> Callable[[Tamper], Tamper]:
@@ -76,7 +74,6 @@ def case(
                 vault,
                 kept,
                 since,
-                structure,
                 policy,
                 needs_vault or vault,
             )

@@ -67,7 +67,7 @@ def file_cut_short(copy: Copy) -> None:
     copy.after.append("cut")
 
 
-@case(OUTSIDERS, "rot", "a page of the database file claims to be another page", "structure", structure=True)
+@case(OUTSIDERS, "rot", "a page of the database file claims to be another page", "structure")
 def page_out_of_place(copy: Copy) -> None:
     """Alter the number that a page says of itself, which reading does not look at."""
     copy.after.append("page")

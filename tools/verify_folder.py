@@ -10,6 +10,7 @@ The checks themselves are `archive.fsck`; the command is `tools.verify_log`, and
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import time
@@ -33,7 +34,6 @@ from archive import (
     Job,
     KeyRing,
     Keys,
-    Locked,
     Log,
     LogSource,
     NotFound,
@@ -49,7 +49,6 @@ from archive import (
     missing_bytes,
     ring_of,
     size_of,
-    take_lock,
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, Policy, Verifier, check_policy
 from tools.console import progress
@@ -70,7 +69,8 @@ class Request:
     """Where the seal lies, if not beside the log."""
     kept: tuple[Checkpoint, ...] = ()
     resume: Resume | None = None
-    structure: bool = False
+    anyway: bool = False
+    """Whether to read on although the file's pages are damaged."""
     policy: Policy | None = None
     """Whose signatures the outside asks for."""
     processes: int = 0
@@ -101,13 +101,16 @@ def verify_folder(request: Request) -> Outcome:
         raise NotFound("the saved check was one of the public part, which knows no blocks; leave --since out")
     tally = Tally()
     seals, findings = _seals(request.seal or folder.log / "seal", tally)
-    if request.structure:
-        findings += _structure(folder, tally)
     resume = None
     try:
         if lacking := missing_bytes(folder.log):
             raise IntegrityError(f"the database file is {lacking:,} bytes shorter than it says itself")
-        resume = _check(folder, request, seals, tally, findings)
+        damaged = _structure(folder, tally)
+        findings += damaged
+        if damaged and not request.anyway:
+            tally.remarks.append("entries were not read: such a file may crash its reader; --anyway tries it")
+        else:
+            resume = _check(folder, request, seals, tally, findings)
     except IntegrityError as error:
         findings.append(Finding("storage", None, str(error), "unreadable"))
     seconds = time.monotonic() - started
@@ -203,13 +206,17 @@ def _seals(path: Path, tally: Tally) -> tuple[list[Seal], list[Finding]]:
 
 
 def _structure(folder: DataFolder, tally: Tally) -> list[Finding]:
+    """Check the file's pages, if no archiver is at work that would change them meanwhile."""
     try:
-        lock = take_lock(folder.log / "lock")
-    except Locked:
-        tally.remarks.append("pages of the database not checked: an archiver is at work; check a backup")
-        return []
-    try:
+        lock = os.open(folder.log / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return check_structure(folder.log)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return check_structure(folder.log)
+    except BlockingIOError:
+        tally.remarks.append("the pages of the file were not checked: an archiver is at work; check a backup")
+        return []
     finally:
         os.close(lock)
 

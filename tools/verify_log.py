@@ -60,9 +60,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--save", type=Path, metavar="FILE", help="if all is well, write where the next check may go on"
     )
     made.add_argument(
-        "--structure",
-        action="store_true",
-        help="also check the database's pages (slow; the server must be down)",
+        "--anyway", action="store_true", help="read on although the file's pages are damaged (it may crash)"
     )
     made.add_argument(
         "--policy", type=Path, metavar="FILE", help="whose signatures the outside asks for (C2SP tlog-policy)"
@@ -105,7 +103,7 @@ def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> O
         raise NoteError("a --checkpoint lies before --since, which is not read again; leave one of them out")
     policy = None if arguments.policy is None else Policy.parse(arguments.policy.read_bytes())
     if is_public(arguments.data):
-        if arguments.vault or arguments.seal or arguments.structure:
+        if arguments.vault or arguments.seal or arguments.anyway:
             raise NoteError("in public there is neither vault nor seal nor database; leave these options out")
         return verify_public(arguments.data, verifier, kept, resume, policy)
     request = Request(
@@ -116,7 +114,7 @@ def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> O
         arguments.seal,
         kept,
         resume,
-        arguments.structure,
+        arguments.anyway,
         policy,
         arguments.processes,
     )

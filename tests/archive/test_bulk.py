@@ -115,6 +115,29 @@ def test_a_bundle_begins_where_the_last_one_ended(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("rest", [b"\0", b"\0\0\0", b"\0\0\0\1", b"\xff\xff\xff"])
+def test_a_bundle_ends_with_its_last_part(width: int, rest: bytes) -> None:
+    """Bytes behind the last leaf or row are found even where every entry is there."""
+    one = bundle([LEAF if width == 2 else ROWS[0]], width)
+    scan: Any = scan_leaves if width == 2 else scan_rows
+    for behind in ([], [((1).to_bytes(8), one)]):
+        found = Findings()
+        scan([(bytes(8), one + rest), *behind], 0, 1 + len(behind), found)
+        assert ("leaves" if width == 2 else "rows") in {finding.check for finding in found}
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_bundle_within_another_is_found(width: int) -> None:
+    """An entry that stands twice is found even where every entry is there."""
+    part = LEAF if width == 2 else ROWS[0]
+    scan: Any = scan_leaves if width == 2 else scan_rows
+    found = Findings()
+    pairs = [(bytes(8), bundle([part] * 3, width)), ((2).to_bytes(8), bundle([part], width))]
+    scan(pairs, 0, 3, found)
+    assert [(finding.index, finding.kind) for finding in found] == [(3, "order")]
+
+
+@pytest.mark.parametrize("width", [2, 4])
 def test_a_bundle_does_not_cross_a_multiple_of_256(width: int) -> None:
     """The values of a C2SP bundle, joined, must be that bundle."""
     part = LEAF if width == 2 else ROWS[0]

@@ -31,7 +31,7 @@ from archive import (
 )
 from archive.findings import limited
 from archive.openings import Counted, join_counts
-from merkle import Ed25519Signer
+from merkle import Checkpoint, Ed25519Signer, sign_checkpoint
 from tests.archive.site import SIGNER, VAULT_KEY, Site, event
 from tools.drill_copy import Book, Copy
 
@@ -93,6 +93,39 @@ def test_a_long_log_verifies_and_is_counted(long_log: Copy) -> None:
     )
 
 
+CONTROL = b"\x01\x02" + (1_700_000_000).to_bytes(8)
+
+MALFORMED: dict[str, tuple[int, bytes | None, bytes | None, tuple[str, int]]] = {
+    "an empty row": (50, None, b"", ("rows", 50)),
+    "a control entry with a row": (50, CONTROL + b'{"control":"start"}', row(50), ("rows", 50)),
+    "a control entry that is no JSON": (50, CONTROL + b"{", b"", ("entry", 50)),
+    "a second origin": (
+        50,
+        CONTROL + b'{"control":"origin","origin":"example.org/log"}',
+        b"",
+        ("origin", 50),
+    ),
+    "no origin": (0, leaf(0), row(0), ("origin", 0)),
+    "another origin": (0, CONTROL + b'{"control":"origin","origin":"example.org/lag"}', b"", ("origin", 0)),
+    "a row of another version": (50, None, b"\x02" + row(50)[1:-4], ("row", 50)),
+    "a row that is too short": (50, None, row(50)[:60], ("row", 50)),
+}
+"""Index, leaf and row to put there (None: as it was; rows get their checksum), and the one finding that follows."""
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_an_entry_that_is_not_as_it_must_be(long_log: Copy, name: str) -> None:
+    """Leaf and row must be of one kind and of a known form, whoever signed them."""
+    index, new_leaf, new_row, expected = MALFORMED[name]
+    copy, book = long_log.copy(), long_log.book()
+    book.leaves[index] = book.leaves[index] if new_leaf is None else new_leaf
+    if new_row is not None:
+        checksum = crc32(new_row).to_bytes(4) if expected[0] == "row" else b""
+        book.rows[index] = new_row + checksum
+    copy.rewrite(Book(book.leaves[:300], book.rows[:300], [100, 300]))
+    assert [(one.check, one.index) for one in checked(copy)[0]] == [expected]
+
+
 @pytest.mark.parametrize("index", [0, STRETCH, SIZE - 1])
 def test_a_changed_leaf_is_named_by_checkpoints(long_log: Copy, index: int) -> None:
     """A finding says which signed checkpoint is the last before it, and which the first that covers it."""
@@ -122,6 +155,30 @@ def test_a_changed_node_of_every_level_is_found(long_log: Copy) -> None:
         copy = long_log.copy()
         copy.tables["nodes"][key] = bytes(32)
         assert named(checked(copy)[0]) == {("nodes", int.from_bytes(key[1:]) << 8 * key[0])}
+
+
+def test_a_node_that_nobody_needs_is_found(long_log: Copy) -> None:
+    """Between, before and behind the nodes of the tree there is nothing."""
+    copy = long_log.copy()
+    for key in (
+        b"\x01" + (3).to_bytes(8) + b"x",
+        b"\x00" * 9,
+        b"\x01" + (514).to_bytes(8),
+        b"\x03" + bytes(8),
+        b"\x7f",
+    ):
+        copy.tables["nodes"][key] = bytes(32)
+    assert [(one.check, one.kind) for one in checked(copy)[0]] == [("stray", "stray")] * 4 + [
+        ("nodes", "stray")
+    ]
+
+
+def test_a_checkpoint_where_no_commit_ended_is_found(long_log: Copy) -> None:
+    """A log signs at the ends of its commits only; another signature of its key is not for this history."""
+    copy = long_log.copy()
+    forged = sign_checkpoint(Checkpoint(copy.signer.name, 1_500, bytes(32)), copy.signer)
+    copy.tables["checkpoints"][(1_500).to_bytes(8)] = forged
+    assert [(one.check, one.index, one.kind) for one in checked(copy)[0]] == [("checkpoint", 1_499, "stray")]
 
 
 def test_time_and_ids_are_compared_across_stretches(long_log: Copy) -> None:
@@ -192,6 +249,12 @@ def test_a_database_that_breaks_off_is_a_finding(long_log: Copy, monkeypatch: py
     findings = list(Check(source, SIZE, Given()).findings())
     assert [(one.check, one.index) for one in findings] == [("row", 7), ("storage", None)]
     assert "page 7 is no page" in findings[1].detail
+
+
+def test_a_size_at_which_no_commit_ended_is_found(long_log: Copy) -> None:
+    """A log is checked up to the end of a commit; entries that none covers are not passed over."""
+    check = Check(LogSource(stored(long_log), lambda: SIZE), 1_500, Given(OneKey(long_log.signer.verifier)))
+    assert ("blocks", 1_000, "missing") in [(one.check, one.index, one.kind) for one in check.findings()]
 
 
 def test_findings_are_limited() -> None:

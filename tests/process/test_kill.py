@@ -65,14 +65,14 @@ def survivors(data: Path) -> dict[int, Survivor]:
 
 
 def kill_at_random(server: Served, sender: subprocess.Popen[str], services: tuple[str, ...]) -> int:
-    """Kill one service after another at random moments while the sender runs; return how many were killed."""
+    """Kill the services in turn, at random moments, while the sender runs; return how many were killed."""
     draw, killed = random.Random(7), 0
     while killed < KILLS and sender.poll() is None:
         time.sleep(draw.uniform(0.2, 0.9))
         while services in ALONE and sender.poll() is None and not server.up():
             time.sleep(0.02)  # what is killed over and over before it is up is another test
         if sender.poll() is None:
-            killed += server.kill(draw.choice(services))
+            killed += server.kill(services[killed % len(services)])
     return killed
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from archive import DataFolder, take_lock
+from archive import DataFolder, SealFile, take_lock
 from tests.process.writer import append_all
 from tools.archiver import build
 
@@ -46,6 +46,8 @@ def start_again(data: Path, first: int) -> Run:
         append_all(archiver, first, lines.append)
         archiver.close()
     finally:
+        assert isinstance(archiver._seal, SealFile)
+        archiver._seal.close()
         archiver._store.close()
         archiver._vault.close()
         os.close(lock)

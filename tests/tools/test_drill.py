@@ -47,6 +47,11 @@ def test_every_finding_about_an_entry_names_checkpoints(results: dict[str, Resul
     assert len(placed) >= len(about_entries) - 2, "only what is found at the very end has no place"
 
 
+def test_a_gap_is_found_where_it_is(results: dict[str, Result]) -> None:
+    """The entry after the one that was taken out is named, not the first one of its subject."""
+    assert int(results["event taken out"].finding.split()[1].rstrip(":")) > 300
+
+
 def test_cases_are_told_apart_and_explained() -> None:
     """Each case has a name and a story of its own, and says who could do it."""
     assert len(set(NAMES)) == len({case.story for case in CASES}) == len(CASES)

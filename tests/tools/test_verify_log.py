@@ -28,7 +28,7 @@ from merkle import (
     tiles_of_size,
 )
 from tools import verify_log
-from tools.drill_copy import Copy, copy_of, small_log
+from tools.drill_copy import Book, Copy, copy_of, small_log
 
 KEY = Ed25519Signer("example.org/drill", b"k" * 32)
 VKEY = KEY.verifier.encode()
@@ -133,6 +133,28 @@ def test_a_checkpoint_that_was_kept(
     assert run(capsys, data, "--vkey", VKEY, "--checkpoint", kept)[0] == 2
 
 
+def test_a_checkpoint_of_another_log(
+    honest: Copy, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a key, too, what was kept of one log is not compared with another one in silence."""
+    other = Ed25519Signer("example.org/other", bytes(32))
+    kept = tmp_path / "kept"
+    kept.write_bytes(sign_checkpoint(Checkpoint(other.name, 98, honest.blocks[4].root), other))
+    code, report = run(capsys, data, "--checkpoint", kept)
+    assert (code, checks(report)) == (1, ["kept"])
+    assert "'example.org/other'" in report["findings"][0]["detail"]
+
+
+def test_a_policy_where_nobody_has_cosigned(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks for witnesses is told that there are none."""
+    witness = Cosigner("witness.example.org", b"w" * 32)
+    (tmp_path / "policy").write_text(f"witness w {witness.verifier.encode()}\nquorum w\n")
+    code, report = run(capsys, data, "--vkey", VKEY, "--policy", tmp_path / "policy")
+    assert (code, checks(report)) == (1, ["quorum"])
+
+
 def test_a_seal_that_lies_elsewhere(
     honest: Copy, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +170,20 @@ def test_a_seal_that_lies_elsewhere(
     early.write(DataFolder(tmp_path / "early"))
     code, report = run(capsys, tmp_path / "early", "--seal", tmp_path / "seal")
     assert (code, checks(report)) == (1, ["seal"])
+
+
+def test_a_file_with_damaged_pages_is_not_opened(
+    honest: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged pages are found before LMDB maps the file, which could end the check; --anyway reads on."""
+    copy = honest.copy()
+    copy.after.append("page")
+    copy.write(DataFolder(tmp_path / "data"))
+    code, report = run(capsys, tmp_path / "data", "--vkey", VKEY)
+    assert (code, checks(report), report["entries"]) == (1, ["structure"], 0)
+    assert "entries were not read" in report["remarks"][0]
+    code, report = run(capsys, tmp_path / "data", "--vkey", VKEY, "--anyway")
+    assert (code, checks(report), report["entries"]) == (1, ["structure"], 626)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +319,59 @@ def test_what_is_not_published_is_found(
     published(honest, tmp_path / "public")[path].unlink()
     code, report = run(capsys, tmp_path / "public", "--vkey", VKEY)
     assert (code, checks(report)) == (1, expected)
+
+
+SIGNED: dict[str, tuple[int, bytes, str]] = {
+    "another origin": (0, b'{"control":"origin","origin":"example.org/drilm"}', "origin"),
+    "a second origin": (9, b'{"control":"origin","origin":"example.org/drill"}', "origin"),
+    "a forged change of key": (9, b'{"control":"rotate"}', "keys"),
+    "an entry of no form": (9, b"{", "entry"),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_what_must_not_be_signed_is_found_in_public(
+    honest: Copy, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control entries that no log may have are found, whoever signed them."""
+    index, body, expected = SIGNED[name]
+    forged, book = honest.copy(), honest.book()
+    book.leaves[index] = b"\x01\x02" + book.leaves[index][2:10] + body
+    forged.rewrite(book)
+    published(forged, tmp_path / "public")
+    code, report = run(capsys, tmp_path / "public", "--vkey", VKEY)
+    assert (code, checks(report)) == (1, [expected])
+
+
+def test_a_long_log_in_public(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond 65,536 entries there is a third level of tiles; it is compared, and a check goes on across it."""
+    size, time = 66_000, (1_700_000_000).to_bytes(8)
+    origin = b"\x01\x02" + time + b'{"control":"origin","origin":"example.org/drill"}'
+    book = Book(
+        [origin, *(b"\x01\x01" + time + n.to_bytes(48) for n in range(1, size))], [b""] * size, [65_000, size]
+    )
+    copy = Copy({}, b"", KEY)
+    copy.rewrite(book)
+    early = Copy({}, b"", KEY)
+    early.rewrite(Book(book.leaves[:65_000], book.rows[:65_000], [65_000]))
+    published(early, tmp_path / "early")
+    files = published(copy, tmp_path / "public")
+    saved = tmp_path / "saved"
+    assert run(capsys, tmp_path / "early", "--vkey", VKEY, "--save", saved)[0] == 0
+    code, report = run(capsys, tmp_path / "public", "--vkey", VKEY, "--since", saved, "--save", saved)
+    assert (code, report["root"]) == (0, copy.blocks[-1].root.hex())
+    assert run(capsys, tmp_path / "public", "--vkey", VKEY, "--since", saved)[0] == 0
+    for path, index in (("tile/2/000.p/1", 0), ("tile/1/001.p/1", 65_536), ("tile/1/000", 0)):
+        content = files[path].read_bytes()
+        files[path].write_bytes(content[:-1] + bytes((content[-1] ^ 1,)))
+        findings = run(capsys, tmp_path / "public", "--vkey", VKEY)[1]["findings"]
+        assert [(one["check"], one["index"]) for one in findings] == [("nodes", index)]
+        files[path].write_bytes(content)
+    book.leaves[65_536] = book.leaves[65_536][:2] + bytes(8) + book.leaves[65_536][10:]
+    copy.rewrite(book)
+    published(copy, tmp_path / "public")
+    findings = run(capsys, tmp_path / "public", "--vkey", VKEY)[1]["findings"]
+    assert [(one["check"], one["index"]) for one in findings] == [("time", 65_536)]
 
 
 def test_a_history_rewritten_in_public(
