@@ -7,14 +7,15 @@ one event was kept; a request in which nothing could be kept has the status of i
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from api.ingest import Item, Rules, items, refused
+from api.ingest import Item, Rules, parts, refused, split_events
 from api.problems import Problem, problem, problem_response, refusal_problem, retry_headers
 from api.receipts import add_many_proofs, check_number, without_receipt
 from api.services import Services
@@ -37,9 +38,6 @@ from archive import (
     parse_row,
 )
 
-BODY_SIZE_MAX = 64 << 20
-EVENTS_MAX = 100_000
-CHUNK_EVENTS = 512
 READY_WAIT_S = 5.0
 GRADE = "local"
 KINDS = {ROW_EVENT: "event", ROW_FRAME: "frame", ROW_BINDING: "binding"}
@@ -53,23 +51,19 @@ def router(services: Services) -> APIRouter:
     async def post_events(request: Request) -> JSONResponse:
         proofs, parameters = without_receipt(request.query_params.multi_items())
         rules = Rules.parse(parameters)
-        body = await read_body(request)
-        now_us = services.clock.now_us()
-        await services.client.ready(READY_WAIT_S)
-        try:
-            found = items(request.headers.get("content-type", ""), body, rules, now_us)
-        except InvalidEvent as error:
-            # The bytes came in, so they are kept, though nobody can take them apart.
-            await services.client.submit([refused(body, str(error), now_us)])
-            services.counters.refused += 1
-            raise
-        if not found:
-            raise Problem(400, "Empty request", "the body holds no event")
-        if len(found) > EVENTS_MAX:
-            raise Problem(413, "Too many events", f"{len(found)} events; at most {EVENTS_MAX} in one request")
-        if proofs:
-            check_number(len(found))
-        answers = await submit_all(services, found)
+        async with services.bodies.body(request) as body:
+            now_us = services.clock.now_us()
+            await services.client.ready(READY_WAIT_S)
+            await services.client.room()
+            try:
+                events = split_events(request.headers.get("content-type", ""), body)
+            except InvalidEvent as error:
+                return await _unreadable(services, body, error, now_us)
+            if not events:
+                raise Problem(400, "Empty request", "the body holds no event")
+            if proofs:
+                check_number(len(events))
+            found, answers = await _submitted(services, parts(events, rules, now_us))
         results = [_result(item, answer) for item, answer in zip(found, answers, strict=True)]
         if proofs:
             await add_many_proofs(services, results)
@@ -83,25 +77,25 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the body of a request, at most 64 MiB."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_SIZE_MAX:
-            raise Problem(413, "Request too large", f"at most {BODY_SIZE_MAX} bytes in one request")
-    return bytes(body)
+async def _submitted(services: Services, batch: Iterable[list[Item]]) -> tuple[list[Item], list[Answer]]:
+    """Submit events in their order, part after part; return them with one answer each."""
+    found: list[Item] = []
+    futures = []
+    for part in batch:
+        found += part
+        futures.append(services.client.submit([item.submission for item in part]))
+        await asyncio.sleep(0)  # others have their turn: a large body must not stop the front
+    return found, [answer for future in futures for answer in await future]
 
 
-async def submit_all(services: Services, found: Sequence[Item]) -> list[Answer]:
-    """Submit items in their order and return one answer each."""
-    await services.client.room()
-    submissions = [item.submission for item in found]
-    futures = [
-        services.client.submit(submissions[at : at + CHUNK_EVENTS])
-        for at in range(0, len(submissions), CHUNK_EVENTS)
-    ]
-    return [answer for future in futures for answer in await future]
+async def _unreadable(services: Services, body: bytes, error: InvalidEvent, now_us: int) -> JSONResponse:
+    """Keep a body that nobody can take apart, since its bytes came in, and say so."""
+    (answer,) = await services.client.submit([refused(body, str(error), now_us)])
+    services.counters.refused += 1
+    if isinstance(answer, Refusal):
+        return problem_response(refusal_problem(answer))
+    recorded = {"index": answer.index, "size": answer.size}
+    return problem_response({**problem(error), "recorded": recorded})
 
 
 def _response(services: Services, results: Sequence[dict[str, Any]]) -> JSONResponse:

@@ -16,7 +16,7 @@ What a Learning Observer connection does instead is `api.lo`; who calls this, `a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -32,6 +32,11 @@ PARTITION_KEY = "student"
 VALUE_SIZE_MAX = 1_024
 NAME_LENGTH_MAX = 200
 FIELDS_MAX = 16
+FIELD_SIZE_MAX = 64
+EVENTS_MAX = 100_000
+PART_EVENTS = 512
+COMMAS_MAX = 2_500_000
+"""In an array: what has more separators may be millions of tiny elements, which take memory and not bytes."""
 ANONYMOUS = ""
 """The sender of an event that names no producer; shown as "anonymous"."""
 NDJSON = frozenset(
@@ -92,6 +97,8 @@ def split_body(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in NDJSON:
+        if body.count(b"\n") > EVENTS_MAX:
+            raise too_many(body.count(b"\n"))
         return [line.rstrip(b"\r") for line in body.split(b"\n")], True
     if media_type != "application/json":
         raise Problem(
@@ -101,8 +108,22 @@ def split_body(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
         )
     if body.lstrip()[:1] != b"[":
         return [body], False
-    parse_json(body)  # msgspec does not check UTF-8 inside what it skips
-    return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])], False
+    return _elements(body), False
+
+
+def _elements(body: bytes) -> list[bytes]:
+    """Return the bytes of each element of a JSON array, unread; raise InvalidEvent if it is none."""
+    if body.count(b",") > COMMAS_MAX:
+        raise Problem(
+            413, "Too many values", f"more than {COMMAS_MAX} values in one request; send NDJSON, or less"
+        )
+    try:
+        body.decode()  # msgspec does not check UTF-8 inside what it skips
+        return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except UnicodeDecodeError as error:
+        raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidEvent(f"malformed JSON: {error}") from None
 
 
 def items(content_type: str, body: bytes, rules: Rules, received_us: int) -> list[Item]:
@@ -110,12 +131,32 @@ def items(content_type: str, body: bytes, rules: Rules, received_us: int) -> lis
 
     Raises as `split_body` does.
     """
+    return [item for part in parts(split_events(content_type, body), rules, received_us) for item in part]
+
+
+def split_events(content_type: str, body: bytes) -> list[tuple[int | None, bytes]]:
+    """Return the bytes of each event of a body with its line (from 1), None where the body has no lines.
+
+    Raises as `split_body` does, and Problem for more than EVENTS_MAX events.
+    """
     raws, lines = split_body(content_type, body)
-    return [
-        _item(raw, rules, received_us, number if lines else None)
-        for number, raw in enumerate(raws, 1)
-        if not (lines and not raw.strip())
+    found = [
+        (number if lines else None, raw) for number, raw in enumerate(raws, 1) if not lines or raw.strip()
     ]
+    if len(found) > EVENTS_MAX:
+        raise too_many(len(found))
+    return found
+
+
+def parts(found: Sequence[tuple[int | None, bytes]], rules: Rules, received_us: int) -> Iterator[list[Item]]:
+    """Yield the items of events in parts of at most PART_EVENTS, so that others get a turn between them."""
+    for at in range(0, len(found), PART_EVENTS):
+        yield [_item(raw, rules, received_us, line) for line, raw in found[at : at + PART_EVENTS]]
+
+
+def too_many(number: int) -> Problem:
+    """Return the problem of a request with too many events."""
+    return Problem(413, "Too many events", f"{number} events; at most {EVENTS_MAX} in one request")
 
 
 def _item(raw: bytes, rules: Rules, received_us: int, line: int | None) -> Item:
@@ -169,6 +210,8 @@ def refused(raw: bytes, reason: str, received_us: int, **extra: Any) -> Submissi
 def _own_keys(found: dict[str, Any]) -> dict[str, str]:
     if len(found) > FIELDS_MAX:
         raise InvalidEvent(f"keys: {len(found)} fields; at most {FIELDS_MAX}")
+    if any(len(field.encode("utf-8", "surrogatepass")) > FIELD_SIZE_MAX for field in found):
+        raise InvalidEvent(f"keys: the name of a field is longer than {FIELD_SIZE_MAX} bytes")
     return {field: _key_value(f"keys.{field}", None, value) for field, value in found.items()}
 
 

@@ -4,28 +4,32 @@ Two tasks a connection.  One reads frames and submits them without waiting for a
 answers in the order of the frames and acknowledges.  Awaiting each commit in the reading loop would make one
 connection as slow as one disk (measured: a twelfth of the rate).
 
-When the archiver goes away, frames that were not submitted wait; those under way are unknown, so the
-connection ends with 1012 *before* any later frame is submitted: what was acknowledged has no gap before it.
+When the archiver goes away, frames that were not submitted wait, and what the log holds of those under way is settled
+with the next archiver (`archive.client`).  Where that cannot be, the connection ends with 1012 *before* any later frame
+is submitted: what was acknowledged has no gap before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from api.lo import Connection, Step
+from api.lo import Connection
 from api.receipts import add_proofs
 from api.services import Services
 from archive import Answer, Receipt, Unavailable
 
 IN_FLIGHT_MAX = 1_024
 CLOSE_DONE = 1000
+CLOSE_POLICY = 1008
 CLOSE_TOO_LARGE = 1009
 CLOSE_RESTART = 1012
 
@@ -33,8 +37,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _UnderWay(NamedTuple):
+    """What is still to be answered of a frame; not its bytes, which a client that never reads would pin."""
+
     number: int
-    step: Step
+    replies: list[dict[str, Any]]
+    refused: str | None
+    close: bool
     future: asyncio.Future[list[Answer]]
 
 
@@ -44,6 +52,9 @@ def router(services: Services) -> APIRouter:
 
     @routes.websocket("/wsapi/in/")
     async def listen(socket: WebSocket) -> None:
+        if not may_open(socket.headers.get("origin"), socket.url.hostname, services.page_hosts):
+            await socket.close(CLOSE_POLICY)  # before it is accepted: the answer is 403
+            return
         await socket.accept()
         services.counters.connections += 1
         try:
@@ -52,6 +63,24 @@ def router(services: Services) -> APIRouter:
             services.counters.connections -= 1
 
     return routes
+
+
+def may_open(origin: str | None, host: str | None, origins: Collection[str]) -> bool:
+    """Return whether a page of this origin may open the socket: ours, a listed one, a browser extension, or none.
+
+    Browsers let any page open a socket to any host, loopback included, and say where the page is from.
+
+    >>> may_open(None, "localhost", ()), may_open("chrome-extension://abc", "localhost", ())
+    (True, True)
+    >>> may_open("https://elsewhere.example", "localhost", ()), may_open("null", "localhost", ())
+    (False, False)
+    """
+    if origin is None:
+        return True
+    page = urlsplit(origin)
+    return page.scheme.endswith("-extension") or (
+        page.hostname is not None and page.hostname in {host, *origins}
+    )
 
 
 class _Conversation:
@@ -96,7 +125,7 @@ class _Conversation:
                 future = client.submit(step.submissions)
                 # Not in `_answer`: while that waits for a slow client, the archiver may be back already.
                 future.add_done_callback(self._look)
-                self._under_way.put_nowait(_UnderWay(number, step, future))
+                self._under_way.put_nowait(_UnderWay(number, step.replies, step.refused, step.close, future))
                 if step.close:
                     return
         except (Unavailable, WebSocketDisconnect):
@@ -122,7 +151,7 @@ class _Conversation:
                 break
             self._window.release()
             await self._reply(one, answers[0])
-            if one.step.close:
+            if one.close:
                 await self._close(CLOSE_DONE)
         if self._broken:
             await self._close(CLOSE_RESTART)
@@ -130,11 +159,11 @@ class _Conversation:
     async def _reply(self, one: _UnderWay, answer: Answer) -> None:
         assert isinstance(answer, Receipt)
         counters = self._services.counters
-        replies: list[dict[str, Any]] = list(one.step.replies)
+        replies: list[dict[str, Any]] = list(one.replies)
         place = {"frame": one.number, "index": answer.index, "size": answer.size}
-        if one.step.refused is not None:
+        if one.refused is not None:
             counters.refused += 1
-            replies.append({"status": "refused", **place, "reason": one.step.refused})
+            replies.append({"status": "refused", **place, "reason": one.refused})
         else:
             counters.accepted += 1
             if self._acks:

@@ -1,7 +1,7 @@
 """For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
 
-Alive means that this process answers; ready, that the archiver is reachable and every shard has states.  A
-metric's label never names a person, a key or a document.
+Alive means that this process answers; ready, that the archiver is reachable and every shard has states that
+are not being rebuilt.  A metric's label never names a person, a key or a document.
 """
 
 from __future__ import annotations
@@ -53,16 +53,40 @@ def published_or_zero(services: Services) -> int:
 def readiness(services: Services) -> dict[str, Any]:
     """Return what is ready and what is not."""
     size = published_or_zero(services)
-    positions = [services.position(shard) for shard in range(services.shards)]
+    shards = [_shard(services, shard, size) for shard in range(services.shards)]
     return {
-        "ready": services.client.connected and None not in positions,
+        "ready": services.client.connected and all(one["position"] is not None for one in shards),
         "archiver": services.client.connected,
         "size": size,
-        "shards": [
-            {"shard": shard, "position": position, "lag": None if position is None else size - position}
-            for shard, position in enumerate(positions)
-        ],
+        "shards": shards,
     }
+
+
+def _shard(services: Services, shard: int, size: int) -> dict[str, Any]:
+    """Return how far a shard is; one that is being rebuilt has no position, but says how far that is."""
+    position = services.position(shard)
+    answer: dict[str, Any] = {
+        "shard": shard,
+        "position": position,
+        "lag": None if position is None else size - position,
+    }
+    if position is None and (progress := _rebuilding(services, shard)) is not None:
+        answer["rebuilding"] = {"position": progress[0], "until": progress[1]}
+    return answer
+
+
+def _rebuilding(services: Services, shard: int) -> tuple[int, int] | None:
+    try:
+        return services.reader(shard).rebuilding()
+    except Unavailable:
+        return None
+
+
+def _behind(shard: dict[str, Any], size: int) -> int:
+    """Return how many entries a shard has not seen yet; all of them where that is not known."""
+    if shard["lag"] is not None:
+        return int(shard["lag"])
+    return size - int(shard.get("rebuilding", {"position": 0})["position"])
 
 
 class _Metrics(Collector):
@@ -83,7 +107,7 @@ class _Metrics(Collector):
         yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
         lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])
         for shard in state["shards"]:
-            lag.add_metric([str(shard["shard"])], state["size"] if shard["lag"] is None else shard["lag"])
+            lag.add_metric([str(shard["shard"])], _behind(shard, state["size"]))
         yield lag
         events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
         events.add_metric(["accepted"], counters.accepted)

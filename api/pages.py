@@ -2,11 +2,15 @@
 
 Rendered on the server, without scripts; it refreshes itself.  Everything that came from outside is escaped by
 the template engine, and a strict content security policy stands behind that.
+
+States are not ordered by time, so the newest are found by looking at all; where there are too many for that, the
+page shows the first by key, and says so.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any
 
 import msgspec
@@ -20,8 +24,14 @@ from api.services import Services
 from api.states import state_json
 from archive import ArchiveError
 from merkle import Checkpoint
+from reducers import Reducer
+from replay import StoredSlot
 
 STATES_SHOWN = 40
+SCANNED = 2_000
+"""States of a reducer and a shard that are looked at for the newest."""
+SCANNED_BYTES = 4 << 20
+"""And how large they may be together: texts are long."""
 TEXT_SHOWN = 160
 EARLIEST_TIME_MS = 315_532_800_000
 """1980: a smaller number of milliseconds is a duration."""
@@ -66,26 +76,49 @@ def _checkpoint(services: Services) -> dict[str, Any]:
 
 
 def _table(services: Services, name: str) -> dict[str, Any]:
-    """Return the newest states of a reducer as rows of text."""
+    """Return the states of a reducer that changed last, or its first ones by key, as rows of text."""
     reducer = services.registry.get(name)
-    rows, rebuilding = [], False
+    found: list[tuple[bytes, StoredSlot]] = []
+    whole, rebuilding = True, False
     for shard in range(services.shards):
         try:
-            rows += [slot for _, slot in services.reader(shard).scan(name, limit=STATES_SHOWN)[1]]
+            some, all_of_them = services.reader(shard).first(name, SCANNED, SCANNED_BYTES)
         except ArchiveError:
             rebuilding = True
-    rows.sort(key=lambda slot: slot.changed_at, reverse=True)
-    states = [state_json(reducer, slot) for slot in rows[:STATES_SHOWN]]
+        else:
+            found += some
+            whole = whole and all_of_them
     return {
         "name": name,
         "version": reducer.version,
         "fields": reducer.scope,
         "rebuilding": rebuilding,
-        "rows": [
-            {"key": list(one["key"].values()), "state": shown(one["state"]), "bad": one.get("quarantined")}
-            for one in states
-        ],
+        "note": noted(len(found), whole=whole),
+        "rows": [_row(reducer, slot) for slot in chosen(found, whole=whole)],
     }
+
+
+def chosen(found: list[tuple[bytes, StoredSlot]], *, whole: bool) -> list[StoredSlot]:
+    """Return the states to show: the newest if `found` is the whole of them, else the first by key."""
+    found = sorted(found, key=lambda one: one[0])
+    slots = [slot for _, slot in found]
+    return nlargest(STATES_SHOWN, slots, lambda slot: slot.changed_at) if whole else slots[:STATES_SHOWN]
+
+
+def noted(count: int, *, whole: bool) -> str:
+    """Return what readers have to know of the choice; nothing where every state is shown.
+
+    >>> noted(7, whole=True), noted(1_250, whole=True), noted(2_000, whole=False)
+    ('', 'the 40 newest of 1,250', 'the first 40 by key: too many to look for the newest here')
+    """
+    if not whole:
+        return f"the first {min(count, STATES_SHOWN)} by key: too many to look for the newest here"
+    return f"the {STATES_SHOWN} newest of {count:,}" if count > STATES_SHOWN else ""
+
+
+def _row(reducer: Reducer[Any], slot: StoredSlot) -> dict[str, Any]:
+    one = state_json(reducer, slot)
+    return {"key": list(one["key"].values()), "state": shown(one["state"]), "bad": one.get("quarantined")}
 
 
 def shown(state: Any) -> str:

@@ -1,7 +1,7 @@
 """How fast the log grows, from the sizes that were seen published.
 
 Sizes come with every wake-up of the archiver, a thousand a second perhaps; a tenth of a second is as fine as
-anybody looks.
+anybody looks, so no two that are kept are closer, and there are never more than a hundred and two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Rate:
 
     def seen(self, now_us: int, size: int) -> float:
         """Take note of a size and return the rate."""
-        self._seen.append((now_us, size))
+        if not self._seen or now_us - self._seen[-1][0] >= STEP_US:
+            self._seen.append((now_us, size))
         while self._seen[0][0] < now_us - WINDOW_US and len(self._seen) > 2:
             self._seen.popleft()
         first_us, first = self._seen[0]

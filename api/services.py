@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from api.bodies import Bodies
 from api.rate import Rate
 from archive import (
     ArchiverClient,
@@ -57,6 +58,9 @@ class Services:
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     rate: Rate = field(default_factory=Rate)
+    bodies: Bodies = field(default_factory=Bodies)
+    page_hosts: frozenset[str] = frozenset()
+    """Hosts of web pages that may open the ingest socket, beside those that this server is asked by."""
     witnessed: bool = False
     """Whether the outside sees only what enough witnesses have cosigned: `api.cosigned`."""
     _source: LogSource | None = None

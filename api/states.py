@@ -1,8 +1,8 @@
 """States out: GET /v1/states/{reducer}, one key or all that begin alike.
 
 An answer says how much of the log it has seen and which signed checkpoint covers that.  While a shard is
-rebuilt, the answer is 503, never "no data": a teacher must not see an empty class because a disk was
-replaced.
+rebuilt, until it has seen what the log held when that began, the answer is 503, never "no data": a teacher must
+not see an empty class, or half of one, because a disk was replaced.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ one, which is group commit without a timer.  What is written is decided by `arch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from archive.caches import Caches
@@ -49,7 +50,10 @@ from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
 from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
 
-SHARED_CACHED = 32_768
+SHARED_BYTES_MAX = 32 << 20
+SHARED_COST = 600
+"""What remembering the shared parts of one key takes beside its text, bytes, measured."""
+FIELD_LENGTH_MAX = 64
 
 
 class Sealing(Protocol):
@@ -94,6 +98,7 @@ class Archiver:
         self._seal, self._published = seal, published
         self._clock, self._random, self._sign = clock, random, sign
         self._shared_parts: dict[tuple[Any, ...], _Shared] = {}
+        self._shared_bytes = 0
 
     @property
     def root(self) -> bytes:
@@ -201,13 +206,16 @@ class Archiver:
     def _shared(self, key: tuple[Any, ...], one: Submission) -> _Shared:
         """Return what all entries of this kind, subject number and keys have in common."""
         if (found := self._shared_parts.get(key)) is None:
-            if len(self._shared_parts) >= SHARED_CACHED:
+            found = _Shared.of(one, key[1], self._vault.route_key)
+            self._shared_bytes += found.cost
+            if self._shared_bytes > SHARED_BYTES_MAX:
                 self._shared_parts.clear()
-            found = self._shared_parts[key] = _Shared.of(one, key[1], self._vault.route_key)
+                self._shared_bytes = found.cost
+            self._shared_parts[key] = found
         return found
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
-        """Return receipt and payload of those ids that are in the log already."""
+        """Return receipt and digest of the payload of those ids that are in the log already."""
         candidates = self._caches.candidates(hashes)
         if not any(candidates):
             return {}
@@ -219,7 +227,9 @@ class Archiver:
                     row = parse_row(log.row(index))
                     if row.identifier == identifier:
                         opened = parse_opening(open_row(row, self._vault.data_key(row.subjects)))
-                        known[identifier] = Receipt(index, log.covering(index)[0]), opened.payload
+                        # The digest and not the payload: a small request may name many large events.
+                        content = sha256(opened.payload).digest()
+                        known[identifier] = Receipt(index, log.covering(index)[0]), content
         return known
 
     # --- plan and commit -------------------------------------------------------------------------
@@ -277,14 +287,19 @@ class _Shared(NamedTuple):
     others: dict[str, str]
     prefix: bytes
     routes: bytes
+    cost: int
+    """About how many bytes it takes to remember this."""
 
     @staticmethod
     def of(one: Submission, number: int, route_key: bytes) -> _Shared:
         fields = all_keys(one.subject, one.keys)
+        if any(len(name) > FIELD_LENGTH_MAX for name in fields):
+            raise ValueError(f"the name of a key field is longer than {FIELD_LENGTH_MAX} characters")
         routes = [field_code(name) + routing_hash(route_key, name, fields[name]) for name in sorted(fields)]
         kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
         prefix = row_prefix(kind, (number,), len(routes))
-        return _Shared(other_keys(one.subject, one.keys), prefix, b"".join(routes))
+        cost = SHARED_COST + 4 * sum(len(name) + len(value) for name, value in fields.items())
+        return _Shared(other_keys(one.subject, one.keys), prefix, b"".join(routes), cost)
 
 
 class _Batch:
@@ -307,8 +322,9 @@ class _Batch:
     def refuse(self, reason: str, detail: str) -> None:
         self._answers.append(Refusal(reason, detail))
 
-    def repeat(self, one: Submission, receipt: Receipt, payload: bytes) -> None:
-        self._answers.append(receipt if one.payload == payload else _conflict(one, receipt.index))
+    def repeat(self, one: Submission, receipt: Receipt, content: bytes) -> None:
+        same = sha256(one.payload).digest() == content
+        self._answers.append(receipt if same else _conflict(one, receipt.index))
 
     def repeat_within(self, one: Submission, identifier: bytes) -> None:
         place = self.by_id[identifier]

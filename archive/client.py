@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -43,6 +43,7 @@ RETRY_S = 0.05
 READY_WAIT_S = 30.0
 """How long frames wait for an archiver that is away, before their connections are closed."""
 IN_FLIGHT_BYTES_MAX = 64 << 20
+MESSAGE_BYTES_MAX = 32 << 20
 
 
 class Unknown(Unavailable):
@@ -133,11 +134,12 @@ class ArchiverClient:
         if self._transport is None or not self._open.is_set() or not self._waiting:
             return  # what waits is sent by the next connection
         waiting, self._waiting = self._waiting, []
-        self._ticket += 1
-        frame = encode_frame(Append(self._ticket, [one for part in waiting for one in part.submissions]))
-        self._under_way.append((len(frame), waiting))
-        self._count(len(frame))
-        self._transport.write(frame)
+        for group in _groups(waiting):
+            self._ticket += 1
+            frame = encode_frame(Append(self._ticket, [one for part in group for one in part.submissions]))
+            self._under_way.append((len(frame), group))
+            self._count(len(frame))
+            self._transport.write(frame)
 
     def received(self, message: Appended | Published) -> None:
         """Take in one message of the archiver."""
@@ -241,6 +243,21 @@ class ArchiverClient:
                 await asyncio.sleep(RETRY_S)
                 continue
             await self._closed.wait()
+
+
+def _groups(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
+    """Yield parts in groups whose messages stay far below the largest frame."""
+    group: list[_Part] = []
+    size = 0
+    for part in parts:
+        more = sum(len(one.payload) for one in part.submissions)
+        if group and size + more > MESSAGE_BYTES_MAX:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += more
+    if group:
+        yield group
 
 
 def _fail_part(part: _Part) -> None:

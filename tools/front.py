@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, help="an open, listening socket")
     parser.add_argument("--witnessed", action="store_true", help="show the outside only what is cosigned")
     parser.add_argument("--policy-wait", action="store_true", help="answer only what is cosigned")
+    parser.add_argument("--page-host", action="append", default=[], help="host of web pages that may send")
     parser.add_argument("--host-name", action="append", default=[], help="a name this server is asked by")
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data)
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
     services.witnessed = arguments.witnessed
+    services.page_hosts = frozenset(arguments.page_host)
     services.client.woken, services.client.settle = services.woken, services.settle
     app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
     config = uvicorn.Config(

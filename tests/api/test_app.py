@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api.bodies import TOTAL_SIZE_MAX
 from archive import Write
 from merkle import Ed25519Verifier, open_checkpoint
 from tests.api.front import ORIGIN, Front, http_client, not_started, problem_of
@@ -54,7 +55,7 @@ def test_many_events_are_submitted_in_chunks_and_answered_as_one(
     http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However a request is cut on its way to the archiver, its receipts stand in the order of its events."""
-    monkeypatch.setattr("api.events.CHUNK_EVENTS", 3)
+    monkeypatch.setattr("api.ingest.PART_EVENTS", 3)
     body = http.post("/v1/events", json=[ours(name=str(number)) for number in range(8)]).json()
     assert [one["index"] for one in body["receipts"]] == list(range(2, 10))
     assert body["checkpoint"]["size"] == 10
@@ -139,8 +140,8 @@ def test_other_content_types_are_refused(front: Front, http: TestClient) -> None
 
 def test_too_much_at_once_is_refused(front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """413 beyond the size of a request or the number of its events, which says the limit; nothing is kept."""
-    monkeypatch.setattr("api.events.BODY_SIZE_MAX", 40)
-    monkeypatch.setattr("api.events.EVENTS_MAX", 3)
+    monkeypatch.setattr("api.bodies.BODY_SIZE_MAX", 40)
+    monkeypatch.setattr("api.ingest.EVENTS_MAX", 3)
     assert http.post("/v1/events", content=b" " * 38 + b"{}", headers=JSON).status_code == 200
     kept = len(front.direct.submitted)
     assert "at most 40 bytes" in problem_of(http.post("/v1/events", content=b" " * 41, headers=JSON), 413)
@@ -398,3 +399,33 @@ def test_a_front_answers_before_its_archiver_ever_ran(tmp_path: Path) -> None:
         assert "treering_archiver_up 0.0" in http.get("/metrics").text
         assert "has not been started yet" in http.get("/").text
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_body_that_cannot_be_taken_apart_is_kept_and_named(http: TestClient) -> None:
+    """A torn array is recorded whole, as refused, and the answer says where."""
+    problem = http.post("/v1/events", content=b'[{"a":1},', headers=JSON).json()
+    entry = http.get(f"/v1/events/{problem['recorded']['index']}").json()
+    assert (entry["kind"], entry["payload"]) == ("refused", '[{"a":1},')
+
+
+def test_bodies_together_are_bounded(front: Front, http: TestClient) -> None:
+    """Beyond the budget of all bodies a request is answered 503, and the budget is whole again afterwards."""
+    front.services.bodies.take(TOTAL_SIZE_MAX - 10)
+    refused = http.post("/v1/events", content=b" " * 11, headers=JSON)
+    assert "too many large requests" in problem_of(refused, 503)
+    assert http.post("/v1/events", content=b"{}", headers=JSON).status_code == 200
+    assert front.services.bodies.size == TOTAL_SIZE_MAX - 10
+
+
+def test_millions_of_tiny_values_are_refused_before_they_are_made(http: TestClient) -> None:
+    """What is small in bytes and large in memory is refused by counting bytes."""
+    many = http.post("/v1/events", content=b"[" + b"1," * 2_500_001 + b"1]", headers=JSON)
+    assert "send NDJSON, or less" in problem_of(many, 413)
+    lines = http.post("/v1/events", content=b"1\n" * 100_001, headers=LINES)
+    assert "at most 100000" in problem_of(lines, 413)
+
+
+def test_the_name_of_a_key_field_is_bounded(http: TestClient) -> None:
+    """A field name of a kilobyte is the sender's mistake."""
+    event = {"type": "t", "keys": {"student": "ann", "x" * 65: "1"}}
+    assert "longer than 64" in problem_of(http.post("/v1/events", json=event), 400)

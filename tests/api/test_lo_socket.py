@@ -342,3 +342,30 @@ def test_no_more_than_a_window_is_under_way(tmp_path: Any, monkeypatch: pytest.M
 def test_a_message_is_bytes_and_a_kind(message: dict[str, Any], frame: tuple[bytes, bool]) -> None:
     """Text or not is what the sender said, however the server hands it over."""
     assert frame_of(message) == frame
+
+
+@pytest.mark.parametrize(
+    ("origin", "opens"),
+    [
+        (None, True),
+        ("chrome-extension://abcdef", True),
+        ("http://localhost:5173", True),
+        ("https://tutor.example", True),
+        ("https://elsewhere.example", False),
+        ("null", False),
+    ],
+)
+def test_only_known_pages_open_the_socket(
+    front: Front, http: TestClient, origin: str | None, opens: bool
+) -> None:
+    """A web page of nobody's may not write events through a visitor's browser: it is answered 403."""
+    front.services.page_hosts = frozenset({"tutor.example"})
+    headers = {} if origin is None else {"origin": origin}
+    if opens:
+        with http.websocket_connect(URL, headers=headers) as socket:
+            socket.send_text('{"event":"hello","user_id":"ann"}')
+            assert receive(socket, 1)[0]["status"] == "auth"
+    else:
+        with pytest.raises(WebSocketDisconnect), http.websocket_connect(URL, headers=headers):
+            pass
+    assert front.archiver.head.size == (3 if opens else 2)

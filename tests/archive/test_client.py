@@ -188,3 +188,24 @@ def test_what_was_not_sent_waits_for_the_next_archiver(tmp_path: Path) -> None:
         assert await future == [Receipt(0, 1)]
 
     run(tmp_path, story)
+
+
+def test_a_crowd_never_makes_a_message_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits together is cut into messages far below the largest frame, in order."""
+    monkeypatch.setattr("archive.client.MESSAGE_BYTES_MAX", 250)
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        futures = [client.submit([event(b"%d" % number * 100)]) for number in range(5)]
+        await until(lambda: len(fake.requests) == 3)
+        assert [len(one.submissions) for one in fake.requests] == [2, 2, 1]
+        for _ in range(3):
+            fake.answer()
+        assert [(await one)[0] for one in futures] == [
+            Receipt(0, 2),
+            Receipt(1, 2),
+            Receipt(2, 4),
+            Receipt(3, 4),
+            Receipt(4, 5),
+        ]
+
+    run(tmp_path, story)
