@@ -31,7 +31,10 @@ def monotonic_us() -> int:
 
 
 class SteadyClock:
-    """A Clock that follows the wall clock, but not its leaps."""
+    """A Clock that follows the wall clock, but not its leaps.
+
+    `warn` is called with the difference in microseconds whenever it begins to disbelieve; a restart believes anew.
+    """
 
     def __init__(
         self,
@@ -39,9 +42,11 @@ class SteadyClock:
         monotonic: Callable[[], int] = monotonic_us,
         *,
         jump_us_max: int = JUMP_US_MAX,
+        warn: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._wall, self._monotonic, self._jump_us_max = wall, monotonic, jump_us_max
         self._wall_us, self._tick_us = wall(), monotonic()
+        self._warn, self._believed = warn, True
         self.refused = 0
 
     def now_us(self) -> int:
@@ -49,11 +54,13 @@ class SteadyClock:
         wall_us, tick_us = self._wall(), self._monotonic()
         expected_us = self._wall_us + tick_us - self._tick_us
         self._tick_us = tick_us
-        if abs(wall_us - expected_us) > self._jump_us_max:
-            self.refused += 1
-            wall_us = expected_us
-        self._wall_us = wall_us
-        return wall_us
+        believed = abs(wall_us - expected_us) <= self._jump_us_max
+        if self._believed and not believed:
+            self._warn(wall_us - expected_us)
+        self._believed = believed
+        self.refused += not believed
+        self._wall_us = wall_us if believed else expected_us
+        return self._wall_us
 
 
 class ManualClock:

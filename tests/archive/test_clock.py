@@ -15,7 +15,8 @@ class Time:
 
     def __init__(self) -> None:
         self.wall_us, self.tick_us = 1_700_000_000_000_000, 5
-        self.clock = SteadyClock(lambda: self.wall_us, lambda: self.tick_us)
+        self.warned: list[int] = []
+        self.clock = SteadyClock(lambda: self.wall_us, lambda: self.tick_us, warn=self.warned.append)
 
     def turn(self, wall_us: int, tick_us: int) -> int:
         """Let both clocks go on, and return what the steady one says."""
@@ -40,6 +41,7 @@ def test_a_leap_is_not_followed() -> None:
         assert time.turn(leap_us + 10, 10) == start_us + 10
         assert time.turn(10, 10) == start_us + 20
         assert time.clock.refused == 2
+        assert time.warned == [leap_us], "a person is told once, and by how much"
         assert time.turn(-leap_us + 10, 10) == start_us + 30 == time.wall_us
         assert time.clock.refused == 2
 
