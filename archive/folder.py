@@ -18,12 +18,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from archive.errors import IntegrityError, InvalidEvent
+from archive.errors import IntegrityError, InvalidEvent, NotFound
 from archive.files import make_folder, write_whole
 from archive.keyfile import encode_key, read_key, read_secret
 from archive.lmdb_store import LmdbStore
 from archive.plan import APPEND_TABLES, TABLES
-from archive.ports import Random
+from archive.ports import Random, Store
 from archive.vault import TABLES as VAULT_TABLES
 from archive.vault import Vault
 from merkle import ED25519, Ed25519Signer
@@ -101,10 +101,14 @@ class DataFolder:
         return LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
 
     def open_vault(self, random: Random, *, read_only: bool = True) -> Vault:
-        """Open the vault with the key that the environment or the key file gives."""
-        key = self._vault_key(random, create=not read_only)
+        """Open the vault with the key that the environment or the key file gives.
+
+        A key is made only for a vault that holds nothing yet, and only if not `read_only`.  Raises NotFound if there
+        is no key, IntegrityError if it is not the vault's.
+        """
         store = self.open_vault_store(read_only=read_only)
         try:
+            key = self._vault_key(random, is_new=_is_new(store), create=not read_only)
             return Vault(store, key, random)
         except BaseException:
             store.close()  # an environment can be opened once in a process: leave it for the next try
@@ -119,11 +123,16 @@ class DataFolder:
             raise IntegrityError(f"{self.log_key}: a log signs with an Ed25519 key; this is a witness's")
         return key
 
-    def _vault_key(self, random: Random, *, create: bool) -> bytes:
+    def _vault_key(self, random: Random, *, is_new: bool, create: bool) -> bytes:
         text = os.environ.get("TREERING_VAULT_KEY")
         if text is None:
-            if create and not self.vault_key.exists():
-                write_whole(self.vault_key, (random(32).hex() + "\n").encode())
+            if not self.vault_key.exists():
+                if not is_new:  # a new key opens nothing, and takes the place where the old one belongs
+                    raise NotFound(
+                        f"{self.vault_key}: this vault was made with a key that is missing; bring the key back"
+                    )
+                if create:
+                    write_whole(self.vault_key, (random(32).hex() + "\n").encode())
             text = read_secret(self.vault_key)
         try:
             key = bytes.fromhex(text.strip())
@@ -132,3 +141,9 @@ class DataFolder:
         if len(key) != 32:
             raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits")
         return key
+
+
+def _is_new(vault: Store) -> bool:
+    """Return whether a vault holds nothing yet: what comes first is a secret that the vault key wraps (vault.md)."""
+    with vault.view() as view:
+        return view.get("meta", b"site") is None

@@ -52,7 +52,7 @@ def read_key(path: Path) -> PrivateKey:
 
 
 def read_secret(path: Path) -> str:
-    """Return a secret file's text; raise NotFound if missing, IntegrityError if others may read it."""
+    """Return a secret file's text; raise NotFound if missing, IntegrityError if no text or others may read it."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -61,7 +61,10 @@ def read_secret(path: Path) -> str:
         raise IntegrityError(
             f"{path}: others may read this key; chmod 600 it, and rotate it if they may have"
         )
-    return path.read_text()
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path}: not a key, or altered: it holds bytes that are no text") from None
 
 
 def write_new_key(path: Path, line: str) -> None:

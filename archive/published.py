@@ -4,6 +4,9 @@ LMDB shows a commit to readers the moment it ends, which is before the seal.  A 
 could show an entry that a crash then takes back.  So readers look at this word only: the archiver stores it after
 the seal, with one aligned 8-byte store, and readers map the same page.
 
+A file that is new reads 0 until the archiver has opened its log.  No log is that short, it begins with its origin: so
+a reader takes 0 for "not yet", never for a log without entries.
+
 >>> import tempfile, pathlib
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     writer = PublishedSize(pathlib.Path(folder) / "published-0", writable=True)
@@ -22,7 +25,7 @@ from archive.errors import NotFound
 
 
 class PublishedSize:
-    """The word in a file of 8 bytes.  Raises NotFound for a reader if no archiver ever ran."""
+    """The word in a file of 8 bytes.  Raises NotFound for a reader while no archiver has published anything."""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
@@ -42,6 +45,8 @@ class PublishedSize:
         finally:
             os.close(descriptor)
         self._word = memoryview(self._map).cast("Q")
+        if not writable and self._word[0] == 0:
+            raise NotFound(f"{path}: the archiver has published nothing yet; it is about to start")
 
     def get(self) -> int:
         """Return the published size."""

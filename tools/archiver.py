@@ -34,6 +34,7 @@ from archive import (
     Caches,
     DataFolder,
     FormatError,
+    InvalidEvent,
     Published,
     PublishedSize,
     Refusal,
@@ -47,7 +48,7 @@ from archive import (
     encode_frame,
     take_lock,
 )
-from merkle import Ed25519Signer, sign_note
+from merkle import Ed25519Signer, MerkleError, sign_note
 from reducers import shipped
 from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, quiet_collector, say, version, watch_parent
 
@@ -198,9 +199,17 @@ class _Connection(asyncio.Protocol):
 
 
 def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
-    """Open everything the archiver needs, making what is missing; the caller holds the log's lock."""
+    """Open everything the archiver needs, making what is missing; the caller holds the log's lock.
+
+    Raises InvalidEvent if `origin` is not the name that the log has already, and what opening raises.
+    """
     store = folder.open_log(read_only=False)
     signer = current_signer(folder, store, os.urandom, origin or new_origin(folder.partition))
+    if origin is not None and origin != signer.name:
+        raise InvalidEvent(
+            f"origin {origin}: this log is {signer.name}, and a log keeps its name; leave origin out, or "
+            "choose another data folder for another log"
+        )
     return Archiver(
         signer.name,
         store,
@@ -208,7 +217,7 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver
         caches=Caches(folder.log / "caches"),
         seal=SealFile(seal or folder.log / "seal"),
         published=PublishedSize(folder.published, writable=True),
-        clock=SteadyClock(),
+        clock=SteadyClock(warn=_disbelieve),
         random=os.urandom,
         sign=lambda text: _sign(text, signer),
     )
@@ -221,6 +230,13 @@ def new_origin(partition: int) -> str:
 
 def _sign(text: str, signer: Ed25519Signer) -> bytes:
     return sign_note(text, [signer])
+
+
+def _disbelieve(off_us: int) -> None:
+    say(
+        f"archiver: the machine's clock jumped by {off_us / 1e6:,.0f} s and is not followed; "
+        "put it right, or restart to believe it (docs/recovery.md)"
+    )
 
 
 async def serve(folder: DataFolder, archiver: Archiver) -> None:
@@ -271,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unavailable as error:
         say(f"archiver: {error}")
         return EXIT_AGAIN
-    except ArchiveError as error:
+    except (ArchiveError, MerkleError) as error:
         say(f"archiver stopped: {error}")
         return EXIT_STOP
     except OSError as error:

@@ -8,6 +8,9 @@ child that dies is started again at once, then after longer and longer pauses; o
 3 has found something that a person must look at, and stays down, while the others go on.
 
 SIGTERM or Ctrl-C drains in the order in which events flow: the front, then the archiver, then the workers.
+
+One folder has one supervisor, which holds a lock of its own; no child inherits it.  So when a supervisor is killed, the
+next one starts at once, and its children wait for the locks of those that are still ending.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from api import SHARDS_FILE
-from archive import ArchiveError, DataFolder, write_whole
+from archive import ArchiveError, DataFolder, take_lock, write_whole
 from merkle import MerkleError
-from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, exit_of, say
+from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, say
 from tools.settings import Settings, SettingsError, load
 from tools.witnessing import load_policy
 
@@ -34,6 +37,7 @@ BACKLOG = 1_024
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
 HEALTHY_S = 10.0
 DRAIN_S = 20.0
+LOCK_FILE = "serve.lock"
 
 
 class Child:
@@ -51,7 +55,11 @@ class Child:
         loop, pause_s = asyncio.get_running_loop(), PAUSE_S_MIN
         while not self._stopping:
             started = loop.time()
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+            except OSError as error:  # no process, no memory, no descriptor left: perhaps in a moment
+                say(f"treering: {self.name} could not be started: {error}; trying again")
+                code = EXIT_AGAIN
             self.ready.clear()
             if self._stopping:
                 return
@@ -73,6 +81,8 @@ class Child:
             start_new_session=True,  # Ctrl-C is for the supervisor, which drains in order
         )
         self._process = process
+        if self._stopping:  # `stop` came while there was no process yet
+            _terminate(process)
         assert process.stdout is not None
         while line := await process.stdout.readline():
             if line.strip() == b"ready":
@@ -85,8 +95,7 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        _terminate(process)
         try:
             await asyncio.wait_for(process.wait(), DRAIN_S)
         except TimeoutError:
@@ -94,6 +103,11 @@ class Child:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _terminate(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
 
 
 def _how(code: int) -> str:
@@ -107,6 +121,7 @@ def children(settings: Settings, listener: int) -> list[Child]:
     data = ["--data", str(settings.data)]
     shards = ["--shards", str(settings.shards)]
     names = [part for name in settings.host_names for part in ("--host-name", name)]
+    names += [part for name in settings.page_hosts for part in ("--page-host", name)]
     archiver = [*python, "tools.archiver", *data, "--configuration", settings.digest()]
     archiver += ["--origin", settings.origin] if settings.origin else []
     archiver += ["--seal", str(settings.seal)] if settings.seal else []
@@ -170,6 +185,27 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def prepare(settings: Settings) -> tuple[int, socket.socket]:
+    """Return the lock of the data folder and a listening socket; only then is anything of a server's written.
+
+    Raises Locked if a server runs on the folder, SettingsError if the folder or the port cannot be used, OSError.
+    """
+    folder = DataFolder(settings.data)
+    try:
+        folder.create()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(
+            f"{error.filename}: a file is where a folder must be; choose another --data"
+        ) from None
+    with ExitStack() as undo:
+        lock = take_lock(folder.run / LOCK_FILE, f"server runs on {settings.data}")
+        undo.callback(os.close, lock)
+        listener = undo.enter_context(listen(settings))
+        write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
+        undo.pop_all()
+    return lock, listener
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering serve`."""
     made = argparse.ArgumentParser(prog="treering serve", description="Run a server on one machine.")
@@ -203,16 +239,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         settings = load(flags, os.environ, config)
-        folder = DataFolder(settings.data)
-        folder.create()
         if settings.policy is not None:
             load_policy(settings.policy)
-        write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
-        listener = listen(settings)
-    except (ArchiveError, MerkleError) as error:
+        lock, listener = prepare(settings)
+    except (ArchiveError, MerkleError, OSError) as error:  # OSError: no space, no right
         say(f"treering serve: {error}")
         return EXIT_USAGE
-    except OSError as error:  # no space, no right
-        say(f"treering serve: {error}")
-        return exit_of(error)
-    return asyncio.run(supervise(settings, listener))
+    try:
+        return asyncio.run(supervise(settings, listener))
+    finally:
+        listener.close()
+        os.close(lock)

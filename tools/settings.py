@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from archive import InvalidEvent
+from merkle import Ed25519Signer, NoteError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SHARDS_MAX = 64
@@ -42,6 +43,8 @@ class Settings:
     """File that says which witnesses must cosign what the outside sees (docs/formats/policy.md)."""
     policy_wait: bool = False
     """Whether acknowledgements wait until enough witnesses have cosigned."""
+    page_hosts: tuple[str, ...] = ()
+    """Hosts of web pages that may send events over the socket; browser extensions always may."""
     host_names: tuple[str, ...] = ()
     """Names under which the server may be asked beside those of loopback (a proxy's)."""
 
@@ -83,7 +86,7 @@ def _typed(name: str, value: Any, where: str) -> Any:
             return Path(value)
         if name == "policy_wait":
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        if name == "host_names":
+        if name in {"host_names", "page_hosts"}:
             return tuple(value.split(",") if isinstance(value, str) else map(str, value))
     except (KeyError, TypeError, ValueError):
         raise SettingsError(f"{where}: {name} cannot be {value!r}") from None
@@ -97,6 +100,11 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(f"port: 0 to 65535, not {settings.port}")
     if settings.policy_wait and settings.policy is None:
         raise SettingsError("policy_wait: there is no policy to wait for; set policy, too")
+    if settings.origin is not None:
+        try:
+            Ed25519Signer(settings.origin, bytes(32))  # what a log cannot sign under is no name of a log
+        except NoteError as error:
+            raise SettingsError(f"origin: {error}") from None
     if settings.host not in LOOPBACK:
         raise SettingsError(
             f"host {settings.host}: this version has no authentication, so it listens on loopback only; "

@@ -4,7 +4,8 @@
 
 It sleeps until the archiver wakes it (or a second passes: wake-ups may be lost), reads to the end of the
 published log, and writes its states behind: at most every 20 ms when the log trickles, every half second
-when it is far behind.
+when it is far behind.  Told to stop, it folds the little that is left, or saves where it stands: the position is part
+of the states, and the next start goes on from there.
 
 Exit codes: 0 drained, 3 must not be started again by a machine, 4 try again shortly.
 """
@@ -38,13 +39,16 @@ from archive import (
 )
 from reducers import shipped
 from replay import STATE_TABLES, Runner, States
-from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, parent_is_watched, quiet_collector, say
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, parent_is_watched, quiet_collector, say
 
 SAVE_EVERY_S = 0.02
 SAVE_BEHIND_EVERY_S = 0.5
 POLL_S = 1.0
 RECONNECT_S = 0.2
 START_WAIT_S = 30.0
+START_POLL_S = 0.02
+CATCH_UP_S = 2.0
+"""How long a worker that must stop goes on folding; the supervisor kills it after `tools.serve.DRAIN_S`."""
 
 
 class Wakeups:
@@ -123,9 +127,14 @@ def tail(runner: Runner, source: LogSource, wakeups: Wakeups) -> None:
         if runner.unsaved and now - saved_at >= every:
             full = not _saved(runner, source, say_so=not full)
             saved_at = now
-        if not behind:
+        if behind:
+            wakeups.wait(
+                0
+            )  # only looks: a worker with much to do must notice, too, that the supervisor is gone
+        else:
             wakeups.wait(saved_at + (POLL_S if full else SAVE_EVERY_S) - now if runner.unsaved else POLL_S)
-    while runner.step(source) > 0:
+    give_up_at = time.monotonic() + CATCH_UP_S
+    while runner.step(source) > 0 and time.monotonic() < give_up_at:
         pass
     runner.save(source)
 
@@ -140,16 +149,21 @@ def _saved(runner: Runner, source: LogSource, *, say_so: bool) -> bool:
     return True
 
 
-def open_source(folder: DataFolder) -> LogSource:
-    """Return the log to read, waiting for the archiver to make it; raise NotFound if it does not."""
+def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
+    """Return the log to read, waiting for the archiver to make it, or None once stopped.
+
+    Raises NotFound if the archiver does not make it.
+    """
     deadline = time.monotonic() + START_WAIT_S
-    while True:
+    while not wakeups.stopped:
         try:
-            return LogSource(folder.open_log(), PublishedSize(folder.published).get)
+            published = PublishedSize(folder.published)
+            return LogSource(folder.open_log(), published.get)
         except NotFound:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            wakeups.wait(START_POLL_S)
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = DataFolder(arguments.data, arguments.partition)
     wakeups = Wakeups(folder.socket)
     try:
-        source = open_source(folder)
+        source = open_source(folder, wakeups)
+        if source is None:
+            return EXIT_GOOD
         vault = folder.open_vault(os.urandom)
         place = Path(state_folder(folder, arguments.shard, arguments.shards))
         make_folder(place)
@@ -186,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         say(f"worker {arguments.shard}: {error}")
         return exit_of(error)
-    return 0
+    return EXIT_GOOD
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import pytest
 from archive import DataFolder, LmdbStore, Write, newest_seal
 from archive.lmdb_store import CHECK_READERS_EVERY
 from archive.seal import SLOTS
-from tests.process.served import PYTHON, run_json, serving
+from tests.process.served import PYTHON, Served, run_json, serving
 from tests.process.writing import Run, write
-from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_STOP
+from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_STOP, EXIT_USAGE
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 
@@ -101,8 +101,8 @@ def data(whole: Path, tmp_path: Path) -> Path:
 # --- two servers ---------------------------------------------------------------------------------
 
 
-def test_a_second_server_waits_its_turn(tmp_path: Path) -> None:
-    """The archiver of a second server finds the lock held, says so, and takes over when the first one ends."""
+def test_a_second_server_is_refused(tmp_path: Path) -> None:
+    """A second archiver may try again, a second server ends at once; the first one does not notice either."""
     data = tmp_path / "data"
     with serving(data) as first:
         receipt = first.post(BODY).json()["receipts"][0]
@@ -111,15 +111,31 @@ def test_a_second_server_waits_its_turn(tmp_path: Path) -> None:
         )
         assert alone.returncode == EXIT_AGAIN
         assert "another archiver writes this log; stop it first" in alone.stderr
-        with refusing(data, 0) as second:
-            second.wait(lambda: second.said("another archiver writes this log"))
-            second.wait(lambda: second.said("another worker keeps these states"))
-            assert first.post(BODY).json()["receipts"][0]["index"] == receipt["index"] + 1
-            first.process.send_signal(signal.SIGTERM)
-            assert first.process.wait(60) == 0
-            second.wait(lambda: second.get("/readyz").status_code == 200)
-            assert second.get("/v1/states/event_count?student=ann").json()["state"] == {"events": 2}
+        command = [*PYTHON, "tools.cli", "serve", "--data", str(data), "--port", "0", "--shards", "5"]
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == EXIT_USAGE
+        assert f"another server runs on {data}; stop it first" in second.stderr
+        assert first.post(BODY).json()["receipts"][0]["index"] == receipt["index"] + 1
+        assert first.get("/v1/states/event_count", student="ann").json()["state"] == {"events": 2}
+        first.wait_ready()
     assert run_json("verify-log", str(data))["findings"] == []
+
+
+def test_a_server_that_was_killed_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    """What it started waits for nobody: a new server starts while those still end, and goes on from what was kept."""
+    data = tmp_path / "data"
+    command = [*PYTHON, "tools.cli", "serve", "--data", str(data), "--port", "0", "--shards", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        try:
+            assert killed.stdout is not None
+            url = killed.stdout.readline().split()[-1].rstrip("/")
+            assert Served(data, url, killed).post(BODY).status_code == 200
+        finally:
+            killed.kill()
+    with serving(data, "--shards", "1") as server:
+        size = server.post(BODY).json()["receipts"][0]["size"]
+        state = server.get("/v1/states/event_count", student="ann", min_size=size).json()["state"]
+        assert state == {"events": 2}
 
 
 # --- the seal ------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def grow(data: Path, first: int, count: int = 5) -> int:
     """Start an archiver on a data folder, append some events, and end it; return the size."""
     folder = DataFolder(data)
     folder.create()
-    archiver = build(folder, ORIGIN, None)
+    archiver = build(folder, None if folder.log_key.exists() else ORIGIN, None)
     archiver.open({"software": "test"})
     for number in range(first, first + count):
         one = event(b"%d" % number, id=str(number), subject=f"student:{number // 2}", keys={"student": "x"})

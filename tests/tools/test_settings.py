@@ -26,6 +26,10 @@ def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) ->
         ({"TREERING_POLICY_WAIT": "true"}, "there is no policy to wait for"),
         ({"TREERING_SHARDS": "0"}, "shards: 1 to 64"),
         ({"TREERING_PORT": "x"}, "port cannot be 'x'"),
+        ({"TREERING_ORIGIN": "class 7"}, "origin: not a key name"),
+        ({"TREERING_ORIGIN": "a+b"}, "origin: not a key name"),
+        ({"TREERING_ORIGIN": ""}, "origin: not a key name"),
+        ({"TREERING_ORIGIN": "\udcff"}, "origin: not a key name"),
     ],
 )
 def test_what_is_not_possible_is_refused(environment: dict[str, str], complaint: str) -> None:

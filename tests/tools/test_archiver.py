@@ -1,0 +1,93 @@
+"""The archiver as a process: what it refuses for good, so that no supervisor starts it again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archive import Archiver, DataFolder, InvalidEvent
+from tools import archiver
+from tools.archiver import build, main
+from tools.process import EXIT_GOOD, EXIT_STOP
+
+ORIGIN = "example.org/log"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
+    """Return the folder of a log with a name; an archiver that would serve it ends at once, well."""
+
+    async def serve(folder: DataFolder, opened: Archiver) -> None:
+        del folder
+        opened.close()
+
+    monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
+    monkeypatch.setattr(archiver, "serve", serve)
+    # A lock lasts as long as its process, and all archivers of a test are in one.
+    monkeypatch.setattr(archiver, "take_lock", lambda _: 0)
+    folder = DataFolder(tmp_path / "data")
+    assert main(["--data", str(folder.path), "--origin", ORIGIN]) == EXIT_GOOD
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--origin", ORIGIN]])
+def test_a_log_goes_on_under_its_name(folder: DataFolder, flags: list[str]) -> None:
+    """Whether it is given again or not."""
+    assert main(["--data", str(folder.path), *flags]) == EXIT_GOOD
+
+
+def test_another_name_for_a_log_is_refused(folder: DataFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """It must not seem to have been taken; the message says which name the log has, and what to do."""
+    assert main(["--data", str(folder.path), "--origin", "example.org/other"]) == EXIT_STOP
+    said = capsys.readouterr().err
+    assert f"origin example.org/other: this log is {ORIGIN}" in said
+    assert "leave origin out" in said
+
+
+def test_a_key_made_for_another_name_is_refused(tmp_path: Path) -> None:
+    """Also where the log is still empty: its key was made for a name already."""
+    folder = DataFolder(tmp_path / "data")
+    folder.create()
+    folder.signer(bytes, ORIGIN)
+    with pytest.raises(InvalidEvent, match=f"this log is {ORIGIN}"):
+        build(folder, "example.org/other", None)
+
+
+def _altered(folder: DataFolder) -> None:
+    folder.log_key.write_bytes(b"\xff\xfe")
+
+
+def _vault_altered(folder: DataFolder) -> None:
+    folder.vault_key.write_bytes(b"\xff\xfe")
+
+
+def _vault_key_gone(folder: DataFolder) -> None:
+    folder.vault_key.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (_altered, "log-0.key: not a key, or altered"),
+        (_vault_altered, "vault.key: not a key, or altered"),
+        (_vault_key_gone, "bring the key back"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_for_a_person_to_look_at(
+    folder: DataFolder,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[DataFolder], None],
+    complaint: str,
+) -> None:
+    """No restart mends them, and no traceback explains them."""
+    damage(folder)
+    assert main(["--data", str(folder.path)]) == EXIT_STOP
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_name_that_no_log_can_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note's own complaint ends the archiver for good, too."""
+    assert main(["--data", str(tmp_path / "data"), "--origin", "class 7"]) == EXIT_STOP
+    assert "not a key name" in capsys.readouterr().err

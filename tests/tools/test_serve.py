@@ -1,0 +1,133 @@
+"""The supervisor: one on a folder, what it refuses before it changes anything, and children that cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import SHARDS_FILE
+from archive import DataFolder, take_lock
+from tools import serve
+from tools.process import EXIT_GOOD, EXIT_USAGE
+from tools.settings import Settings
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
+    """Return a folder that a server of two shards uses; a server that would start here ends at once, well."""
+
+    async def supervise(settings: Settings, listener: socket.socket) -> int:
+        del settings, listener
+        return EXIT_GOOD
+
+    monkeypatch.setattr(serve, "supervise", supervise)
+    folder = DataFolder(tmp_path / "data")
+    assert start(folder, "--shards", "2") == EXIT_GOOD
+    return folder
+
+
+def start(folder: DataFolder, *flags: str) -> int:
+    """Run `treering serve` on a free port."""
+    return serve.main(["--data", str(folder.path), "--port", "0", *flags])
+
+
+def shards(folder: DataFolder) -> str:
+    """Return how many shards the front will believe in."""
+    return (folder.state / SHARDS_FILE).read_text()
+
+
+def test_a_taken_port_changes_nothing(folder: DataFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that cannot listen leaves the running one's files alone, and the folder free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert start(folder, "--port", str(taken.getsockname()[1]), "--shards", "5") == EXIT_USAGE
+    assert "Choose another with --port" in capsys.readouterr().err
+    assert shards(folder) == "2\n"
+    assert start(folder, "--shards", "5") == EXIT_GOOD
+    assert shards(folder) == "5\n"
+
+
+def test_one_folder_has_one_server(folder: DataFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one ends with a message before it changes anything; no lock is left when the first one ends."""
+    held = take_lock(folder.run / serve.LOCK_FILE)
+    assert start(folder, "--shards", "5") == EXIT_USAGE
+    assert f"another server runs on {folder.path}; stop it first" in capsys.readouterr().err
+    assert shards(folder) == "2\n"
+    os.close(held)
+    assert start(folder) == EXIT_GOOD
+    os.close(take_lock(folder.run / serve.LOCK_FILE))
+
+
+def test_children_do_not_hold_the_lock(folder: DataFolder) -> None:
+    """What a killed supervisor leaves behind does not keep the next one from starting."""
+    lock, listener = serve.prepare(Settings(data=folder.path, port=0))
+    with listener:
+        assert not os.get_inheritable(lock)
+    os.close(lock)
+
+
+@pytest.mark.parametrize("below", [".", "data"])
+@pytest.mark.usefixtures("folder")
+def test_a_file_is_no_data_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
+    """It is refused like any other flag that cannot be right, and names what is in the way."""
+    (tmp_path / "file").write_text("")
+    assert serve.main(["--data", str(tmp_path / "file" / below), "--port", "0"]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said
+    assert "choose another --data" in said
+
+
+def test_a_name_that_no_log_can_have_starts_nothing(tmp_path: Path) -> None:
+    """The supervisor refuses it: an archiver would do so again and again."""
+    assert serve.main(["--data", str(tmp_path / "data"), "--origin", "class 7"]) == EXIT_USAGE
+    assert not (tmp_path / "data").exists()
+
+
+# --- children ------------------------------------------------------------------------------------
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system refuses a process for a while: the server waits, and the child runs as soon as it can."""
+    program = tmp_path / "program"
+
+    async def scenario() -> None:
+        child = serve.Child("worker 0", [str(program)])
+        keeping = asyncio.create_task(child.keep_running())
+        while "could not be started" not in (said := capsys.readouterr().err):
+            assert not keeping.done(), said
+            await asyncio.sleep(0.01)
+        program.write_text(f"#!{sys.executable}\nprint('ready', flush=True)\ninput()\n")
+        program.chmod(0o700)
+        await child.ready.wait()
+        await child.stop()
+        await keeping
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+
+
+def test_a_stop_during_a_start_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is being started while it is told to stop ends at once, though nobody tells it again."""
+    spawn = asyncio.create_subprocess_exec
+    made: list[asyncio.subprocess.Process] = []
+    child = serve.Child("front", ["cat"])
+
+    async def slow(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        await child.stop()
+        made.append(await spawn(*command, **options))
+        return made[-1]
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", slow)
+        await child.keep_running()
+        assert [process.returncode is None for process in made] == [False]
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
