@@ -82,7 +82,7 @@ def _table(services: Services, name: str) -> dict[str, Any]:
     whole, rebuilding = True, False
     for shard in range(services.shards):
         try:
-            some, all_of_them = services.reader(shard).first(name, SCANNED, SCANNED_BYTES)
+            some, all_of_them = services.reader(shard).first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
         except ArchiveError:
             rebuilding = True
         else:

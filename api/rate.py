@@ -1,7 +1,7 @@
 """How fast the log grows, from the sizes that were seen published.
 
 Sizes come with every wake-up of the archiver, a thousand a second perhaps; a tenth of a second is as fine as
-anybody looks, so no two that are kept are closer, and there are never more than a hundred and two.
+anybody looks, so no two that are kept are closer, and a hundred or so are kept.
 """
 
 from __future__ import annotations

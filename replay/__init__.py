@@ -12,7 +12,7 @@ from replay.audit import Difference, Digests, compare, live_digests, replay_dige
 from replay.routing import PARTITION_KEY, Routing, routing_field, shard_of
 from replay.runner import Runner, locked_fields
 from replay.states import TABLES as STATE_TABLES
-from replay.states import Snapshot, StateReader, States, StoredSlot, state_key
+from replay.states import Snapshot, StateReader, States, StoredSlot, Waiting, state_key
 
 __all__ = [
     "PARTITION_KEY",
@@ -25,6 +25,7 @@ __all__ = [
     "StateReader",
     "States",
     "StoredSlot",
+    "Waiting",
     "compare",
     "live_digests",
     "locked_fields",

@@ -3,13 +3,17 @@
 A live worker calls `step` for ever; a replay calls it up to a size.  There is no second code path, which is
 why what a replay gives is what the dashboard showed, or one of the two is broken.
 
-    load    copy the rows of a slice out of the database, and end the transaction
+    load    copy the rows of a slice out of the database, and end the view
     fold    open those that are ours, apply the reducers (pure)
     save    write changed states and the position in one commit
 
 **Late identity.**  Entries of a subject that nobody knows yet are not folded; their indices wait in
-`backlog`.  At the binding entry they are folded, in ascending order, before anything later.  The backlog is a
-function of the log up to the position, so it is saved with it.
+`backlog`.  At the binding entry they are folded, in ascending order, before anything later; however many they
+are, they are loaded in pieces no larger than a slice.  The backlog is a function of the log up to the position,
+so it is saved with it, and the position does not move before a binding is wholly folded.
+
+**Rebuilding.**  States that begin from nothing have to see what the log held at that moment before they are an
+answer; until then every save says so (`states.Marker.rebuilt_to`).
 
 Where states are kept is `replay.states`; how a state is folded, `reducers.fold`.
 """
@@ -41,7 +45,7 @@ from archive import (
 )
 from reducers import Key, Reducer, Slot, StatePair, fold_one, pair_of
 from replay.routing import Routing
-from replay.states import States
+from replay.states import States, Waiting
 
 SLICE_ENTRIES = 4_096
 SLICE_BYTES_MAX = 32 << 20
@@ -50,12 +54,19 @@ Slots = dict[Key, Slot[Any]]
 
 
 class _Work(msgspec.Struct, frozen=True, gc=False):
-    """One entry to fold: at a binding, each entry of the backlog comes with it."""
+    """One entry to fold; an entry of a backlog comes with the binding that gives it to a person."""
 
     at: int
     row: Row
     reducers: list[Reducer[Any]]
     binding: Row | None
+
+
+class _Bound(msgspec.Struct, frozen=True, gc=False):
+    """A binding, and the backlog that is to be folded at it."""
+
+    binding: Row
+    indices: list[int]
 
 
 class Runner:
@@ -81,8 +92,11 @@ class Runner:
         self._vault, self._states = vault, states
         self._routing = Routing(self.reducers, shard, shards)
         self._dirty: set[tuple[str, Key]] = set()
-        self._touched: set[int] = set()
-        self._saved = 0
+        self._touched: dict[int, int] = {}
+        """Backlogs that changed since the last save → how many of their indices are stored as they are."""
+        self._stored: dict[int, int] = {}
+        """How many indices of each backlog are stored."""
+        self._saved = self._rebuilt_to = 0
 
     @property
     def unsaved(self) -> bool:
@@ -94,12 +108,15 @@ class Runner:
         if self._states is None:
             return
         with source.open() as log:
-            snapshot = self._states.load(self.reducers, log)
+            snapshot, size = self._states.load(self.reducers, log), log.size
         if snapshot is None:
             self._states.clear()
+            self._rebuilt_to = size
             return
         self.position = self._saved = snapshot.position
         self.slots, self.backlog = snapshot.slots, snapshot.backlog
+        self._stored = {subject: len(indices) for subject, indices in self.backlog.items()}
+        self._rebuilt_to = snapshot.rebuilt_to
 
     def step(self, source: LogSource, until: int | None = None) -> int:
         """Take the next slice of the log (up to `until`, if given) and return how many entries it had.
@@ -111,7 +128,8 @@ class Runner:
             stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
             work, end = self._load(log, stop)
         for one in work:
-            self._fold(one)
+            for entry in (one,) if isinstance(one, _Work) else self._backlog_of(one, source):
+                self._fold(entry)
         taken, self.position = end - self.position, end
         return taken
 
@@ -122,8 +140,15 @@ class Runner:
         with source.open() as log:
             root = log.root(self.position)
         changed = [(self._reducer(name), key, self.slots[name][key]) for name, key in self._dirty]
-        backlog = {subject: self.backlog.get(subject) for subject in self._touched}
-        self._states.save(self.position, root, self.reducers, changed, backlog)
+        backlog = {
+            subject: Waiting(self.backlog.get(subject, []), kept, self._stored.get(subject, 0))
+            for subject, kept in self._touched.items()
+        }
+        self._states.save(self.position, root, self.reducers, changed, backlog, self._rebuilt_to)
+        for subject, waiting in backlog.items():
+            self._stored[subject] = len(waiting.indices)
+            if not waiting.indices:
+                del self._stored[subject]
         self._dirty.clear()
         self._touched.clear()
         self._saved = self.position
@@ -136,9 +161,9 @@ class Runner:
 
     # --- load ------------------------------------------------------------------------------------
 
-    def _load(self, log: Log, stop: int) -> tuple[list[_Work], int]:
+    def _load(self, log: Log, stop: int) -> tuple[list[_Work | _Bound], int]:
         """Return what of the slice is ours to fold, in folding order, and where the slice ends."""
-        work: list[_Work] = []
+        work: list[_Work | _Bound] = []
         size, end = 0, self.position
         for index, data in log.rows(self.position, stop):
             if size > SLICE_BYTES_MAX:
@@ -148,25 +173,41 @@ class Runner:
                 continue
             row = parse_row(data)
             if row.kind == ROW_BINDING:
-                work += self._bound(log, row)
+                work.append(_Bound(row, self._taken(row)))
             elif row.provisional:
-                self.backlog.setdefault(row.subjects[0], []).append(index)
-                self._touched.add(row.subjects[0])
+                subject = row.subjects[0]
+                self._touched.setdefault(subject, self._stored.get(subject, 0))
+                self.backlog.setdefault(subject, []).append(index)
             elif row.kind == ROW_EVENT and (reducers := self._routing.concerned(row)):
                 work.append(_Work(index, row, reducers, None))
         return work, end
 
-    def _bound(self, log: Log, binding: Row) -> Iterator[_Work]:
-        """Yield the backlog of the provisional subject that a binding entry gives to a person."""
+    def _taken(self, binding: Row) -> list[int]:
+        """Take the backlog of a binding's provisional subject, and return what of it may be ours."""
         subject = binding.subjects[1]
-        self._touched.add(subject)
+        self._touched[subject] = 0
         indices = self.backlog.pop(subject, [])
-        if not self._routing.bound_here(binding):
-            return
-        for index in indices:
-            row = parse_row(log.row(index))
-            if row.kind == ROW_EVENT and (reducers := self._routing.concerned(row, binding)):
-                yield _Work(index, row, reducers, binding)
+        return indices if self._routing.bound_here(binding) else []
+
+    def _backlog_of(self, bound: _Bound, source: LogSource) -> Iterator[_Work]:
+        """Yield the entries of a backlog that are ours, in order; no view is open while one is out."""
+        at = 0
+        while at < len(bound.indices):
+            with source.open() as log:
+                piece, at = self._piece(log, bound, at)
+            yield from piece
+
+    def _piece(self, log: Log, bound: _Bound, at: int) -> tuple[list[_Work], int]:
+        """Return what is ours of a backlog from its `at`-th entry on, a slice at most, and where that ends."""
+        piece: list[_Work] = []
+        size, stop = 0, min(at + SLICE_ENTRIES, len(bound.indices))
+        while at < stop and size <= SLICE_BYTES_MAX:
+            data = log.row(bound.indices[at])
+            row = parse_row(data)
+            if row.kind == ROW_EVENT and (reducers := self._routing.concerned(row, bound.binding)):
+                piece.append(_Work(bound.indices[at], row, reducers, bound.binding))
+            at, size = at + 1, size + len(data)
+        return piece, at
 
     # --- fold ------------------------------------------------------------------------------------
 

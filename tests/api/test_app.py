@@ -379,6 +379,14 @@ def test_what_is_not_there_is_a_problem(http: TestClient) -> None:
     problem_of(http.delete("/v1/events"), 405)
 
 
+def test_every_operation_has_a_name_of_its_own(http: TestClient) -> None:
+    """A client that is made from /openapi.json has one method for each operation; making it warns of nothing."""
+    paths = http.get("/openapi.json").json()["paths"]
+    names = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert {"get", "head"} <= paths["/log/checkpoint"].keys()
+    assert len(names) == len(set(names)) > 10
+
+
 # --- before the first start ----------------------------------------------------------------------
 
 

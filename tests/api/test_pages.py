@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 from starlette.testclient import TestClient
 
+from api import pages
 from replay import States
 from tests.api.front import ORIGIN, Front
 from tests.world import event
@@ -79,3 +81,46 @@ def test_the_newest_states_come_first_and_long_ones_are_cut(front: Front, http: 
     assert "x" * 200 not in page
     counts = page.split("<h2>event_count")[1].split("</table>")[0]
     assert counts.count("<tr><td") == 40
+
+
+def students_of(page: str, name: str) -> list[str]:
+    """Return the keys that a table shows, in its order."""
+    table = page.partition(f"<h2>{name}")[2].partition("</table>")[0]
+    return re.findall('<tr><td class="key">([^<]*)', table)
+
+
+def test_the_states_shown_are_those_that_changed_last(front: Front, http: TestClient) -> None:
+    """Of more states than there is room for, the newest are shown, wherever their keys stand, and it says so."""
+    names = [f"s{(number * 37) % 60:03}" for number in range(60)]
+    for name in names:
+        front.archiver.step([event(name)])
+    front.reduce()
+    page = http.get("/").text
+    assert students_of(page, "event_count") == names[:19:-1]
+    assert "the 40 newest of 60" in page
+    assert "by key" not in page
+
+
+@pytest.mark.parametrize(("name", "bound"), [("SCANNED", 5), ("SCANNED_BYTES", 1)])
+def test_too_many_states_are_not_called_the_newest(
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    """Where there are too many to look at, the first by key over all shards are shown, and called that."""
+    monkeypatch.setattr(pages, "STATES_SHOWN", 4)
+    monkeypatch.setattr(pages, name, bound)
+    front.archiver.step([event(f"s{number:03}") for number in range(30)])
+    front.reduce()
+    page = http.get("/").text
+    assert students_of(page, "event_count") == ["s000", "s001", "s002", "s003"]
+    assert "the first 4 by key" in page
+    assert "newest of" not in page
+
+
+def test_where_every_state_is_shown_there_is_no_note(front: Front, http: TestClient) -> None:
+    """A small class is shown whole, newest first."""
+    front.archiver.step([event(name) for name in ("bob", "ann", "eve")])
+    front.reduce()
+    page = http.get("/").text
+    assert students_of(page, "event_count") == ["eve", "ann", "bob"]
+    assert "newest of" not in page
+    assert "by key" not in page

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from reducers import StatePair, digest_of_entries, entry_digest
-from replay import Digests, States
+from reducers import Reducer, StatePair, digest_of_entries, entry_digest
+from replay import Digests, Runner, States, runner
 from tests.api.front import Front, problem_of
 from tests.world import event, run
 
@@ -127,7 +127,7 @@ def test_a_page_and_its_states_agree_with_the_digest(front: Front, http: TestCli
     for student in STUDENTS:
         body = http.get("/v1/states/event_count", params={"student": student}).json()
         digests["event_count", 1, (student,)] = bytes.fromhex(body["state_digest"])
-    pairs = [pair for runner in front.runners for pair in runner.pairs() if pair.name == "event_count"]
+    pairs = [pair for one in front.runners for pair in one.pairs() if pair.name == "event_count"]
     assert digest_of_entries(digests) == digest_of_entries(
         {pair.identity: entry_digest(pair) for pair in pairs}
     )
@@ -223,6 +223,45 @@ def test_states_that_are_rebuilt_are_503(front: Front, http: TestClient, query: 
     for store in front.stores:
         States(store).clear()
     assert "rebuilt" in problem_of(http.get(f"/v1/states/event_count{query}"), 503)
+
+
+def test_states_that_are_half_rebuilt_are_503(
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a shard has seen what the log held when it began anew, there is no answer, and the front is not
+    ready; a student who has no event yet is told apart from one whose events are not folded yet.
+    """
+    send(front, *STUDENTS)
+    front.reduce()
+    assert http.get("/readyz").status_code == 200
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 4)
+    States(front.stores[0]).clear()
+    again = Runner(front.registry, front.vault, shard=0, shards=2, states=States(front.stores[0]))
+    again.resume(front.source)
+    again.step(front.source)
+    again.save(front.source)
+    ours = [name for name in STUDENTS if front.services.shard_of_key(event_count(front), (name,)) == 0]
+    for query in ({"student": ours[-1]}, {"student": ours[0]}, {}):
+        assert "rebuilt" in problem_of(http.get("/v1/states/event_count", params=query), 503)
+    ready = http.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert ready.json()["shards"] == [
+        {"shard": 0, "position": None, "lag": None, "rebuilding": {"position": 4, "until": 11}},
+        {"shard": 1, "position": 11, "lag": 0},
+    ]
+    assert 'treering_shard_lag{shard="0"} 7.0' in http.get("/metrics").text
+    page = http.get("/").text
+    assert "states are being rebuilt" in page
+    assert "4 of 11" in page
+    run(again, front.source)
+    again.save(front.source)
+    assert http.get("/readyz").status_code == 200
+    assert http.get("/v1/states/event_count", params={"student": ours[-1]}).json()["state"] == {"events": 1}
+
+
+def event_count(front: Front) -> Reducer[Any]:
+    """Return the reducer that counts events."""
+    return front.registry.get("event_count")
 
 
 def test_a_page_with_one_shard_missing_is_503(front: Front, http: TestClient) -> None:

@@ -125,6 +125,38 @@ def test_the_vault_key_from_its_file(folder: DataFolder) -> None:
     assert len(bytes.fromhex(folder.vault_key.read_text())) == 32
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_lost_vault_key_is_not_replaced(folder: DataFolder, read_only: bool) -> None:
+    """Beside a vault that was made with a key, no other is made: the message asks for the old one, which then works."""
+    vault = folder.open_vault(random, read_only=False)
+    number = vault.admit(["student:ann"])["student:ann"].number
+    vault.close()
+    away = folder.vault_key.rename(folder.path / "away")
+    with pytest.raises(NotFound, match="bring the key back"):
+        folder.open_vault(random, read_only=read_only)
+    assert not folder.vault_key.exists()
+    away.rename(folder.vault_key)
+    assert folder.open_vault(random, read_only=read_only).name(number) == "student:ann"
+
+
+def test_a_vault_that_was_never_used_gets_a_key(folder: DataFolder) -> None:
+    """A first start that was killed between the database and the key is simply made again, and keeps its key."""
+    folder.open_vault_store(read_only=False).close()
+    folder.open_vault(random, read_only=False).close()
+    made = folder.vault_key.read_text()
+    folder.open_vault(random, read_only=False).close()
+    assert folder.vault_key.read_text() == made
+
+
+def test_a_vault_key_that_is_no_text_is_refused(folder: DataFolder) -> None:
+    """Bytes that are no text are no key; nothing is written over them."""
+    folder.open_vault(random, read_only=False).close()
+    folder.vault_key.write_bytes(b"\xff" * 64)
+    with pytest.raises(IntegrityError, match="not a key, or altered"):
+        folder.open_vault(random, read_only=False)
+    assert folder.vault_key.read_bytes() == b"\xff" * 64
+
+
 def test_the_vault_key_from_the_environment(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a key in the environment no file is read or made, and another key does not open the vault."""
     monkeypatch.setenv("TREERING_VAULT_KEY", f" {bytes(range(32)).hex()}\n")

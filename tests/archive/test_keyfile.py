@@ -64,6 +64,15 @@ def test_a_missing_key_is_not_found(tmp_path: Path) -> None:
         read_key(tmp_path / "key")
 
 
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A file that was overwritten with other bytes is damage that a person must look at."""
+    path = tmp_path / "key"
+    write_new_key(path, encode_key("k", ED25519, bytes(32)))
+    path.write_bytes(b"\xff" + path.read_bytes())
+    with pytest.raises(IntegrityError, match="not a key, or altered"):
+        read_key(path)
+
+
 GOOD = encode_key("k", ED25519, bytes(32))
 
 

@@ -12,8 +12,9 @@ from archive import MemoryPublished, NotFound, PublishedSize
 def test_a_reader_sees_what_is_published(tmp_path: Path) -> None:
     """A mapped reader sees each new size without opening anything again."""
     writer = PublishedSize(tmp_path / "published", writable=True)
+    writer.set(3)
     reader = PublishedSize(tmp_path / "published")
-    for size in (0, 1, 255, 256, 2**32, 2**63):
+    for size in (1, 255, 256, 2**32, 2**63):
         writer.set(size)
         assert (reader.get(), writer.get()) == (size, size)
 
@@ -35,6 +36,15 @@ def test_before_the_first_archiver_there_is_nothing(tmp_path: Path, content: byt
     with pytest.raises(NotFound, match="no archiver has run here yet"):
         PublishedSize(path)
     assert path.exists() == (content is not None)
+
+
+def test_a_new_file_is_not_a_log_without_entries(tmp_path: Path) -> None:
+    """Between the archiver's start and its first word there is nothing to read: a reader must ask again."""
+    writer = PublishedSize(tmp_path / "published", writable=True)
+    with pytest.raises(NotFound, match="published nothing yet"):
+        PublishedSize(tmp_path / "published")
+    writer.set(2)
+    assert PublishedSize(tmp_path / "published").get() == 2
 
 
 def test_a_reader_cannot_publish(tmp_path: Path) -> None:

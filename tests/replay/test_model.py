@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from api import Connection
 from archive import Submission
-from replay import Runner, runner
+from replay import Runner, runner, states
 from tests.replay.classroom import ordered
 from tests.world import World, connection, event, frames, plain_fold, run, union
 
@@ -34,12 +34,13 @@ class ClassroomMachine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(runner, "SLICE_ENTRIES", 3)
+        self.patch.setattr(states, "CHUNK", 2)
         self.world = World()
         self.kept: list[tuple[int, Submission]] = []
         self.connections: list[Connection] = []
 
     def teardown(self) -> None:
-        """Undo the small slices."""
+        """Undo the small slices and chunks."""
         self.patch.undo()
 
     @initialize(shards=st.integers(1, 3))

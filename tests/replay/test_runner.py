@@ -6,13 +6,15 @@ folded twice, left out, or in another order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
 import pytest
 
-from archive import MemoryStore, Submission, Write, field_code
+from archive import Log, LogSource, MemoryStore, NotFound, Submission, Write, field_code
 from reducers import Event, reducer
 from replay import STATE_TABLES, Runner, States, runner, shard_of
 from tests.replay.classroom import CLASSROOM, expected
@@ -230,6 +232,88 @@ def test_an_identity_in_the_first_frame_needs_no_binding() -> None:
     assert [one[1] for one in states_of(world, "seen")["testcase-ann",]] == ["a"]
 
 
+def long_backlog() -> World:
+    """Return a world in which 21 entries wait for the binding, the last but one entry of all."""
+    world, lo = World(), connection()
+    world.append(frames(lo, *[{"event": f"e{number}", "class": "7b"} for number in range(20)]))
+    world.append(frames(lo, {"event": "bound", "user_id": "ann"}, {"event": "last"}))
+    return world
+
+
+class Watched:
+    """A log source that knows how many rows each of its views gave, and whether one is open."""
+
+    def __init__(self, source: LogSource) -> None:
+        self._source, self.reads, self.is_open = source, list[int](), False
+
+    @contextmanager
+    def open(self) -> Iterator[Log]:
+        """Return the log, counting."""
+        with self._source.open() as log:
+            self.reads.append(0)
+            self.is_open, row = True, log.row
+
+            def counted(index: int) -> bytes:
+                self.reads[-1] += 1
+                return row(index)
+
+            log.row = counted  # type: ignore[method-assign]
+            yield log
+            self.is_open = False
+
+
+@pytest.mark.parametrize(("name", "limit", "most"), [("SLICE_ENTRIES", 6, 6), ("SLICE_BYTES_MAX", 0, 1)])
+def test_a_binding_is_folded_in_pieces(
+    name: str, limit: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a backlog is, a view gives a slice of it at most, and none is open while reducers work."""
+    world = long_backlog()
+    want = world.digest()
+    monkeypatch.setattr(runner, name, limit)
+    one, source = Runner(world.reducers, world.vault()), Watched(world.source)
+    plain = one._fold
+
+    def fold(work: Any) -> None:
+        assert not source.is_open
+        plain(work)
+
+    monkeypatch.setattr(one, "_fold", fold)
+    run(one, source)  # type: ignore[arg-type]
+    assert union([one]) == want
+    assert max(source.reads) == most
+    assert sum(source.reads) == 21
+    names = [each[1] for each in one.slots["seen"]["testcase-ann",].state]
+    assert names == [f"e{number}" for number in range(20)] + ["bound", "last"]
+
+
+def test_a_worker_that_dies_within_a_binding_folds_it_again_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The position stays before a binding until all of its backlog is folded: nothing is left out or twice."""
+    world = long_backlog()
+    want = world.digest()
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 3)
+    for folded in range(21):
+        world.states.clear()
+        one = world.runner()
+        while one.position + 6 <= world.size:
+            one.step(world.source)
+            one.save(world.source)
+        before, plain, left = one.position, one._fold, iter(range(folded))
+
+        def fold(work: Any, plain: Any = plain, left: Any = left) -> None:
+            if next(left, None) is None:
+                raise MemoryError
+            plain(work)
+
+        monkeypatch.setattr(one, "_fold", fold)
+        with pytest.raises(MemoryError):
+            run(one, world.source)
+        assert (one.position, one.unsaved) == (before, False)
+        again = world.runner()
+        assert again.position == before
+        run(again, world.source)
+        assert union([again]) == want
+
+
 # --- quarantine ----------------------------------------------------------------------------------
 
 
@@ -319,6 +403,55 @@ def test_a_restart_keeps_the_backlog() -> None:
     with world.states[0, 1].view() as view:
         assert list(view.scan("backlog")) == []
     assert world.runner().backlog == {}
+
+
+def test_a_backlog_that_begins_anew_is_stored_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound and waiting again between two saves, a subject has on disk what waits now and nothing of before."""
+    monkeypatch.setattr("replay.states.CHUNK", 2)
+    world = World()
+    one = world.runner()
+    world.append(frames(connection(1), {"event": "a"}, {"event": "b"}, {"event": "c"}))
+    run(one, world.source)
+    one.save(world.source)
+    lo = connection(1)
+    world.append(frames(lo, {"event": "d"}, {"event": "e", "user_id": "ann"}))
+    world.append(frames(connection(1), {"event": "f"}, {"event": "g"}, {"event": "h"}, {"event": "i"}))
+    run(one, world.source)
+    one.save(world.source)
+    (waits,) = one.backlog.values()
+    assert len(waits) == 4
+    assert world.runner().backlog == one.backlog
+
+
+def test_a_rebuild_is_no_answer_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun from nothing, states answer once they have seen what the log held then; a restart on the way and
+    new entries change neither.
+    """
+    world = classroom()
+    size = world.size
+    monkeypatch.setattr(runner, "SLICE_ENTRIES", 5)
+    one = world.runner()
+    reader = world.reader()
+    while one.position < size:
+        one.step(world.source)
+        one.save(world.source)
+        if one.position < size:
+            assert reader.rebuilding() == (one.position, size)
+            with pytest.raises(NotFound, match="rebuilt"):
+                reader.position()
+        world.append([event("ann")])
+        one = world.runner()
+    assert reader.position() == one.position < world.size
+    assert reader.rebuilding() is None
+
+
+def test_a_fresh_log_is_no_rebuild() -> None:
+    """The worker of a log that has just begun answers from its first save on."""
+    world = World()
+    one = world.runner()
+    run(one, world.source)
+    one.save(world.source)
+    assert world.reader().position() == world.size
 
 
 def test_saving_twice_writes_once() -> None:
@@ -418,7 +551,9 @@ def test_states_of_other_reducers_are_not_taken_up(after: list[Any]) -> None:
         ("states", b"seen\0\0\3ann", b"\xc1"),
         ("states", b"ghost\0\0\3ann", None),
         ("states", b"seen\0\0\3ann", b"\x96\x01\x91\xa3ann\x00\xc0\xc0\xc4\x01x"),
-        ("backlog", bytes(8), b"1234567"),
+        ("backlog", bytes(12), b"1234567"),
+        ("backlog", bytes(8), b"12345678"),
+        ("backlog", bytes(11) + b"\1", b"12345678"),
         ("meta", b"snapshot", b"\xc1"),
         ("meta", b"snapshot", b""),
     ],

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import LmdbStore, MemoryStore, NotFound, Store, Unavailable
+from archive import LmdbStore, MemoryStore, NotFound, Store, Unavailable, Write
 from reducers import Key, Reducer, Slot, StateError, shipped
-from replay import STATE_TABLES, StateReader, States, StoredSlot, state_key
+from replay import STATE_TABLES, StateReader, States, StoredSlot, Waiting, state_key
 from replay.states import read_marker
 from tests.world import World, event, pages, run, seen
 
@@ -62,9 +63,9 @@ def test_what_was_saved_is_loaded(store: Store) -> None:
             (seen, ("ann",), Slot([[1, "é", {}, None]], 1)),
             (pages, ("d", "ann"), Slot(5, 2, "ValueError: no", 2)),
         ]
-        states.save(2, log.root(2), REDUCERS, slots, {7: [1, 2**40], 8: [3]})
+        states.save(2, log.root(2), REDUCERS, slots, {7: Waiting([1, 2**40], 0, 0), 8: Waiting([3], 0, 0)})
         later: list[Any] = [(pages, ("d", "ann"), Slot(6, 2)), (pages, ("d", "bob"), Slot(1, 2))]
-        states.save(3, root, REDUCERS, later, {7: None, 9: []})
+        states.save(3, root, REDUCERS, later, {7: Waiting([], 0, 2), 8: Waiting([3, 4], 1, 1)})
         snapshot = states.load(REDUCERS, log)
     assert snapshot is not None
     assert snapshot.position == 3
@@ -72,7 +73,37 @@ def test_what_was_saved_is_loaded(store: Store) -> None:
         "seen": {("ann",): Slot([[1, "é", {}, None]], 1)},
         "pages": {("d", "ann"): Slot(6, 2), ("d", "bob"): Slot(1, 2)},
     }
-    assert snapshot.backlog == {8: [3], 9: []}
+    assert snapshot.backlog == {8: [3, 4]}
+
+
+backlog_steps = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7), st.booleans()), max_size=12)
+
+
+@given(backlog_steps, st.integers(1, 4))
+def test_backlogs_are_stored_in_chunks(steps: list[tuple[int, int, bool]], chunk: int) -> None:
+    """Whatever is added to backlogs, and whenever one is bound and begins anew, what is loaded is what waits."""
+    made, store = world(), MemoryStore(STATE_TABLES)
+    waits: dict[int, list[int]] = {}
+    with pytest.MonkeyPatch.context() as patch, made.source.open() as log:
+        patch.setattr("replay.states.CHUNK", chunk)
+        for number, (subject, more, bound) in enumerate(steps):
+            stored_now = len(waits.get(subject, []))
+            kept = [] if bound else waits.get(subject, [])
+            waits[subject] = [*kept, *range(number * 100, number * 100 + more)]
+            change = Waiting(waits[subject], len(kept), stored_now)
+            States(store).save(3, log.root(), REDUCERS, [], {subject: change})
+            snapshot = States(store).load(REDUCERS, log)
+            assert snapshot is not None
+            assert snapshot.backlog == {one: indices for one, indices in waits.items() if indices}
+
+
+def test_a_save_of_a_long_backlog_is_short() -> None:
+    """Of a backlog that is stored, a save writes again no more than its last chunk."""
+    waiting = Waiting(list(range(100_000)), kept=99_999, stored=99_999)
+    ((number, packed),) = waiting.chunks()
+    assert number == 99_999 // 1_024
+    assert packed is not None
+    assert len(packed) <= 8 * 1_024
 
 
 def test_a_cleared_store_is_empty(store: Store) -> None:
@@ -196,6 +227,73 @@ def test_states_of_other_reducers_are_no_answer(store: Store) -> None:
     assert StateReader(store, REDUCERS).position() == 3
     with pytest.raises(NotFound, match="rebuilt"):
         StateReader(store, shipped()).get("pages", ("d", "ann"))
+
+
+def test_states_that_are_half_rebuilt_are_no_answer(store: Store) -> None:
+    """Until they have seen what the log held when they were begun, states answer nothing but how far they are."""
+    made, reader = world(), StateReader(store)
+    changed: list[Any] = [(pages, ("d", "ann"), Slot(1, 1))]
+    with made.source.open() as log:
+        States(store).save(2, log.root(2), REDUCERS, changed, {}, 3)
+        for ask in (
+            reader.position,
+            lambda: reader.get("pages", ("d", "ann")),
+            lambda: reader.scan("pages"),
+            lambda: reader.first("pages", 1, 1, 1),
+            lambda: reader.everything(["pages"]),
+        ):
+            with pytest.raises(NotFound, match="rebuilt"):
+                ask()
+        assert reader.rebuilding() == (2, 3)
+        snapshot = States(store).load(REDUCERS, log)
+        assert snapshot is not None
+        assert (snapshot.position, snapshot.rebuilt_to) == (2, 3)
+        States(store).save(3, log.root(3), REDUCERS, [], {}, 3)
+    assert (reader.position(), reader.rebuilding()) == (3, None)
+    assert StateReader(store, shipped()).rebuilding() is None
+
+
+def test_a_log_that_was_set_back_is_rebuilt_to_its_own_size(store: Store) -> None:
+    """States that were begun on a longer copy of the log do not wait for entries that are gone."""
+    made = world()
+    with made.source.open() as log:
+        States(store).save(2, log.root(2), REDUCERS, [], {}, 1_000)
+        snapshot = States(store).load(REDUCERS, log)
+    assert snapshot is not None
+    assert snapshot.rebuilt_to == 3
+
+
+def test_states_of_another_layout_are_not_recognised(store: Store) -> None:
+    """Tables that an older or a newer version arranged otherwise are rebuilt, not misread."""
+    made = world()
+    save(store, made, {("d", "ann"): Slot(1, 2)})
+    with store.view() as view:
+        marker = msgspec.msgpack.decode(view.get("meta", b"snapshot") or b"")
+    older = {name: value for name, value in marker.items() if name not in ("layout", "rebuilt_to")}
+    for other in (older, marker | {"layout": 1}, marker | {"layout": 3}):
+        store.commit([Write("meta", b"snapshot", msgspec.msgpack.encode(other))])
+        with made.source.open() as log:
+            assert States(store).load(REDUCERS, log) is None
+        with pytest.raises(NotFound, match="rebuilt"):
+            StateReader(store).position()
+
+
+def test_the_first_states_say_whether_they_are_all(store: Store) -> None:
+    """A look that is bounded, by count or by bytes, says that it was cut short; `least` are given in any case."""
+    made = world()
+    save(store, made, {("d", name): Slot(1, 2) for name in "abcde"})
+    reader = StateReader(store)
+    for count, size, least, want in (
+        (5, 9_999, 0, 5),
+        (4, 9_999, 0, 4),
+        (9, 1, 0, 1),
+        (9, 1, 3, 3),
+        (2, 1, 9, 2),
+    ):
+        found, whole = reader.first("pages", count, size, least)
+        assert [slot.key[1] for _, slot in found] == list("abcde")[:want]
+        assert whole == (want == 5)
+    assert reader.first("page", 5, 1, 1) == ([], True)
 
 
 def test_an_answer_is_of_one_moment(store: Store) -> None:

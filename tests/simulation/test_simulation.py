@@ -164,8 +164,8 @@ class ForgetsTheBacklog(Doubles):
 
         class Careless(States):
             def save(self, *arguments: Any) -> None:
-                position, root, reducers, changed, _ = arguments
-                super().save(position, root, reducers, changed, {})
+                position, root, reducers, changed, _, rebuilt_to = arguments
+                super().save(position, root, reducers, changed, {}, rebuilt_to)
 
         return Careless(store)
 
