@@ -2,7 +2,7 @@
 
 Two tasks a connection.  One reads frames and submits them without waiting for any commit; the other takes the
 answers in the order of the frames and acknowledges.  Awaiting each commit in the reading loop would make one
-connection as slow as one disk (measured: a twelfth of the rate).
+connection as slow as one disk.
 
 When the archiver goes away, frames that were not submitted wait, and what the log holds of those under way is settled
 with the next archiver (`archive.client`).  Where that cannot be, the connection ends with 1012 *before* any later frame

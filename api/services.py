@@ -42,7 +42,6 @@ class Counters:
 
     accepted: int = 0
     refused: int = 0
-    repeated: int = 0
     connections: int = 0
     too_large: int = 0
 

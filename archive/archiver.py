@@ -52,7 +52,7 @@ from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
 
 SHARED_BYTES_MAX = 32 << 20
 SHARED_COST = 600
-"""What remembering the shared parts of one key takes beside its text, bytes, measured."""
+"""Roughly what remembering the shared parts of one key takes beside its text, bytes: tuple, dict, objects."""
 FIELD_LENGTH_MAX = 64
 
 

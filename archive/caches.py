@@ -1,8 +1,8 @@
 """What the archiver remembers so that it need not ask: sequence numbers and ids.
 
 Both are functions of the rows.  So neither is written on the commit path: they live in memory, are saved now and
-then, and what a crash loses is read again from the rows since.  Measured, a random B-tree put for each id would
-halve the archiver, and more as the log grows; sorted immutable runs do not.
+then, and what a crash loses is read again from the rows since.  A random B-tree put for each id halved a
+prototype, and cost more as the log grew; sorted immutable runs do not.
 
 An id's run holds (first 8 bytes of its hash, index), 16 bytes an id, sorted, in a memory-mapped file.  Eight bytes
 say *perhaps*; the row itself decides.  Runs are merged geometrically, so that few have to be searched.

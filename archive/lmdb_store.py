@@ -74,8 +74,7 @@ class _LmdbView:
 class LmdbStore:
     """A Store in one LMDB environment.
 
-    `append` names the tables whose keys only ever grow (denser pages).  `durable=False` leaves the sync to the
-    operating system: for state that can be rebuilt, never for the log.
+    `append` names the tables whose keys only ever grow (denser pages).
     Raises NotFound if `read_only` and nothing was ever written there.
     """
 

@@ -40,7 +40,7 @@ def quiet_collector() -> None:
     """Let the garbage collector look seldom, and never at what was made at the start.
 
     What a service makes for an event has no cycles and goes away by itself; what it keeps grows, and each full
-    collection would visit all of it.  Measured: a fifth of a replay, a third of a large batch over HTTP.
+    collection would visit all of it.  Measured: a fifth of a replay.
     """
     gc.collect()
     gc.freeze()
