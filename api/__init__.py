@@ -10,7 +10,8 @@ from api.app import LOOPBACK_HOSTS, create_app
 from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
-from api.services import SHARDS_FILE, Counters, Services, state_folder
+from api.services import SHARDS_FILE, Counters, Services, open_states
+from api.shelf import Shelf
 
 __all__ = [
     "LOOPBACK_HOSTS",
@@ -20,10 +21,11 @@ __all__ = [
     "Counters",
     "Problem",
     "Services",
+    "Shelf",
     "Step",
     "WitnessedClient",
     "cosigned_size",
     "create_app",
+    "open_states",
     "problem",
-    "state_folder",
 ]

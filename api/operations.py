@@ -17,7 +17,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.services import Services
+from api.shelf import Shelf
 from archive import Unavailable
+from replay import Catalogue
 
 
 def router(services: Services) -> APIRouter:
@@ -51,35 +53,41 @@ def published_or_zero(services: Services) -> int:
 
 
 def readiness(services: Services) -> dict[str, Any]:
-    """Return what is ready and what is not."""
-    size = published_or_zero(services)
-    shards = [_shard(services, shard, size) for shard in range(services.shards)]
+    """Return what is ready and what is not: for each shard the position of the module that is furthest behind."""
+    size, shelf = published_or_zero(services), services.shelf
+    modules = [_module(shelf, catalogue, size) for catalogue in shelf.modules()]
+    shards = [_least([one["shards"][shard] for one in modules], shard, size) for shard in range(shelf.shards)]
+    whole = not shelf.missing() and all(one["position"] is not None for one in shards)
     return {
-        "ready": services.client.connected and all(one["position"] is not None for one in shards),
+        "ready": services.client.connected and whole,
         "archiver": services.client.connected,
         "size": size,
         "shards": shards,
+        "modules": modules,
     }
 
 
-def _shard(services: Services, shard: int, size: int) -> dict[str, Any]:
+def _module(shelf: Shelf, catalogue: Catalogue, size: int) -> dict[str, Any]:
+    shards = [_shard(shelf, catalogue, shard, size) for shard in range(shelf.shards)]
+    return {"module": catalogue.module, "version": catalogue.version, "shards": shards}
+
+
+def _shard(shelf: Shelf, catalogue: Catalogue, shard: int, size: int) -> dict[str, Any]:
     """Return how far a shard is; one that is being rebuilt has no position, but says how far that is."""
-    position = services.position(shard)
+    position = shelf.position(catalogue, shard)
     answer: dict[str, Any] = {
         "shard": shard,
         "position": position,
-        "lag": None if position is None else size - position,
+        "lag": None if position is None else max(size - position, 0),
     }
-    if position is None and (progress := _rebuilding(services, shard)) is not None:
+    if position is None and (progress := shelf.rebuilding(catalogue, shard)) is not None:
         answer["rebuilding"] = {"position": progress[0], "until": progress[1]}
     return answer
 
 
-def _rebuilding(services: Services, shard: int) -> tuple[int, int] | None:
-    try:
-        return services.reader(shard).rebuilding()
-    except Unavailable:
-        return None
+def _least(modules: list[dict[str, Any]], shard: int, size: int) -> dict[str, Any]:
+    nothing = {"shard": shard, "position": None, "lag": None}
+    return max(modules, key=lambda one: (one["position"] is None, _behind(one, size)), default=nothing)
 
 
 def _behind(shard: dict[str, Any], size: int) -> int:

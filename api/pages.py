@@ -24,8 +24,7 @@ from api.services import Services
 from api.states import state_json
 from archive import ArchiveError
 from merkle import Checkpoint
-from reducers import Reducer
-from replay import StoredSlot
+from replay import ReducerInfo, StoredSlot
 
 STATES_SHOWN = 40
 SCANNED = 2_000
@@ -58,7 +57,7 @@ def router(services: Services) -> APIRouter:
         context = {
             **state,
             **_checkpoint(services),
-            "reducers": [_table(services, one.name) for one in services.registry],
+            "reducers": [_table(services, info) for info in services.shelf.reducers()],
         }
         return templates.TemplateResponse(request, "overview.html", context, headers=HEADERS)
 
@@ -75,14 +74,15 @@ def _checkpoint(services: Services) -> dict[str, Any]:
     return {"origin": checkpoint.origin, "root": checkpoint.root.hex()}
 
 
-def _table(services: Services, name: str) -> dict[str, Any]:
+def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
     """Return the states of a reducer that changed last, or its first ones by key, as rows of text."""
-    reducer = services.registry.get(name)
+    name = reducer.name
     found: list[tuple[bytes, StoredSlot]] = []
     whole, rebuilding = True, False
-    for shard in range(services.shards):
+    for shard in range(services.shelf.shards):
         try:
-            some, all_of_them = services.reader(shard).first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
+            _, reader = services.shelf.standing(name, shard)
+            some, all_of_them = reader.first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
         except ArchiveError:
             rebuilding = True
         else:
@@ -116,7 +116,7 @@ def noted(count: int, *, whole: bool) -> str:
     return f"the {STATES_SHOWN} newest of {count:,}" if count > STATES_SHOWN else ""
 
 
-def _row(reducer: Reducer[Any], slot: StoredSlot) -> dict[str, Any]:
+def _row(reducer: ReducerInfo, slot: StoredSlot) -> dict[str, Any]:
     one = state_json(reducer, slot)
     return {"key": list(one["key"].values()), "state": shown(one["state"]), "bad": one.get("quarantined")}
 

@@ -10,9 +10,11 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from api.bodies import Bodies
 from api.rate import Rate
+from api.shelf import Shelf
 from archive import (
     ArchiverClient,
     Clock,
@@ -23,17 +25,21 @@ from archive import (
     NotFound,
     PublishedSize,
     Receipt,
+    Store,
     Submission,
     Unavailable,
     Vault,
-    routing_hash,
     settle,
 )
-from reducers import Key, Reducer, Registry
-from replay import STATE_TABLES, StateReader, routing_field, shard_of
+from replay import STATE_TABLES
 
 SHARDS_FILE = "shards"
 """In the state folder: how many shards the server that ran last has."""
+
+
+def open_states(folder: Path) -> Store:
+    """Open the states of one shard for reading; raise NotFound while there are none."""
+    return LmdbStore(folder, STATE_TABLES, read_only=True)
 
 
 @dataclass(slots=True)
@@ -52,8 +58,7 @@ class Services:
 
     folder: DataFolder
     client: ArchiverClient
-    registry: Registry
-    shards: int
+    shelf: Shelf
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     rate: Rate = field(default_factory=Rate)
@@ -65,7 +70,6 @@ class Services:
     _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None
-    _readers: dict[int, StateReader] = field(default_factory=dict)
 
     def log(self, size: int | None = None) -> AbstractContextManager[Log]:
         """Return the log up to its published size, or a smaller one; raise Unavailable before the first start."""
@@ -100,31 +104,3 @@ class Services:
         except NotFound as error:
             raise Unavailable(str(error)) from None
         return self._vault
-
-    def reader(self, shard: int) -> StateReader:
-        """Return the states of a shard; raise Unavailable while its worker has not started."""
-        if shard not in self._readers:
-            try:
-                store = LmdbStore(state_folder(self.folder, shard, self.shards), STATE_TABLES, read_only=True)
-            except NotFound:
-                raise Unavailable("states are being rebuilt; ask again shortly") from None
-            self._readers[shard] = StateReader(store, self.registry)
-        return self._readers[shard]
-
-    def position(self, shard: int) -> int | None:
-        """Return how much of the log a shard has seen, or None while it is being rebuilt."""
-        try:
-            return self.reader(shard).position()
-        except (NotFound, Unavailable):
-            return None
-
-    def shard_of_key(self, reducer: Reducer[object], key: Key) -> int:
-        """Return the shard that holds a reducer's key."""
-        field_name = routing_field(reducer.scope)
-        value = key[reducer.scope.index(field_name)]
-        return shard_of(routing_hash(self.vault.route_key, field_name, value), self.shards)
-
-
-def state_folder(folder: DataFolder, shard: int, shards: int) -> os.PathLike[str]:
-    """Return where a shard's states lie; another number of shards never meets these files."""
-    return folder.state / f"{shards}-shards" / str(shard)

@@ -21,8 +21,8 @@ from api.problems import Problem
 from api.services import Services
 from archive import NotFound, Unavailable
 from merkle import Checkpoint
-from reducers import Key, Reducer, StatePair, entry_digest
-from replay import StoredSlot
+from reducers import Key, StatePair, entry_digest
+from replay import ReducerInfo, StoredSlot
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 WAIT_S_MAX = 10.0
@@ -36,11 +36,11 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("", summary="Which reducers there are")
     async def get_reducers() -> JSONResponse:
-        return JSONResponse({"reducers": [describe(reducer) for reducer in services.registry]})
+        return JSONResponse({"reducers": [describe(info) for info in services.shelf.reducers()]})
 
     @routes.get("/{name}", summary="One state, or a page of states")
     async def get_states(name: str, request: Request) -> JSONResponse:
-        reducer = services.registry.get(name)
+        _, reducer = services.shelf.find(name)
         key = key_of_query(reducer, request)
         min_size = number(request, "min_size", 0)
         if len(key) == len(reducer.scope):
@@ -50,7 +50,7 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def describe(reducer: Reducer[Any]) -> dict[str, Any]:
+def describe(reducer: ReducerInfo) -> dict[str, Any]:
     """Return what readers need to know of a reducer."""
     return {
         "reducer": reducer.name,
@@ -60,7 +60,7 @@ def describe(reducer: Reducer[Any]) -> dict[str, Any]:
     }
 
 
-def key_of_query(reducer: Reducer[Any], request: Request) -> Key:
+def key_of_query(reducer: ReducerInfo, request: Request) -> Key:
     """Return the key of a query, whole or its beginning; raise Problem that names a wrong parameter."""
     given = {name: value for name, value in request.query_params.items() if name not in RESERVED}
     key = []
@@ -91,11 +91,12 @@ def number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
-async def _one(services: Services, reducer: Reducer[Any], key: Key, min_size: int) -> dict[str, Any]:
-    shard = services.shard_of_key(reducer, key)
-    await wait_for(services, shard, min_size)
+async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int) -> dict[str, Any]:
+    shard = services.shelf.home(reducer, key, services.vault.route_key)
+    await wait_for(services, reducer.name, shard, min_size)
+    info, reader = services.shelf.standing(reducer.name, shard)
     try:
-        position, slot = services.reader(shard).get(reducer.name, key)
+        position, slot = reader.get(reducer.name, key)
     except NotFound as error:
         raise Unavailable(str(error)) from None
     if slot is None:
@@ -107,22 +108,23 @@ async def _one(services: Services, reducer: Reducer[Any], key: Key, min_size: in
         "position": position,
         "checkpoint": checkpoint_json(services),
         "version": slot.version,
-        "code_digest": reducer.code_digest,
+        "code_digest": info.code_digest,
         "state_digest": entry_digest(pair).hex(),
     }
 
 
 async def _page(
-    services: Services, reducer: Reducer[Any], prefix: Key, min_size: int, request: Request
+    services: Services, reducer: ReducerInfo, prefix: Key, min_size: int, request: Request
 ) -> dict[str, Any]:
     """Return a page of states over all shards, in the order of their keys."""
     limit = min(number(request, "limit", LIMIT_DEFAULT), LIMIT_MAX) or 1
     after = _token(request.query_params.get("after", ""))
     positions, rows = [], []
-    for shard in range(services.shards):
-        await wait_for(services, shard, min_size)
+    for shard in range(services.shelf.shards):
+        await wait_for(services, reducer.name, shard, min_size)
         try:
-            position, found = services.reader(shard).scan(reducer.name, prefix, after, limit)
+            _, reader = services.shelf.standing(reducer.name, shard)
+            position, found = reader.scan(reducer.name, prefix, after, limit)
         except NotFound as error:
             raise Unavailable(str(error)) from None
         positions.append(position)
@@ -140,11 +142,11 @@ async def _page(
     return answer
 
 
-def state_json(reducer: Reducer[Any], slot: StoredSlot) -> dict[str, Any]:
+def state_json(reducer: ReducerInfo, slot: StoredSlot) -> dict[str, Any]:
     """Return key and state as readers see them; a quarantined key says why it stands still."""
     shown: dict[str, Any] = {
         "key": dict(zip(reducer.scope, slot.key, strict=True)),
-        "state": msgspec.to_builtins(reducer.view(reducer.decode(slot.encoding))),
+        "state": msgspec.json.decode(slot.encoding if slot.shown is None else slot.shown),
     }
     if slot.error_index is not None:
         shown["quarantined"] = {"index": slot.error_index, "error": slot.error}
@@ -159,13 +161,20 @@ def checkpoint_json(services: Services) -> dict[str, Any]:
     return {"size": checkpoint.size, "root": checkpoint.root.hex()}
 
 
-async def wait_for(services: Services, shard: int, min_size: int) -> None:
-    """Wait until a shard has seen `min_size` entries; raise Unavailable after ten seconds."""
+async def wait_for(services: Services, name: str, shard: int, min_size: int) -> None:
+    """Wait until a reducer's shard has seen `min_size` entries; raise Unavailable after ten seconds."""
     deadline = asyncio.get_running_loop().time() + WAIT_S_MAX
-    while min_size and (services.position(shard) or 0) < min_size:
+    while min_size and _position(services, name, shard) < min_size:
         if asyncio.get_running_loop().time() > deadline:
             raise Unavailable(f"the states have not reached size {min_size} yet; ask again shortly")
         await asyncio.sleep(WAIT_STEP_S)
+
+
+def _position(services: Services, name: str, shard: int) -> int:
+    try:
+        return services.shelf.standing(name, shard).reader.position()
+    except (NotFound, Unavailable):
+        return 0
 
 
 def _token(text: str) -> bytes:

@@ -16,6 +16,7 @@ from archive.block import Block, decode_block
 from archive.caches import Caches
 from archive.client import ArchiverClient, Unknown
 from archive.clock import ManualClock, SteadyClock
+from archive.direct import DirectClient
 from archive.entry import (
     LEAF_CONTROL,
     LEAF_PRIVATE,
@@ -23,6 +24,7 @@ from archive.entry import (
     ROW_EVENT,
     ROW_FRAME,
     ROW_REFUSED,
+    Draft,
     Header,
     Leaf,
     Opened,
@@ -70,7 +72,7 @@ from archive.leafscan import Leaves, scan_leaves
 from archive.lmdb_store import LmdbStore
 from archive.log import Log, LogSource, load_head, load_size
 from archive.memory_store import MemoryStore
-from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Draft, Head, Planned, node_key, plan
+from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
 from archive.published import MemoryPublished, PublishedSize
 from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
@@ -80,6 +82,16 @@ from archive.rotation import current_signer, find_signer, rotate, take_up
 from archive.seal import MemorySeal, Seal, SealFile, all_seals, encode_seal, newest_seal, take_lock
 from archive.settling import settle
 from archive.static import Disk, Exported, FolderDisk, export_tiles, exported_size, files_between
+from archive.steering import (
+    Activate,
+    ActiveReducer,
+    Attest,
+    Retry,
+    Skip,
+    Steering,
+    parse_steering,
+    steering_body,
+)
 from archive.stretch import STRETCH, Job, Keys, OneKey, check_stretch, joined_root
 from archive.stretch import Answer as StretchAnswer
 from archive.structure import check_structure, missing_bytes
@@ -94,6 +106,7 @@ from archive.wire import (
     Published,
     Receipt,
     Refusal,
+    Steer,
     Submission,
     Subscribe,
     decode_frames,
@@ -114,12 +127,15 @@ __all__ = [
     "ROW_REFUSED",
     "STRETCH",
     "TABLES",
+    "Activate",
+    "ActiveReducer",
     "Answer",
     "Append",
     "Appended",
     "ArchiveError",
     "Archiver",
     "ArchiverClient",
+    "Attest",
     "Block",
     "Caches",
     "Check",
@@ -128,6 +144,7 @@ __all__ = [
     "Conflict",
     "ControlDraft",
     "DataFolder",
+    "DirectClient",
     "Disk",
     "Draft",
     "Event",
@@ -168,10 +185,14 @@ __all__ = [
     "Refusal",
     "Remembered",
     "Resume",
+    "Retry",
     "Row",
     "Seal",
     "SealFile",
+    "Skip",
     "SteadyClock",
+    "Steer",
+    "Steering",
     "StorageFailed",
     "Store",
     "StretchAnswer",
@@ -227,6 +248,7 @@ __all__ = [
     "parse_leaf",
     "parse_opening",
     "parse_row",
+    "parse_steering",
     "plan",
     "read_bundle",
     "read_cosigned",
@@ -244,6 +266,7 @@ __all__ = [
     "scan_leaves",
     "settle",
     "size_of",
+    "steering_body",
     "sync_folder",
     "tag_of",
     "take_lock",

@@ -20,40 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from archive.caches import Caches
-from archive.entry import (
-    NO_ID,
-    PROVISIONAL,
-    ROUTE_SIZE,
-    ROUTES_MAX,
-    ROW_BINDING,
-    ROW_EVENT,
-    SUBJECTS_MAX,
-    all_keys,
-    encode_header,
-    field_code,
-    id_hash,
-    open_row,
-    other_keys,
-    parse_opening,
-    parse_row,
-    routing_hash,
-    row_prefix,
-)
+from archive.drafting import Drafter, fault_of, id_hashes
+from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
 from archive.errors import IntegrityError, StorageFailed, Unavailable
 from archive.log import Log, load_head
-from archive.plan import RANDOM_SIZE, ControlDraft, Draft, Head, Planned, plan
+from archive.plan import ControlDraft, Head, Planned, plan
 from archive.ports import Clock, Random, Store
 from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
-from archive.wire import PAYLOAD_SIZE_MAX, Answer, Receipt, Refusal, Submission
-
-SHARED_BYTES_MAX = 32 << 20
-SHARED_COST = 600
-"""Roughly what remembering the shared parts of one key takes beside its text, bytes: tuple, dict, objects."""
-FIELD_LENGTH_MAX = 64
+from archive.wire import Answer, Receipt, Refusal, Submission
 
 
 class Sealing(Protocol):
@@ -97,8 +75,7 @@ class Archiver:
         self._store, self._vault, self._caches = store, vault, caches
         self._seal, self._published = seal, published
         self._clock, self._random, self._sign = clock, random, sign
-        self._shared_parts: dict[tuple[Any, ...], _Shared] = {}
-        self._shared_bytes = 0
+        self._drafter = Drafter(vault.route_key)
 
     @property
     def root(self) -> bytes:
@@ -162,15 +139,14 @@ class Archiver:
 
     def _load(self, work: _Batch) -> None:
         """Decide for each submission whether it is new, known or refused."""
-        names = {name for one in work.submissions for name in (one.subject, *one.also)}
+        submissions = work.submissions
+        names = {one.subject for one in submissions}
+        names.update(name for one in submissions if one.also for name in one.also)
         subjects = self._vault.admit(names)
-        hashes = [
-            NO_ID if one.id is None else id_hash(self._vault.id_key, one.sender, one.id)
-            for one in work.submissions
-        ]
+        hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in submissions])
         known = self._known([one for one in hashes if one != NO_ID])
-        for one, identifier in zip(work.submissions, hashes, strict=True):
-            if fault := _fault(one):
+        for one, identifier in zip(submissions, hashes, strict=True):
+            if fault := fault_of(one):
                 work.refuse("invalid", fault)
             elif identifier in known:
                 work.repeat(one, *known[identifier])
@@ -186,33 +162,16 @@ class Archiver:
         self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequences: dict[int, int]
     ) -> Draft:
         keys = subjects[one.subject]
-        number, data_key = keys.number, keys.data_key
-        sequence = sequences.get(number) or self._caches.sequence(number)
-        sequence += 1
-        shared = self._shared((one.kind, number, *one.keys.items()), one)
-        prefix = shared.prefix
+        number = keys.number
+        sequence = 1 + (sequences.get(number) or self._caches.sequence(number))
         if one.also:
             numbers = (number, *(subjects[name].number for name in one.also))
             data_key = self._vault.data_key(numbers)
-            prefix = row_prefix(one.kind, numbers, len(shared.routes) // ROUTE_SIZE)
-        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
-        header = encode_header(
-            (one.subject, sequence, one.received_us, one.source, one.sender, one.form, shared.others, extra)
-        )
+            draft = self._drafter.draft_of_several(one, identifier, keys, sequence, numbers, data_key)
+        else:
+            draft = self._drafter.draft(one, identifier, keys, sequence)
         sequences[number] = sequence  # last: a draft that fails leaves no gap
-        head = prefix + identifier + shared.routes
-        return Draft(number, identifier, head, keys.tag_key, data_key, sequence, header, one.payload)
-
-    def _shared(self, key: tuple[Any, ...], one: Submission) -> _Shared:
-        """Return what all entries of this kind, subject number and keys have in common."""
-        if (found := self._shared_parts.get(key)) is None:
-            found = _Shared.of(one, key[1], self._vault.route_key)
-            self._shared_bytes += found.cost
-            if self._shared_bytes > SHARED_BYTES_MAX:
-                self._shared_parts.clear()
-                self._shared_bytes = found.cost
-            self._shared_parts[key] = found
-        return found
+        return draft
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
         """Return receipt and digest of the payload of those ids that are in the log already."""
@@ -252,11 +211,8 @@ class Archiver:
             raise
         self._published.set(block.size)
         self.head = planned.head
-        for index, draft in enumerate(drafts, block.first):
-            if isinstance(draft, ControlDraft):
-                self._caches.learn(index, None, NO_ID)
-            else:
-                self._caches.learn(index, draft.subject, draft.identifier)
+        private = [None if isinstance(one, ControlDraft) else one for one in drafts]
+        self._caches.learn_block(block.first, private)
         self._caches.save(block.root)
 
     def _check_seal(self, log: Log) -> None:
@@ -279,27 +235,6 @@ class Archiver:
         if log.size:
             self._seal.write(log.size, log.root(), self.head.block - 1)
             self._published.set(log.size)
-
-
-class _Shared(NamedTuple):
-    """What entries of one kind, subject and keys have in common, and need not work out again."""
-
-    others: dict[str, str]
-    prefix: bytes
-    routes: bytes
-    cost: int
-    """About how many bytes it takes to remember this."""
-
-    @staticmethod
-    def of(one: Submission, number: int, route_key: bytes) -> _Shared:
-        fields = all_keys(one.subject, one.keys)
-        if any(len(name) > FIELD_LENGTH_MAX for name in fields):
-            raise ValueError(f"the name of a key field is longer than {FIELD_LENGTH_MAX} characters")
-        routes = [field_code(name) + routing_hash(route_key, name, fields[name]) for name in sorted(fields)]
-        kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
-        prefix = row_prefix(kind, (number,), len(routes))
-        cost = SHARED_COST + 4 * sum(len(name) + len(value) for name, value in fields.items())
-        return _Shared(other_keys(one.subject, one.keys), prefix, b"".join(routes), cost)
 
 
 class _Batch:
@@ -336,22 +271,6 @@ class _Batch:
         """Return the answers, once the drafts are kept in a log of this size."""
         first = self._first
         return [Receipt(first + one, size) if isinstance(one, int) else one for one in self._answers]
-
-
-def _fault(one: Submission) -> str:
-    """Say why nobody could read this back once it is written, or nothing."""
-    plain = not one.also and len(one.keys) < ROUTES_MAX and ROW_EVENT <= one.kind <= ROW_BINDING
-    if plain and len(one.payload) <= PAYLOAD_SIZE_MAX:
-        return ""
-    if len(one.payload) > PAYLOAD_SIZE_MAX:
-        return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
-    if not ROW_EVENT <= one.kind <= ROW_BINDING:
-        return f"event of kind {one.kind}; there is none"
-    fields = len(all_keys(one.subject, one.keys))
-    if len(one.also) >= SUBJECTS_MAX or fields > ROUTES_MAX:
-        numbers = f"{1 + len(one.also)} subjects and {fields} keys"
-        return f"event with {numbers}; at most {SUBJECTS_MAX} and {ROUTES_MAX}"
-    return ""
 
 
 def _conflict(one: Submission, index: int) -> Refusal:

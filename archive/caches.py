@@ -27,7 +27,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from archive.entry import NO_ID, parse_row
+from archive.entry import NO_ID, Draft, parse_row
 from archive.files import write_whole
 from archive.log import Log
 
@@ -75,6 +75,19 @@ class Caches:
             if identifier != NO_ID:
                 self._recent[identifier] = index
         self.size = index + 1
+
+    def learn_block(self, first: int, drafts: Sequence[Draft | None]) -> None:
+        """Take note of a whole block whose first index is `first`; None stands for a control entry."""
+        sequences, recent = self._sequences, self._recent
+        for index, draft in enumerate(drafts, first):
+            if draft is None:
+                continue
+            if (subject := draft.subject) >= len(sequences):
+                sequences.extend([0] * (subject + 1024 - len(sequences)))
+            sequences[subject] += 1
+            if draft.identifier != NO_ID:
+                recent[draft.identifier] = index
+        self.size = first + len(drafts)
 
     def candidates(self, identifiers: Sequence[bytes]) -> list[list[int]]:
         """Return for each id hash the indices that may carry it: mostly none or one."""

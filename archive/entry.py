@@ -12,7 +12,7 @@ AES-GCM alone binds nobody to one plaintext; the commitment does.  Byte layouts,
 in docs/formats/entry.md.  Which entries a commit appends is decided in `archive.plan`.
 
 >>> header = encode_header(Header("student:ann", 1, 7_000_000, "", "anonymous", "json", {"student": "ann"}, {}))
->>> key, salt, nonce = AESGCM(bytes(32)), bytes(32), bytes(12)
+>>> key, salt, nonce = DataKey(bytes(32)), bytes(32), bytes(12)
 >>> sealed = seal_entry(7, ROW_EVENT, (0,), NO_ID, b"", bytes(32), key, 1, header, b"{}", salt, nonce)
 >>> opened = open_entry(sealed.leaf, parse_row(sealed.row), key)
 >>> len(sealed.leaf), opened.header.subject, opened.payload
@@ -29,8 +29,8 @@ from zlib import crc32
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from archive.datakey import DataKey
 from archive.errors import FormatError, IntegrityError
 
 VERSION: Final = 1
@@ -47,12 +47,14 @@ PROVISIONAL: Final = 0x80
 
 SALT_SIZE: Final = 32
 NONCE_SIZE: Final = 12
+RANDOM_SIZE: Final = SALT_SIZE + NONCE_SIZE
 NO_ID: Final = bytes(16)
 NO_KEY_KINDS: Final = frozenset({"source", "provisional", "refused"})
 """Kinds of subject whose label is not the value of a key field."""
 ROUTE_SIZE: Final = 10
 SUBJECTS_MAX: Final = 16
 ROUTES_MAX: Final = 32
+HEAD_SIZE_MAX: Final = 4 + 8 * SUBJECTS_MAX + 16 + ROUTE_SIZE * ROUTES_MAX
 
 _TAG_DOMAIN: Final = b"treering/tag/v1\0"
 _COMMITMENT_DOMAIN: Final = b"treering/commitment/v1\0"
@@ -191,7 +193,7 @@ def seal_entry(
     identifier: bytes,
     routes: bytes,
     tag_key: bytes,
-    data_key: AESGCM,
+    data_key: DataKey,
     sequence: int,
     header: bytes,
     payload: bytes,
@@ -206,6 +208,21 @@ def seal_entry(
     head = row_prefix(kind, subjects, len(routes) // ROUTE_SIZE) + identifier + routes
     begin = leaf_prefix(time_s)
     return Sealed(*seal(begin, head, tag_key, data_key, sequence, header, payload, salt, nonce))
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A private entry to be: the arguments of `seal`, and what the caches will know of it."""
+
+    subject: int
+    """Number of the primary subject."""
+    identifier: bytes
+    head: bytes
+    """All of the row before the nonce."""
+    tag_key: bytes
+    data_key: DataKey
+    sequence: int
+    header: bytes
+    payload: bytes
 
 
 def leaf_prefix(time_s: int) -> bytes:
@@ -223,7 +240,7 @@ def seal(
     begin: bytes,
     head: bytes,
     tag_key: bytes,
-    data_key: AESGCM,
+    data_key: DataKey,
     sequence: int,
     header: bytes,
     payload: bytes,
@@ -251,9 +268,28 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     subjects: tuple[int, ...]
     identifier: bytes
     routes: bytes
-    head: bytes
-    nonce: bytes
-    ciphertext: bytes
+    data: bytes
+    """All of its bytes."""
+
+    @property
+    def head_size(self) -> int:
+        """How many bytes stand before the nonce."""
+        return 20 + 8 * len(self.subjects) + len(self.routes)
+
+    @property
+    def head(self) -> bytes:
+        """All that stands before the nonce: what is authenticated with the ciphertext."""
+        return self.data[: self.head_size]
+
+    @property
+    def nonce(self) -> bytes:
+        """The nonce, 12 bytes."""
+        return self.data[self.head_size : self.head_size + NONCE_SIZE]
+
+    @property
+    def ciphertext(self) -> bytes:
+        """The opening, encrypted, with its 16-byte tag."""
+        return self.data[self.head_size + NONCE_SIZE : -4]
 
     def route(self, code: bytes) -> bytes | None:
         """Return the routing hash of the field with this code, or None."""
@@ -293,9 +329,7 @@ def parse_row(row: bytes) -> Row:
         subjects,
         row[subjects_end:routes_at],
         row[routes_at:head_end],
-        row[:head_end],
-        row[head_end:cipher_at],
-        row[cipher_at:-4],
+        row,
     )
 
 
@@ -307,10 +341,12 @@ class Opened(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-def open_row(row: Row, data_key: AESGCM) -> bytes:
+def open_row(row: Row, data_key: DataKey) -> bytes:
     """Return the opening in a row; raise IntegrityError if it was altered or the key is not its own."""
+    data, nonce_at = row.data, row.head_size
+    cipher_at = nonce_at + NONCE_SIZE
     try:
-        return data_key.decrypt(row.nonce, row.ciphertext, row.head)
+        return data_key.decrypt(data[nonce_at:cipher_at], data[cipher_at:-4], data[:nonce_at])
     except InvalidTag:
         raise IntegrityError("private row: it was altered, or is not under this key") from None
 
@@ -324,7 +360,7 @@ def parse_opening(opening: bytes) -> Opened:
     return Opened(opening[:SALT_SIZE], header, opening[header_end:])
 
 
-def open_entry(leaf: bytes, row: Row, data_key: AESGCM) -> Opened:
+def open_entry(leaf: bytes, row: Row, data_key: DataKey) -> Opened:
     """Decrypt a row and check it against its leaf; raise IntegrityError if they disagree."""
     opening = open_row(row, data_key)
     if commitment_of(opening) != parse_leaf(leaf).commitment:

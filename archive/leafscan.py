@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE_SIZE, control_body, parse_leaf, unbundle
 from archive.errors import FormatError
 from archive.findings import Findings, span
+from archive.kernel import kernel
 from archive.plan import BUNDLE_ENTRIES
 from merkle import leaf_hash
 
@@ -101,11 +101,7 @@ def _in_order(key: bytes, leaves: Leaves, stop: int, found: Findings) -> bool:
 def _bundle(value: bytes, leaves: Leaves, times: npt.NDArray[np.uint64], found: Findings) -> bool:
     at = len(leaves.hashes)
     if _is_table(value):
-        data = bytearray(value)
-        # The low byte of each length becomes the 00 with which a leaf is hashed (RFC 6962, 2.1): no copy a leaf.
-        data[1::_RECORD] = bytes(len(value) // _RECORD)
-        plain = bytes(data)
-        hashes = [sha256(plain[i : i + _RECORD - 1]).digest() for i in range(1, len(plain), _RECORD)]
+        hashes = kernel.bundle_hashes(value)
         seconds = np.frombuffer(value, dtype=_TABLE)["time"]
     else:
         hashes, seconds = _one_by_one(value, leaves, found)

@@ -70,11 +70,15 @@ class _LmdbView:
             item: Any = cursor.item() if cursor.last() else None
             return None if item is None else (item[0], item[1])
 
+    def count(self, table: str) -> int:
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
 
 class LmdbStore:
     """A Store in one LMDB environment.
 
-    `append` names the tables whose keys only ever grow (denser pages).
+    `append` names the tables whose keys only ever grow (denser pages).  Without `sync`, commits are whole but not
+    durable, and a power cut may damage the file: only for what can be made again, in memory.
     Raises NotFound if `read_only` and nothing was ever written there.
     """
 
@@ -85,11 +89,12 @@ class LmdbStore:
         *,
         append: Sequence[str] = (),
         read_only: bool = False,
+        sync: bool = True,
         map_size: int = MAP_SIZE,
     ) -> None:
         folder = Path(path)
         self._path, self._names, self._append = folder, tuple(tables), frozenset(append)
-        self._read_only, self._map_size = read_only, map_size
+        self._read_only, self._sync, self._map_size = read_only, sync, map_size
         self._commits = 0
         if read_only:
             _refuse_uninitialised(folder)
@@ -99,8 +104,8 @@ class LmdbStore:
             make_folder(folder)
             _reserve_lock_file(folder)
             self._open()
-            # LMDB syncs what is in its file, and leaves the file's name to us.
-            sync_folder(folder)
+            if sync:  # LMDB syncs what is in its file, and leaves the file's name to us
+                sync_folder(folder)
         except OSError as error:
             raise _translated_os(error, folder) from error
 
@@ -113,6 +118,7 @@ class LmdbStore:
                 max_dbs=len(self._names),
                 max_readers=READERS_MAX,
                 readonly=read_only,
+                sync=self._sync,
                 mode=0o600,
                 # Read-ahead turns one random look-up into a hundred pages once the log outgrows memory.
                 readahead=False,

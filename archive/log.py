@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from archive.block import Block, decode_block
-from archive.entry import parse_leaf, unbundle
+from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf, unbundle
 from archive.errors import FormatError, IntegrityError, NotFound
 from archive.plan import BUNDLE_ENTRIES, Head, node_key
 from archive.ports import Store, View
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
 
 TILE_LEVELS = 8
+_PRIVATE = bytes((LEAF_PRIVATE,))
 
 
 class Log:
@@ -40,6 +41,17 @@ class Log:
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield (index, private row) for start <= index < stop; a control entry's row is empty."""
         return self._parts("rows", 4, start, min(stop, self.size))
+
+    def controls(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, leaf) of the control entries with start <= index < stop; far quicker than all leaves."""
+        stop = min(stop, self.size)
+        floor = start - start % BUNDLE_ENTRIES
+        for key, value in self._view.scan("leaves", floor.to_bytes(8), max(start, stop).to_bytes(8)):
+            if _all_private(value):
+                continue
+            for index, leaf in enumerate(unbundle(value, 2), int.from_bytes(key)):
+                if start <= index < stop and leaf[1] == LEAF_CONTROL:
+                    yield index, leaf
 
     def leaf(self, index: int) -> bytes:
         """Return one leaf; raise NotFound beyond the size."""
@@ -142,6 +154,12 @@ class Log:
                 expected += 1
         if expected < stop:
             raise IntegrityError(f"table {table}: entry {expected} is missing")
+
+
+def _all_private(bundle: bytes) -> bool:
+    """Return whether a bundle holds private leaves only: each then takes the same 60 bytes, its kind at the fourth."""
+    count, rest = divmod(len(bundle), 2 + LEAF_PRIVATE_SIZE)
+    return not rest and bundle[3 :: 2 + LEAF_PRIVATE_SIZE] == _PRIVATE * count
 
 
 class LogSource:

@@ -40,6 +40,9 @@ class _MemoryView:
         keys = self._sorted(table)
         return (keys[-1], self._tables[table][keys[-1]]) if keys else None
 
+    def count(self, table: str) -> int:
+        return len(self._tables[table])
+
     def _sorted(self, table: str) -> list[bytes]:
         if table not in self._keys:
             self._keys[table] = sorted(self._tables[table])

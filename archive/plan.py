@@ -17,17 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from archive.block import NO_BLOCK, Block
-from archive.entry import NONCE_SIZE, SALT_SIZE, bundle, encode_control, leaf_prefix, seal
+from archive.entry import RANDOM_SIZE, Draft, bundle, encode_control, leaf_prefix
+from archive.kernel import kernel
 from archive.ports import Write
-from merkle import Checkpoint, Frontier, leaf_hash
+from merkle import Checkpoint, Frontier
 
 TABLES: Final = ("leaves", "rows", "nodes", "blocks", "checkpoints")
 APPEND_TABLES: Final = ("leaves", "rows", "blocks", "checkpoints")
-RANDOM_SIZE: Final = SALT_SIZE + NONCE_SIZE
 
 BUNDLE_ENTRIES: Final = 256
 BUNDLE_BYTES_MAX: Final = 1 << 20
@@ -49,19 +46,8 @@ class Head:
         return self.frontier.size
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
-    """A private entry to be: the arguments of `archive.entry.seal`, and what the caches will know of it."""
-
-    subject: int
-    """Number of the primary subject."""
-    identifier: bytes
-    head: bytes
-    """All of the row before the nonce."""
-    tag_key: bytes
-    data_key: AESGCM
-    sequence: int
-    header: bytes
-    payload: bytes
+Entries = tuple[list[bytes], list[bytes], list[bytes]]
+"""Leaves, rows and leaf hashes."""
 
 
 class ControlDraft(NamedTuple):
@@ -93,8 +79,8 @@ def plan(
     for each draft.  `sign` turns a checkpoint's text into a signed note.
     """
     time_s = max(now_s, head.time_s)
-    leaves, rows = _entries(drafts, time_s, random)
-    frontier, nodes = head.frontier.grow([leaf_hash(leaf) for leaf in leaves])
+    leaves, rows, hashes = _entries(drafts, time_s, random)
+    frontier, nodes = head.frontier.grow(hashes, pair_up=kernel.pair_up)
     block = Block(head.block, head.size, len(drafts), head.previous, frontier.root())
     checkpoint = sign(Checkpoint(origin, block.size, block.root).encode())
     writes = [
@@ -112,29 +98,18 @@ def node_key(level: int, index: int) -> bytes:
     return bytes((level,)) + index.to_bytes(8)
 
 
-def _entries(
-    drafts: Sequence[Draft | ControlDraft], time_s: int, random: bytes
-) -> tuple[list[bytes], list[bytes]]:
-    leaves, rows, begin, at = [], [], leaf_prefix(time_s), 0
-    for draft in drafts:
-        if isinstance(draft, ControlDraft):
-            leaf, row = encode_control(time_s, draft.body), b""
-        else:
-            leaf, row = seal(
-                begin,
-                draft.head,
-                draft.tag_key,
-                draft.data_key,
-                draft.sequence,
-                draft.header,
-                draft.payload,
-                random[at : at + SALT_SIZE],
-                random[at + SALT_SIZE : at + RANDOM_SIZE],
-            )
-        leaves.append(leaf)
-        rows.append(row)
-        at += RANDOM_SIZE
-    return leaves, rows
+def _entries(drafts: Sequence[Draft | ControlDraft], time_s: int, random: bytes) -> Entries:
+    """Return leaves, rows and leaf hashes: private entries by the kernel, all at once; the few others one by one."""
+    private = [(at, one) for at, one in enumerate(drafts) if isinstance(one, Draft)]
+    if len(private) == len(drafts):
+        return kernel.seal_many(leaf_prefix(time_s), [one for _, one in private], random)
+    leaves = [encode_control(time_s, one.body) if isinstance(one, ControlDraft) else b"" for one in drafts]
+    rows, hashes = [b""] * len(drafts), kernel.leaf_hashes(leaves)
+    chance = b"".join([random[at * RANDOM_SIZE : (at + 1) * RANDOM_SIZE] for at, _ in private])
+    sealed = kernel.seal_many(leaf_prefix(time_s), [one for _, one in private], chance)
+    for (at, _), leaf, row, leaf_hash in zip(private, *sealed, strict=True):
+        leaves[at], rows[at], hashes[at] = leaf, row, leaf_hash
+    return leaves, rows, hashes
 
 
 def _bundled(table: str, first: int, parts: Sequence[bytes], width: int, bundle_min: int) -> Iterator[Write]:

@@ -36,6 +36,9 @@ class View(Protocol):
     def last(self, table: str) -> tuple[bytes, bytes] | None:
         """Return the greatest key of a table with its value, or None."""
 
+    def count(self, table: str) -> int:
+        """Return how many keys a table has, without reading them."""
+
 
 class Store(Protocol):
     """Ordered bytes in named tables, with atomic and durable batches."""

@@ -17,14 +17,13 @@ from zlib import crc32
 
 import numpy as np
 
-from archive.entry import NO_ID, NONCE_SIZE, SALT_SIZE, parse_row
+from archive.entry import parse_row
 from archive.errors import FormatError
 from archive.findings import Findings, span
+from archive.kernel import kernel
 from archive.plan import BUNDLE_ENTRIES
 
 EachRow = Callable[[int, bytes], None]
-_CLOSED_MIN = NONCE_SIZE + SALT_SIZE + 4 + 16 + 4
-"""Bytes after a row's head, at least: nonce, salt, header length, tag, checksum (docs/formats/entry.md)."""
 
 
 @dataclass
@@ -70,52 +69,43 @@ def _missing(rows: Rows, start: int, stop: int, found: Findings) -> None:
 def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow | None) -> int:
     """Read one bundle; return the index after its last row.
 
-    The loop is the hot path of a check: what is seldom is left to `_unusual`, what is the same is looked up.
+    What is plain is left to the kernel, all at once; what is not is looked at here.
     """
-    number, shapes, identifiers, indices = int.from_bytes, _SHAPES, rows.identifiers, rows.indices
     at, end, index = 0, len(value), first
     while at < end:
-        start, at = at + 4, at + 4 + number(value[at : at + 4])
-        body, shape = value[start : at - 4], shapes.get(value[start : start + 4])
-        if shape is None or at - start < shape[0] or at > end or crc32(body) != number(value[at - 4 : at]):
+        start = at
+        at, count, identifiers, places = kernel.plain_rows(value, start)
+        rows.identifiers += identifiers
+        rows.indices += [index + place for place in places]
+        if each is not None:
+            for place, row in enumerate(kernel.unbundle(value[start:at], 4), index):
+                each(place, row)
+        index += count
+        if at < end:
+            start, at = at + 4, at + 4 + int.from_bytes(value[at : at + 4])
             if at > end:
                 rows.unread.add(index)
                 detail = f"private rows end within one, at byte {end} instead of {at}"
                 found.add("rows", index, detail, "unreadable")
                 return index + 1
             _unusual(index, value[start:at], rows, found)
-            if index not in rows.empty and index not in rows.unread:
-                at = start - 4  # its shape is known now
-                continue
-        else:
-            identifier = body[shape[1] : shape[1] + 16]
-            if identifier != NO_ID:
-                identifiers.append(identifier)
-                indices.append(index)
-            if each is not None:
-                each(index, value[start:at])
-        index += 1
+            index += 1
     return index
 
 
 def _unusual(index: int, row: bytes, rows: Rows, found: Findings) -> None:
-    """Look at a row that is empty, damaged, or the first of its shape."""
+    """Look at a row that is not plain: empty, damaged, or of no known form."""
     if not row:
         rows.empty.add(index)
-    elif crc32(row[:-4]) != int.from_bytes(row[-4:]):
-        rows.unread.add(index)
+        return
+    rows.unread.add(index)
+    if crc32(row[:-4]) != int.from_bytes(row[-4:]):
         found.add("row", index, "private row: checksum differs, its bytes changed on disk")
-    else:
-        try:
-            parsed = parse_row(row)
-            _SHAPES[row[:4]] = len(parsed.head) + _CLOSED_MIN, 4 + 8 * len(parsed.subjects)
-        except FormatError as error:
-            rows.unread.add(index)
-            found.add("row", index, str(error), "unreadable")
-
-
-_SHAPES: dict[bytes, tuple[int, int]] = {}
-"""By the first four bytes of a row (version, kind, counts): its least length, and where its id hash stands."""
+        return
+    try:
+        parse_row(row)
+    except FormatError as error:
+        found.add("row", index, str(error), "unreadable")
 
 
 def id_table(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:

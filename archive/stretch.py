@@ -23,6 +23,7 @@ import numpy.typing as npt
 from archive.entry import unbundle
 from archive.errors import IntegrityError
 from archive.findings import Finding, Findings
+from archive.kernel import kernel
 from archive.leafscan import Leaves, scan_leaves
 from archive.log import Log, LogSource
 from archive.openings import Counted, Openings
@@ -160,7 +161,7 @@ def _tree(log: Log, job: Job, leaves: Leaves, found: Findings, answer: Answer) -
     nodes: list[bytes] = []
     for before, size in pairwise(size for size in sizes if size <= leaves.stop):
         hashes = leaves.hashes[before - job.start : size - job.start]
-        answer.frontier, completed = answer.frontier.grow(hashes)
+        answer.frontier, completed = answer.frontier.grow(hashes, pair_up=kernel.pair_up)
         answer.roots[size] = answer.frontier.root()
         nodes += [value for level, _, value in completed if level == 1]
     check_nodes(log, 1, job.start >> 8, nodes, found)

@@ -27,6 +27,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from archive.datakey import DataKey
 from archive.errors import IntegrityError, NotFound
 from archive.ports import Random, Store, View, Write
 
@@ -49,7 +50,7 @@ class SubjectKeys:
     number: int
     name: str
     tag_key: bytes
-    data_key: AESGCM
+    data_key: DataKey
 
 
 class Vault:
@@ -88,18 +89,19 @@ class Vault:
         """Return the name of a subject (kind:label); raise NotFound as `keys` does."""
         return self.keys(number).name
 
-    def data_key(self, numbers: Sequence[int]) -> AESGCM:
+    def data_key(self, numbers: Sequence[int]) -> DataKey:
         """Return the key of rows about these subjects, in the row's order; raise NotFound if one is erased."""
         if len(numbers) == 1:
             return self.keys(numbers[0]).data_key
         with self._store.view() as view:
             secrets = [self._secret(view, number.to_bytes(8))[0] for number in numbers]
-        return AESGCM(hkdf_expand(sha256(b"".join(secrets)).digest(), b"treering/data/v1/combined"))
+        return DataKey(hkdf_expand(sha256(b"".join(secrets)).digest(), b"treering/data/v1/combined"))
 
     def admit(self, names: Iterable[str]) -> dict[str, SubjectKeys]:
         """Return the keys of all these subjects; those that are new are durable on return."""
         wanted = set(names)
-        found = {name: keys for name in wanted if (keys := self.find(name)) is not None}
+        cached = self._by_name.get
+        found = {name: keys for name in wanted if (keys := cached(name) or self.find(name)) is not None}
         new = sorted(wanted - found.keys())
         if new:
             found |= self._create(new)
@@ -168,5 +170,5 @@ class Vault:
 
 
 def _derive(number: int, name: str, secret: bytes) -> SubjectKeys:
-    data_key = AESGCM(hkdf_expand(secret, b"treering/data/v1"))
+    data_key = DataKey(hkdf_expand(secret, b"treering/data/v1"))
     return SubjectKeys(number, name, hkdf_expand(secret, b"treering/tag/v1"), data_key)

@@ -1,6 +1,6 @@
 """What goes over the archiver's socket: length-prefixed MessagePack, a few small messages.
 
-    front → archiver   Append(ticket, submissions)   Subscribe()
+    front → archiver   Append(ticket, submissions)   Steer(ticket, body)   Subscribe()
     archiver → front   Appended(ticket, answers, size, root)   Published(size, process)
 
 A ticket is the front's own number for a request; answers stand in the order of the submissions.  `Published` is a
@@ -72,6 +72,13 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Please send Published from now on."""
 
 
+class Steer(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Please append this control entry: `archive.steering` says which there are; one answer."""
+
+    ticket: int
+    body: dict[str, Any]
+
+
 class Appended(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """What became of a request, and the checkpoint the log stands at."""
 
@@ -88,7 +95,7 @@ class Published(msgspec.Struct, frozen=True, array_like=True, tag=1):
     process: bytes = b""
 
 
-Request = Append | Subscribe
+Request = Append | Steer | Subscribe
 Reply = Appended | Published
 
 _encoder = msgspec.msgpack.Encoder()

@@ -38,7 +38,16 @@ from merkle.cosignature import (
 )
 from merkle.errors import FormatError, MerkleError, NoteError, ProofError, SignatureError
 from merkle.frontier import Frontier
-from merkle.hashing import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root, subtree_root
+from merkle.hashing import (
+    EMPTY_ROOT,
+    HASH_SIZE,
+    leaf_hash,
+    node_hash,
+    pair_up,
+    root_of,
+    row_root,
+    subtree_root,
+)
 from merkle.note import (
     ED25519,
     Ed25519Signer,
@@ -155,6 +164,7 @@ __all__ = [
     "nodes_from_tiles",
     "open_checkpoint",
     "open_note",
+    "pair_up",
     "prove_consistency",
     "prove_inclusion",
     "range_nodes",

@@ -20,13 +20,15 @@ others check us, of `merkle.proof`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from merkle.hashing import node_hash, pair_up, row_root
 
 TileNode = tuple[int, int, bytes]
 """Tile level (from 1), index, hash."""
+PairUp = Callable[[Sequence[bytes]], list[bytes]]
+"""What turns an even number of hashes into the level above: `merkle.hashing.pair_up`, or one that does the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,13 @@ class Frontier:
         """
         return self.grow(hashes, level=level)[0]
 
-    def grow(self, hashes: Iterable[bytes], *, level: int = 0) -> tuple[Frontier, list[TileNode]]:
+    def grow(
+        self, hashes: Iterable[bytes], *, level: int = 0, pair_up: PairUp = pair_up
+    ) -> tuple[Frontier, list[TileNode]]:
         """Return what `extend_all` does, and the hashes of higher tiles that the new leaves complete.
 
         Each is (tile level, index, hash): the root of subtree `index` of 256**level leaves (C2SP tlog-tiles).
+        `pair_up` hashes a level; whoever has a faster one than ours brings it along.
         """
         row, nodes, size, left_over = list(hashes), list(self.nodes), self.size >> level, []
         if size << level != self.size:

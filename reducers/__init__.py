@@ -5,15 +5,17 @@ network.
 
     from reducers import Event, reducer
 
-The test to write for it is `from reducers.contract import check`.  Reducers that come with the package:
-`shipped()`.  What drives reducers along the log is `replay`; what an event is, `archive.event`.
+The test to write for it is `from reducers.contract import check`.  Modules that are installed:
+`available()`; reducers that come with the package: `shipped()`.  The author's guide is docs/reducers.md.
+What drives reducers along the log is `replay`; what an event is, `archive.event`.
 """
 
 from __future__ import annotations
 
 from archive import Event
-from reducers.base import Key, Reducer, reducer
+from reducers.base import Key, Reducer
 from reducers.contract import check
+from reducers.definition import reducer
 from reducers.digest import (
     Identity,
     StatePair,
@@ -23,16 +25,40 @@ from reducers.digest import (
     pair_of,
     state_digest,
 )
-from reducers.errors import ContractError, DefinitionError, ReducerError, StateError, UnknownReducer
-from reducers.fold import Slot, fold, fold_one
-from reducers.registry import Registry, shipped
+from reducers.errors import (
+    ContractError,
+    ContractNote,
+    DataError,
+    DefinitionError,
+    ModuleError,
+    PurityError,
+    ReducerError,
+    StateError,
+    UnknownReducer,
+)
+from reducers.fold import Slot, addressed, fold, fold_one
+from reducers.message import Emit, Message, Outbox
+from reducers.modules import Module, ModuleRef, available, compose, is_module_name, load, shipped
+from reducers.reading import read
+from reducers.registry import Registry
+from reducers.ticks import TICK, due, is_tick, tick, tick_of
 
 __all__ = [
+    "TICK",
     "ContractError",
+    "ContractNote",
+    "DataError",
     "DefinitionError",
+    "Emit",
     "Event",
     "Identity",
     "Key",
+    "Message",
+    "Module",
+    "ModuleError",
+    "ModuleRef",
+    "Outbox",
+    "PurityError",
     "Reducer",
     "ReducerError",
     "Registry",
@@ -40,14 +66,24 @@ __all__ = [
     "StateError",
     "StatePair",
     "UnknownReducer",
+    "addressed",
+    "available",
     "check",
+    "compose",
     "digest_of_entries",
+    "due",
     "entry_digest",
     "fold",
     "fold_one",
+    "is_module_name",
+    "is_tick",
     "leaf_data",
+    "load",
     "pair_of",
+    "read",
     "reducer",
     "shipped",
     "state_digest",
+    "tick",
+    "tick_of",
 ]

@@ -12,6 +12,7 @@ The type of the state is the annotation of the first parameter: a `msgspec.Struc
 JSON-like type.  A reducer returns a *new* state; returning the one it was given says "unchanged".
 
 >>> from archive import Event
+>>> from reducers.definition import reducer
 >>> @reducer()
 ... def total(state: int, event: Event) -> int:
 ...     return state + event.data["points"]
@@ -20,17 +21,12 @@ JSON-like type.  A reducer returns a *new* state; returning the one it was given
 >>> total.name, total.key_of(seven), total.apply(total.initial(), seven), total.encode(7)
 ('total', ('ann',), 7, b'7')
 
-How reducers are applied, and what an exception does, is the business of `reducers.fold`; the test an author
-writes is `reducers.contract.check`.
+The decorator is in `reducers.definition`.  How reducers are applied, and what an exception does, is the
+business of `reducers.fold`; the test an author writes is `reducers.contract.check`.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import inspect
-import re
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -39,13 +35,12 @@ import msgspec
 
 from archive import Event
 from reducers import canonical
-from reducers.errors import DefinitionError, StateError
+from reducers.errors import StateError
+from reducers.guard import active
+from reducers.message import Emit, Outbox
 
 S = TypeVar("S")
 Key = tuple[str, ...]
-
-VERSION_MAX = 2**32 - 1
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,25 +53,35 @@ class Reducer(Generic[S]):
     state_type: Any
     code_digest: str
     """Hex SHA-256 of the source file that defines the function."""
-    function: Callable[[S, Event], S] = field(repr=False)
+    function: Callable[..., S] = field(repr=False)
     default: Callable[[], S] = field(repr=False)
     viewer: Callable[[S], Any] | None = field(repr=False)
     decoder: msgspec.json.Decoder[S] = field(repr=False)
+    ticks: int | None = None
+    """Period, in whole seconds, of the logged ticks that it is folded over; None: it takes none."""
+    emits: bool = False
+    """Whether its function takes a third parameter, `emit`."""
+    module: str = ""
+    """Name of the module that it belongs to; "" until one adopts it."""
 
-    def __call__(self, state: S, event: Event) -> S:
+    def __call__(self, state: S, event: Event, *emit: Emit) -> S:
         """Call the function as it was written, unchecked."""
-        return self.function(state, event)
+        return self.function(state, event, *emit)
 
     def initial(self) -> S:
         """Return the state before any event, a fresh one each time."""
         return self.default()
 
-    def apply(self, state: S, event: Event) -> S:
+    def apply(self, state: S, event: Event, emit: Emit | None = None) -> S:
         """Return the state after `event`; the same object means unchanged.
 
-        Raises what the function raises, and TypeError where it returns None.
+        Without `emit`, what it emits is checked and goes nowhere.  Raises what the function raises, and
+        TypeError where it returns None.
         """
-        after = self.function(state, event)
+        if self.emits:
+            after = self.function(state, event, Outbox(None) if emit is None else emit)
+        else:
+            after = self.function(state, event)
         if after is None:
             raise TypeError(
                 f"reducer {self.name!r} returned None; return the new state, or `state` if unchanged"
@@ -101,7 +106,10 @@ class Reducer(Generic[S]):
 
     def view(self, state: S) -> Any:
         """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, or all."""
-        shown = state if self.viewer is None else self.viewer(state)
+        if self.viewer is None:
+            return msgspec.to_builtins(state, str_keys=True)
+        with active(self):
+            shown = self.viewer(state)
         return msgspec.to_builtins(shown, str_keys=True)
 
     def key_of(self, event: Event) -> Key | None:
@@ -111,126 +119,3 @@ class Reducer(Generic[S]):
             return tuple([keys[name] for name in self.scope])
         except KeyError:
             return None
-
-
-def reducer(
-    scope: tuple[str, ...] = ("student",),
-    version: int = 1,
-    name: str | None = None,
-    view: Callable[[Any], Any] | None = None,
-    default: Any = None,
-) -> Callable[[Callable[[S, Event], S]], Reducer[S]]:
-    """Return a decorator that makes a function a Reducer.
-
-    `version` is raised by whoever changes the meaning.  `name` is the function's unless given.  `view`
-    turns a state into what readers see.  `default` is the first state, or a function that returns it;
-    without it the state type is called without arguments.  Raises DefinitionError, at the decoration, where
-    any of this does not fit.
-    """
-
-    def decorate(function: Callable[[S, Event], S]) -> Reducer[S]:
-        if not callable(function):
-            raise DefinitionError(f"@reducer(...) decorates a function, not {function!r}")
-        label = function.__name__ if name is None else name
-        state_type = _state_type(function, label)
-        made: Reducer[S] = Reducer(
-            name=_checked_name(label),
-            version=_checked_version(version, label),
-            scope=_checked_scope(scope, label),
-            state_type=state_type,
-            code_digest=_code_digest(function),
-            function=function,
-            default=_factory(state_type, default),
-            viewer=view,
-            decoder=_decoder(state_type, label),
-        )
-        _check_default(made)
-        return made
-
-    return decorate
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise DefinitionError(
-            f"reducer name {name!r}: use 1 to 128 letters, digits, '_', '.', '-'; begin with a letter or '_'"
-        )
-    return name
-
-
-def _checked_version(version: int, name: str) -> int:
-    if type(version) is not int or not 1 <= version <= VERSION_MAX:
-        raise DefinitionError(f"reducer {name!r}: version must be a whole number from 1, not {version!r}")
-    return version
-
-
-def _checked_scope(scope: tuple[str, ...], name: str) -> tuple[str, ...]:
-    fields: tuple[Any, ...] = tuple(scope) if isinstance(typing.cast("Any", scope), tuple | list) else ()
-    if not fields or not all(isinstance(each, str) and each for each in fields):
-        raise DefinitionError(
-            f'reducer {name!r}: scope must be a tuple of key field names such as ("student",), not {scope!r}'
-        )
-    if len(set(fields)) < len(fields):
-        raise DefinitionError(f"reducer {name!r}: scope {scope!r} names a field twice")
-    return fields
-
-
-def _state_type(function: Callable[..., Any], name: str) -> Any:
-    first = next(iter(inspect.signature(function).parameters), None)
-    try:
-        # A class made inside another function is found only where the reducer's body uses it, too.
-        hints = typing.get_type_hints(function, localns=dict(inspect.getclosurevars(function).nonlocals))
-    except NameError as error:
-        raise DefinitionError(
-            f"reducer {name!r}: its annotations cannot be resolved ({error}); "
-            "define and import what they name at the top level of the module, not under TYPE_CHECKING"
-        ) from error
-    if first is None or first not in hints:
-        raise DefinitionError(f"reducer {name!r}: annotate its first parameter with the type of the state")
-    return hints[first]
-
-
-def _decoder(state_type: Any, name: str) -> msgspec.json.Decoder[Any]:
-    try:
-        return msgspec.json.Decoder(state_type)
-    except TypeError as error:
-        raise DefinitionError(f"reducer {name!r}: {state_type!r} cannot be a state type: {error}") from error
-
-
-def _factory(state_type: Any, default: Any) -> Callable[[], Any]:
-    if default is None:
-        origin = typing.get_origin(state_type) or state_type
-        return typing.cast("Callable[[], Any]", origin)
-    if callable(default):
-        return typing.cast("Callable[[], Any]", default)
-    return lambda: copy.deepcopy(default)
-
-
-def _check_default(made: Reducer[Any]) -> None:
-    """Find at the definition what would else stop a worker at its first event or snapshot."""
-    try:
-        state = made.initial()
-        encoding = made.encode(state)
-        again = made.encode(made.decode(encoding))
-    except (TypeError, StateError) as error:
-        raise DefinitionError(
-            f"reducer {made.name!r}: no first state of type {made.state_type!r}: {error}; pass default=..."
-        ) from error
-    if state is None or again != encoding:
-        raise DefinitionError(
-            f"reducer {made.name!r}: default {state!r} is not of its state type {made.state_type!r}"
-        )
-
-
-def _code_digest(function: Callable[..., Any]) -> str:
-    """Return the hex SHA-256 of the file's text with LF line ends, so that checkouts of any system agree.
-
-    Code typed at a prompt has no file; there the byte code stands in, which only the same interpreter
-    reproduces.
-    """
-    plain: Any = inspect.unwrap(function)
-    try:
-        lines, _ = inspect.findsource(plain)
-    except OSError:
-        return hashlib.sha256(plain.__code__.co_code).hexdigest()
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

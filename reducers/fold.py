@@ -9,7 +9,7 @@ the log as a state is.
 The law: folding a split equals folding the whole, wherever the cut.
 
 >>> from archive import Event
->>> from reducers.base import reducer
+>>> from reducers.definition import reducer
 >>> @reducer()
 ... def inverse(state: float, event: Event) -> float:
 ...     return 1.0 / event.data
@@ -18,6 +18,9 @@ The law: folding a split equals folding the whole, wherever the cut.
 ...     return Event(index=index, type="t", source="s", keys=keys, data=data, received_ms=0, time_ms=0)
 >>> fold(inverse, [at(5, 2), at(6, 0), at(7, 4)])[("ann",)]
 Slot(state=0.5, changed_at=6, error='ZeroDivisionError: float division by zero', error_index=6)
+
+What a reducer emits belongs to the event as well: if the function returns, all of it counts; if it raises,
+none of it does.
 
 What stops a module rather than a key (memory, recursion, limits, crashes) passes through here untouched,
 and is the business of `replay`.  What a set of slots hashes to: `reducers.digest`.
@@ -32,6 +35,9 @@ import msgspec
 
 from archive import Event
 from reducers.base import Key, Reducer
+from reducers.guard import entry, install, running
+from reducers.message import Message, Outbox
+from reducers.ticks import due, is_tick, tick_of
 
 S = TypeVar("S")
 
@@ -52,42 +58,81 @@ class Slot(msgspec.Struct, Generic[S], frozen=True):
     """Index of the event that raised; None unless quarantined."""
 
 
-def fold_one(reducer: Reducer[S], slot: Slot[S] | None, event: Event) -> Slot[S]:
+@entry
+def fold_one(
+    reducer: Reducer[S], slot: Slot[S] | None, event: Event, out: list[Message] | None = None
+) -> Slot[S]:
     """Return the slot after `event`; the very slot given where nothing changed.  None stands for a new key.
 
+    What the reducer emits is appended to `out` if it returns; with None, it is checked and goes nowhere.
     MemoryError and RecursionError depend on the machine and the depth of the caller, not on the log; they
     propagate, as does every BaseException that is no Exception, which is what limits and cancellations must
     be.
     """
+    if not running.installed:
+        install()
     if slot is None:
         before = reducer.initial()
     elif slot.error_index is not None:
         return slot
     else:
         before = slot.state
+    running.reducer = reducer
     try:
-        after = reducer.apply(before, event)
+        after = _emitting(reducer, before, event, out) if reducer.emits else reducer.apply(before, event)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it raises is its result
         return Slot(before, event.index, _describe(error), event.index)
+    finally:
+        running.reducer = None
     if slot is not None and after is before:
         return slot
     return Slot(after, event.index)
 
 
 def fold(
-    reducer: Reducer[S], events: Iterable[Event], slots: Mapping[Key, Slot[S]] | None = None
+    reducer: Reducer[S],
+    events: Iterable[Event],
+    slots: Mapping[Key, Slot[S]] | None = None,
+    out: list[Message] | None = None,
 ) -> dict[Key, Slot[S]]:
     """Return the slots by key after `events`, beginning from `slots` (which stay as they are).
 
-    Events that lack a field of the scope are passed over.
+    Events that lack a field of the scope are passed over.  A tick goes to each key that there is, in the
+    order of the keys, if the reducer takes ticks and this one is due.
     """
     after = dict(slots or {})
     for event in events:
-        key = reducer.key_of(event)
-        if key is not None:
-            after[key] = fold_one(reducer, after.get(key), event)
+        for key, own in addressed(reducer, event, after):
+            after[key] = fold_one(reducer, after.get(key), own, out)
+    return after
+
+
+def addressed(reducer: Reducer[S], event: Event, held: Iterable[Key]) -> list[tuple[Key, Event]]:
+    """Return the keys of `reducer` that `event` concerns, each with the event as that key's fold sees it.
+
+    `held` are the keys that have a slot; only a tick looks at them.  The one key of a global reducer counts
+    as held.
+    """
+    if is_tick(event):
+        if not due(reducer, event):
+            return []
+        keys = sorted(held) if reducer.scope else [()]
+        return [(key, tick_of(event, reducer.scope, key)) for key in keys]
+    key = reducer.key_of(event)
+    return [] if key is None else [(key, event)]
+
+
+def _emitting(reducer: Reducer[S], before: S, event: Event, out: list[Message] | None) -> S:
+    sent: list[Message] | None = None if out is None else []
+    emit = Outbox(sent)
+    try:
+        after = reducer.apply(before, event, emit)
+    finally:
+        emit.close()
+    if out is not None and sent:
+        out += sent
     return after
 
 

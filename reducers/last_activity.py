@@ -20,7 +20,7 @@ from __future__ import annotations
 import msgspec
 
 from archive import Event
-from reducers.base import reducer
+from reducers.definition import reducer
 
 
 class LastActivity(msgspec.Struct, frozen=True):

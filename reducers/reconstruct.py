@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 
 from archive import Event
-from reducers.base import reducer
+from reducers.definition import reducer
 
 TYPE = "google_docs_save"
 DEPTH_MAX = 100

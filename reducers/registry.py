@@ -3,10 +3,11 @@
 Whoever composes a program says which reducers it runs; two parts of a program may hold two registries.  The
 fingerprint names the set: equal fingerprints mean equal names, versions, scopes and code.
 
+>>> from reducers import shipped
 >>> [each.name for each in shipped()]
 ['event_count', 'last_activity', 'reconstruct', 'time_on_task']
 
-How modules are found and isolated is the business of `replay` and `tools`.
+How modules are found and loaded: `reducers.modules`.  How they are isolated is the business of `replay`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,6 @@ from typing import Any
 from reducers import canonical
 from reducers.base import Reducer
 from reducers.errors import DefinitionError, UnknownReducer
-from reducers.event_count import event_count
-from reducers.last_activity import last_activity
-from reducers.reconstruct import reconstruct
-from reducers.time_on_task import time_on_task
 
 _DOMAIN = b"treering/reducers/v1\0"
 
@@ -62,11 +59,3 @@ class Registry:
         """Return the hex SHA-256 over names, versions, scopes and code digests (docs/formats/state.md)."""
         rows = [[each.name, each.version, each.scope, each.code_digest] for each in self]
         return hashlib.sha256(_DOMAIN + canonical.encode(rows)).hexdigest()
-
-
-def shipped() -> Registry:
-    """Return a new registry of the reducers that come with this package."""
-    registry = Registry()
-    for each in (event_count, last_activity, reconstruct, time_on_task):
-        registry.register(each)
-    return registry

@@ -22,7 +22,7 @@ from __future__ import annotations
 import msgspec
 
 from archive import Event
-from reducers.base import reducer
+from reducers.definition import reducer
 
 GAP_MS_MAX = 60_000
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from archive import LogSource, NotFound, Vault
+from archive import LogSource, NotFound, Unavailable, Vault
 from reducers import Identity, Key, Reducer, StatePair, entry_digest
+from replay.holding import Holding
+from replay.reader import StateReader
 from replay.runner import Runner
-from replay.states import StateReader
 
 Digests = dict[Identity, bytes]
 
@@ -31,6 +32,36 @@ class Difference(NamedTuple):
     what: str
 
 
+def replayed(
+    source: LogSource,
+    reducers: Iterable[Reducer[Any]],
+    vault: Vault,
+    *,
+    size: int,
+    shard: int = 0,
+    shards: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Runner:
+    """Fold entries 0…size-1 as one shard of `shards` and return the runner, which holds the states.
+
+    `progress` is called with the number of entries of each slice.  Raises NotFound if the log is shorter, Unavailable
+    if a reducer cannot go on (memory, recursion).
+    """
+    runner = Runner([Holding(reducers)], vault, shard=shard, shards=shards)
+    while runner.position < size:
+        before = runner.position
+        runner.step(source, size)
+        for stopped in runner.stopped.values():
+            raise Unavailable(
+                f"reducer {stopped.reducer} stopped at entry {stopped.at}: {stopped.reason}; "
+                "skip the event, or give the reducer more room"
+            )
+        if runner.position == before:
+            raise NotFound(f"the log has only {runner.position} entries, not {size}")
+        progress(runner.position - before)
+    return runner
+
+
 def replay_digests(
     source: LogSource,
     reducers: Iterable[Reducer[Any]],
@@ -41,15 +72,8 @@ def replay_digests(
     shards: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Digests:
-    """Fold entries 0…size-1 as one shard of `shards` and return the entry digest of each of its states.
-
-    `progress` is called with the number of entries of each slice.  Raises NotFound if the log is shorter.
-    """
-    runner = Runner(reducers, vault, shard=shard, shards=shards)
-    while runner.position < size:
-        if not (taken := runner.step(source, size)):
-            raise NotFound(f"the log has only {runner.position} entries, not {size}")
-        progress(taken)
+    """Return the entry digest of each state that `replayed` gives, and raise what it raises."""
+    runner = replayed(source, reducers, vault, size=size, shard=shard, shards=shards, progress=progress)
     return {pair.identity: entry_digest(pair) for pair in runner.pairs()}
 
 

@@ -1,13 +1,14 @@
 """Which shard holds a key: by the routing hash of one field, and by nothing else.
 
 A reducer's *routing field* is the partition key if its scope has it, else the first field of its scope.  So
-all states of one student, whatever their scope, live in one worker, and an entry about a student is decrypted
-by one worker only; the others see from the row's routing hash, without a key, that it is not theirs.
+all states of one student, whatever their scope, live in one shard, and an entry about a student is decrypted
+by one worker of a module only; the others see from the row's routing hash, without a key, that it is not theirs.
+A global reducer has one key and no field; the shard of its name sees every event.
 
 >>> shard_of(bytes.fromhex("00000000000000ff"), 4)
 3
->>> routing_field(("class", "student")), routing_field(("class",))
-('student', 'class')
+>>> routing_field(("class", "student")), routing_field(("class",)), routing_field(())
+('student', 'class', None)
 
 A row names fields by two bytes of a hash, and a sender chooses the names.  So what a row says is *perhaps*,
 any route of that code counts, and `holds` decides, once, when a key is first seen.
@@ -19,15 +20,25 @@ Why it is done this way: docs/adr/0008-routing.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from archive import Row, field_code, routing_hash
 from reducers import Key, Reducer
 
 PARTITION_KEY = "student"
+TICK_FIELD = "treering.tick"
+"""Key field that every tick has, and by which a row is known as perhaps one."""
 _ROUTE_SIZE = 10  # field code (2), routing hash (8): docs/formats/entry.md
 SEEN_MAX = 65_536
 """Routes whose answer is remembered: those of one key recur with every event of it."""
+
+
+class Only(NamedTuple):
+    """One key of one reducer: what a replay of that key alone is about."""
+
+    reducer: Reducer[Any]
+    key: Key
 
 
 def shard_of(route: bytes, shards: int) -> int:
@@ -35,21 +46,51 @@ def shard_of(route: bytes, shards: int) -> int:
     return int.from_bytes(route) % shards
 
 
-def routing_field(scope: Sequence[str]) -> str:
-    """Return the field by which states of this scope are spread."""
+def routing_field(scope: Sequence[str]) -> str | None:
+    """Return the field by which states of this scope are spread; None: there is one key, of no field."""
+    if not scope:
+        return None
     return PARTITION_KEY if PARTITION_KEY in scope else scope[0]
 
 
-class Routing:
-    """The reducers of a worker, by routing field; says which of them an entry may concern."""
+def home_of(name: str, scope: Sequence[str], key: Key, route_key: bytes, shards: int) -> int:
+    """Return the shard that holds a reducer's key, under the site's `route_key`."""
+    field = routing_field(scope)
+    if field is None:
+        return shard_of(sha256(name.encode()).digest()[:8], shards)
+    return shard_of(routing_hash(route_key, field, key[scope.index(field)]), shards)
 
-    def __init__(self, reducers: Iterable[Reducer[Any]], shard: int, shards: int) -> None:
-        self.shard, self.shards = shard, shards
+
+class Routing:
+    """The reducers of a worker, by routing field; says which of them an entry may concern.
+
+    With `only`, it is about one key, and the shard does not matter.
+    """
+
+    def __init__(
+        self,
+        reducers: Iterable[Reducer[Any]],
+        route_key: bytes,
+        shard: int = 0,
+        shards: int = 1,
+        only: Only | None = None,
+    ) -> None:
+        self.shard, self.shards, self._route_key, self._only = shard, shards, route_key, only
         by_field: dict[str, list[Reducer[Any]]] = {}
+        self._always: list[Reducer[Any]] = []
+        self._ticking: list[Reducer[Any]] = []
         for reducer in reducers:
-            by_field.setdefault(routing_field(reducer.scope), []).append(reducer)
-        self._seen: dict[bytes, list[Reducer[Any]]] = {}
+            field = routing_field(reducer.scope)
+            if field is not None:
+                by_field.setdefault(field, []).append(reducer)
+            elif only is not None or home_of(reducer.name, (), (), route_key, shards) == shard:
+                self._always.append(reducer)
+            if reducer.ticks is not None:
+                self._ticking.append(reducer)
         self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
+        self._seen: dict[bytes, list[Reducer[Any]]] = {}
+        self._tick_code = field_code(TICK_FIELD)
+        self._wanted = None if only is None else self._route_of(only)
 
     def concerned(self, row: Row, binding: Row | None = None) -> list[Reducer[Any]]:
         """Return the reducers of this shard that `row` may concern, from its clear part alone.
@@ -58,38 +99,46 @@ class Routing:
         """
         if binding is None and (known := self._seen.get(row.routes)) is not None:
             return known
-        found: list[Reducer[Any]] = []
+        found = list(self._always)
         for field, code, group in self._by_code:
             routed = binding if binding is not None and field == PARTITION_KEY else row
             if self._perhaps_here(routed.routes, code):
                 found += group
+        if self._ticking and row.route(self._tick_code) is not None:
+            found += [reducer for reducer in self._ticking if reducer not in found]
         if binding is None:
             if len(self._seen) >= SEEN_MAX:
                 self._seen.clear()
             self._seen[row.routes] = found
         return found
 
-    def holds(self, reducer: Reducer[Any], key: Key, route_key: bytes) -> bool:
-        """Return whether a key belongs to this shard, by its own value under the site's `route_key`."""
-        if self.shards == 1:
-            return True
-        field = routing_field(reducer.scope)
-        value = key[reducer.scope.index(field)]
-        return shard_of(routing_hash(route_key, field, value), self.shards) == self.shard
+    def holds(self, reducer: Reducer[Any], key: Key) -> bool:
+        """Return whether a key belongs here, by its own value."""
+        if self._only is not None:
+            return key == self._only.key
+        return self.shards == 1 or (
+            home_of(reducer.name, reducer.scope, key, self._route_key, self.shards) == self.shard
+        )
 
     def bound_here(self, binding: Row) -> bool:
         """Return whether a binding may concern this shard: it is the person's, or other fields route here."""
-        for field, code, _ in self._by_code:
-            route = binding.route(code)
-            if field != PARTITION_KEY or (route is not None and shard_of(route, self.shards) == self.shard):
-                return True
-        return False
+        if self._always:
+            return True
+        return any(
+            field != PARTITION_KEY or self._perhaps_here(binding.routes, code)
+            for field, code, _ in self._by_code
+        )
+
+    def _route_of(self, only: Only) -> bytes | None:
+        field = routing_field(only.reducer.scope)
+        if field is None:
+            return None
+        return routing_hash(self._route_key, field, only.key[only.reducer.scope.index(field)])
 
     def _perhaps_here(self, routes: bytes, code: bytes) -> bool:
         for at in range(0, len(routes), _ROUTE_SIZE):
-            if (
-                routes[at : at + 2] == code
-                and shard_of(routes[at + 2 : at + _ROUTE_SIZE], self.shards) == self.shard
-            ):
-                return True
+            if routes[at : at + 2] == code:
+                route = routes[at + 2 : at + _ROUTE_SIZE]
+                if self._wanted == route if self._only else shard_of(route, self.shards) == self.shard:
+                    return True
         return False

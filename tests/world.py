@@ -46,7 +46,7 @@ from reducers import (
     shipped,
     state_digest,
 )
-from replay import STATE_TABLES, Digests, Runner, StateReader, States, replay_digests
+from replay import STATE_TABLES, Digests, Holding, Runner, StateReader, replay_digests
 from tests.archive.site import VAULT_KEY, Site
 
 RECEIVED_US = 1_700_000_000_000_000
@@ -164,9 +164,10 @@ class World:
     def runner(self, shard: int = 0, shards: int = 1) -> Runner:
         """Return the worker of a shard, gone on from what it has saved."""
         store = self.states.setdefault((shard, shards), MemoryStore(STATE_TABLES))
-        runner = Runner(self.reducers, self.vault(), shard=shard, shards=shards, states=States(store))
-        runner.resume(self.source)
-        return runner
+        holding = Holding(self.reducers, store, "all")
+        with self.source.open() as log:
+            holding.resume(log)
+        return Runner([holding], self.vault(), shard=shard, shards=shards)
 
     def runners(self, shards: int) -> list[Runner]:
         """Return the workers of all shards."""
@@ -203,6 +204,21 @@ def run(runner: Runner, source: LogSource, until: int | None = None) -> None:
     """Let a runner catch up."""
     while runner.step(source, until):
         pass
+
+
+def bare(world: World) -> Runner:
+    """Return a runner that keeps nothing: a replay."""
+    return Runner([Holding(world.reducers, module="all")], world.vault())
+
+
+def slots_of(runner: Runner, name: str) -> dict[Key, Slot[Any]]:
+    """Return the states of one reducer, those that lie in the store only included."""
+    found: dict[Key, Slot[Any]] = {}
+    for holding in runner.holdings:
+        for one in holding.reducers:
+            if one.name == name:
+                found |= {key: slot for key in holding.keys(one) if (slot := holding.get(one, key))}
+    return found
 
 
 def union(runners: Iterable[Runner]) -> bytes:

@@ -37,15 +37,20 @@ from archive import (
     InvalidEvent,
     Published,
     PublishedSize,
+    Receipt,
     Refusal,
     SealFile,
     SteadyClock,
+    Steer,
+    Steering,
     Submission,
     Subscribe,
     Unavailable,
     current_signer,
     decode_frames,
     encode_frame,
+    parse_steering,
+    steering_body,
     take_lock,
 )
 from merkle import Ed25519Signer, MerkleError, sign_note
@@ -62,6 +67,8 @@ class _Request(NamedTuple):
     ticket: int
     submissions: list[Submission]
     size: int
+    steering: Steering | None = None
+    """A control entry to append, in a block of its own."""
 
 
 class Door:
@@ -75,14 +82,31 @@ class Door:
         self._arrived = asyncio.Event()
         self._stopping = False
 
-    def take(self, connection: _Connection, request: Append, size: int) -> None:
+    def take(self, connection: _Connection, request: Append | Steer, size: int) -> None:
         """Queue a request; connections that fill the queue are read no further until it has room."""
-        self._queue.append(_Request(connection, request.ticket, request.submissions, size))
+        if isinstance(request, Append):
+            self._queue.append(_Request(connection, request.ticket, request.submissions, size))
+        elif (steering := self._steering(connection, request)) is not None:
+            self._queue.append(_Request(connection, request.ticket, [], size, steering))
+        else:
+            return
         self._bytes += size
         self._arrived.set()
         if self._bytes > QUEUE_BYTES_MAX:
             for one in self.connections:
                 one.pause()
+
+    def _steering(self, connection: _Connection, request: Steer) -> Steering | None:
+        """Return what may be appended; anything else is refused here, so that no commit fails over it."""
+        try:
+            if (steering := parse_steering(request.body)) is not None:
+                return steering
+            refusal = Refusal("invalid", "this kind of control entry is the archiver's own")
+        except FormatError as error:
+            refusal = Refusal("invalid", str(error))
+        head = self.archiver.head.size
+        connection.send(encode_frame(Appended(request.ticket, [refusal], head, self.archiver.root)))
+        return None
 
     def stop(self) -> None:
         """Finish what is queued, then end `run`."""
@@ -108,6 +132,8 @@ class Door:
         group: list[_Request] = []
         entries = size = 0
         while self._queue and (not group or (entries < COMMIT_ENTRIES_MAX and size < COMMIT_BYTES_MAX)):
+            if group and (group[-1].steering or self._queue[0].steering):
+                break  # a control entry has a block of its own
             request = self._queue.popleft()
             group.append(request)
             entries, size = entries + len(request.submissions), size + request.size
@@ -119,17 +145,21 @@ class Door:
 
     def _step(self, group: Sequence[_Request]) -> list[Answer]:
         submissions = [one for request in group for one in request.submissions]
+        steering = group[0].steering
         try:
+            if steering is not None:
+                index = self.archiver.control(steering_body(steering))
+                return [Receipt(index, self.archiver.head.size)]
             return self.archiver.step(submissions)
         except Unavailable as error:
             if self.archiver.failed:  # kept, and not sealed: only a new start can tell
                 raise
-            return [Refusal("unavailable", str(error))] * len(submissions)
+            return [Refusal("unavailable", str(error))] * max(len(submissions), 1)
 
     def _answer(self, group: Sequence[_Request], answers: Sequence[Answer]) -> None:
         size, root, at = self.archiver.head.size, self.archiver.root, 0
         for request in group:
-            end = at + len(request.submissions)
+            end = at + (len(request.submissions) if request.steering is None else 1)
             request.connection.send(encode_frame(Appended(request.ticket, list(answers[at:end]), size, root)))
             at = end
         wake = encode_frame(Published(size, self.process))

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import uvicorn
 
-from api import LOOPBACK_HOSTS, Services, WitnessedClient, cosigned_size, create_app
+from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
-from reducers import shipped
 from tools.process import quiet_collector, version, watch_parent
 from tools.sockets import RawTextProtocol
 
@@ -43,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools.front", description="Serve HTTP and WebSockets.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--module", action="append", default=[], help="a module whose states are shown")
     parser.add_argument("--fd", type=int, required=True, help="an open, listening socket")
     parser.add_argument("--witnessed", action="store_true", help="show the outside only what is cosigned")
     parser.add_argument("--policy-wait", action="store_true", help="answer only what is cosigned")
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data)
     client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
-    services = Services(folder, client, shipped(), arguments.shards, SteadyClock())
+    shelf = Shelf(folder.state, arguments.shards, open_states, arguments.module, folder.partition)
+    services = Services(folder, client, shelf, SteadyClock())
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
     services.witnessed = arguments.witnessed

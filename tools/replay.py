@@ -18,10 +18,20 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from api import SHARDS_FILE, state_folder
+from api import SHARDS_FILE
 from archive import ArchiveError, DataFolder, LmdbStore, LogSource, NotFound, PublishedSize, Unavailable
 from reducers import Registry, digest_of_entries, shipped
-from replay import STATE_TABLES, Digests, StateReader, compare, live_digests, replay_digests
+from replay import (
+    STATE_TABLES,
+    Digests,
+    StateReader,
+    catalogues,
+    compare,
+    live_digests,
+    module_folder,
+    replay_digests,
+    shard_folder,
+)
 from tools.console import progress
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 
@@ -112,10 +122,15 @@ def settled(folder: DataFolder, source: LogSource, registry: Registry) -> tuple[
 
 
 def live_readers(folder: DataFolder) -> Iterator[StateReader]:
-    """Yield a reader for each shard of the server that ran last; raise NotFound if none ever did."""
+    """Yield a reader for each module and shard of the server that ran last; raise NotFound if none ever did."""
     try:
         shards = int((folder.state / SHARDS_FILE).read_text())
     except (OSError, ValueError):
         raise NotFound(f"{folder.state}: there are no live states; start the server once") from None
-    for shard in range(shards):
-        yield StateReader(LmdbStore(state_folder(folder, shard, shards), STATE_TABLES, read_only=True))
+    for one in catalogues(folder.state, folder.partition):
+        place = module_folder(folder.state, folder.partition, one.module)
+        for shard in range(shards):
+            store = LmdbStore(
+                shard_folder(place, one.generation, shard, shards), STATE_TABLES, read_only=True
+            )
+            yield StateReader(store, one.identities)

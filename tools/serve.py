@@ -29,6 +29,7 @@ from pathlib import Path
 from api import SHARDS_FILE
 from archive import ArchiveError, DataFolder, take_lock, write_whole
 from merkle import MerkleError
+from reducers import available
 from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, say
 from tools.settings import Settings, SettingsError, load
 from tools.witnessing import load_policy
@@ -130,11 +131,12 @@ def children(settings: Settings, listener: int) -> list[Child]:
         names += ["--witnessed", *(["--policy-wait"] if settings.policy_wait else [])]
         command = [*python, "tools.witnessing", *data, "--policy", str(settings.policy)]
         witnessing = [Child("witnessing", command)]
+    modules = [part for name in settings.modules or available() for part in ("--module", name)]
     front = Child(
-        "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *names], [listener]
+        "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *modules, *names], [listener]
     )
     workers = [
-        Child(f"worker {shard}", [*python, "tools.worker", *data, *shards, "--shard", str(shard)])
+        Child(f"worker {shard}", [*python, "tools.worker", *data, *shards, *modules, "--shard", str(shard)])
         for shard in range(settings.shards)
     ]
     return [front, Child("archiver", archiver), *workers, *witnessing]

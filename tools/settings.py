@@ -45,6 +45,8 @@ class Settings:
     """Whether acknowledgements wait until enough witnesses have cosigned."""
     page_hosts: tuple[str, ...] = ()
     """Hosts of web pages that may send events over the socket; browser extensions always may."""
+    modules: tuple[str, ...] = ()
+    """Modules to run; by default all that are installed."""
     host_names: tuple[str, ...] = ()
     """Names under which the server may be asked beside those of loopback (a proxy's)."""
 
@@ -86,7 +88,7 @@ def _typed(name: str, value: Any, where: str) -> Any:
             return Path(value)
         if name == "policy_wait":
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        if name in {"host_names", "page_hosts"}:
+        if name in {"host_names", "page_hosts", "modules"}:
             return tuple(value.split(",") if isinstance(value, str) else map(str, value))
     except (KeyError, TypeError, ValueError):
         raise SettingsError(f"{where}: {name} cannot be {value!r}") from None

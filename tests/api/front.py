@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from api import Services, create_app, state_folder
+from api import Services, Shelf, create_app, open_states
 from archive import (
     Answer,
     Archiver,
@@ -29,6 +29,7 @@ from archive import (
     LmdbStore,
     LogSource,
     ManualClock,
+    NotFound,
     PublishedSize,
     Submission,
     Unavailable,
@@ -36,9 +37,10 @@ from archive import (
 )
 from archive.seal import SealFile
 from merkle import sign_note
-from reducers import Registry, shipped
-from replay import STATE_TABLES, Runner, StateReader, States
-from tests.world import CountingRandom, run, touchy
+from reducers import Module, Reducer, available, load
+from replay import STATE_TABLES, Crew, Holding
+from tests.world import CountingRandom, touchy
+from tools.loading import states_place
 
 ORIGIN = "example.org/log"
 
@@ -120,27 +122,52 @@ class Front:
         self.archiver.open({"software": "test"})
         self.direct = DirectClient(self.archiver)
         self.direct.checkpoint = (self.archiver.head.size, self.archiver.root)
-        self.registry = shipped()
-        self.registry.register(touchy)
-        self.stores = [
-            LmdbStore(state_folder(self.folder, shard, shards), STATE_TABLES) for shard in range(shards)
-        ]
-        self.runners = [
-            Runner(self.registry, vault, shard=shard, shards=shards, states=States(store))
-            for shard, store in enumerate(self.stores)
-        ]
-        # One process must not open an environment twice, so the services are given those that are open.
+        self.modules = [*(load(ref) for ref in available().values()), Module("touchy", (touchy,))]
+        self.stores: dict[Path, LmdbStore] = {}
+        """By folder: one process must not open an environment twice, so the services are given those that are open."""
+        self.crews = [self.crew(shard, shards) for shard in range(shards)]
         self.services = Services(
             folder=self.folder,
             client=self.direct,
-            registry=self.registry,
-            shards=shards,
+            shelf=Shelf(self.folder.state, shards, self.open_store, [one.name for one in self.modules]),
             clock=ManualClock(),
             _source=self.source,
             _published=published,
             _vault=vault,
-            _readers={n: StateReader(store, self.registry) for n, store in enumerate(self.stores)},
         )
+
+    def open_store(self, folder: Path) -> LmdbStore:
+        """Return the store in a folder, or raise NotFound."""
+        if folder not in self.stores:
+            raise NotFound(f"{folder}: nothing there")
+        return self.stores[folder]
+
+    def crew(self, shard: int, shards: int) -> Crew:
+        """Return the crew of a shard, gone on from what it has saved."""
+        holdings = []
+        for module in self.modules:
+            place = states_place(self.folder.state, 0, module, shard, shards)
+            if place not in self.stores:
+                self.stores[place] = LmdbStore(place, STATE_TABLES)
+            holding = Holding(module.reducers, self.stores[place], module.name)
+            with self.source.open() as log:
+                holding.resume(log)
+            holdings.append(holding)
+        return Crew(holdings, self.vault, shard=shard, shards=shards)
+
+    def clear(self, shard: int) -> None:
+        """Throw the states of a shard away, as a worker does that begins anew."""
+        for store in self.stores_of(shard):
+            Holding([], store).clear()
+
+    @property
+    def reducers(self) -> dict[str, Reducer[Any]]:
+        """All reducers by name."""
+        return {one.name: one for module in self.modules for one in module.reducers}
+
+    def stores_of(self, shard: int) -> list[LmdbStore]:
+        """Return the stores of all modules in one shard."""
+        return [store for place, store in self.stores.items() if place.name.startswith(f"{shard}-of-")]
 
     def client(self) -> TestClient:
         """Return an HTTP client of the application."""
@@ -148,13 +175,14 @@ class Front:
 
     def reduce(self) -> None:
         """Let every worker catch up and save."""
-        for runner in self.runners:
-            run(runner, self.source)
-            runner.save(self.source)
+        for crew in self.crews:
+            while crew.step(self.source):
+                pass
+            crew.save(self.source)
 
     def close(self) -> None:
         """Close the environments."""
-        for store in (self.log, self.vault._store, *self.stores):
+        for store in (self.log, self.vault._store, *self.stores.values()):
             store.close()
 
 
@@ -165,8 +193,10 @@ def http_client(services: Services) -> TestClient:
 
 def not_started(path: Path) -> Services:
     """Return the services of a front whose archiver has never run."""
-    registry: Registry = shipped()
-    return Services(DataFolder(path), DirectClient(None), registry, 2, ManualClock())
+    folder = DataFolder(path)
+    return Services(
+        folder, DirectClient(None), Shelf(folder.state, 2, open_states, available()), ManualClock()
+    )
 
 
 def problem_of(response: Any, status: int) -> str:

@@ -402,6 +402,7 @@ def test_a_front_answers_before_its_archiver_ever_ran(tmp_path: Path) -> None:
             "archiver": False,
             "size": 0,
             "shards": [{"shard": n, "position": None, "lag": None} for n in (0, 1)],
+            "modules": [],
         }
         assert http.get("/healthz").status_code == 200
         assert "treering_archiver_up 0.0" in http.get("/metrics").text

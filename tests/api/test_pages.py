@@ -9,7 +9,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import pages
-from replay import States
 from tests.api.front import ORIGIN, Front
 from tests.world import event
 
@@ -26,7 +25,7 @@ def test_the_page_shows_the_log_and_the_states(front: Front, http: TestClient) -
     assert ORIGIN in text
     assert front.archiver.root.hex() in text
     assert ">ready<" in text
-    for reducer in front.registry:
+    for reducer in front.reducers.values():
         assert reducer.name in text
     assert '<td class="key">bob</td><td class="key">poem</td>' in text
 
@@ -39,7 +38,7 @@ def test_names_and_states_are_escaped(front: Front, http: TestClient, name: str)
     text = http.get("/").text
     assert name in html.unescape(text)
     assert text.count("<script") == text.count("<img") == text.count("onerror=alert(1)>") == 0
-    assert text.count("</table>") == len(front.registry)
+    assert text.count("</table>") == len(front.reducers)
 
 
 def test_nothing_on_the_page_may_run(http: TestClient) -> None:
@@ -54,7 +53,7 @@ def test_the_page_says_what_is_wrong(front: Front, http: TestClient) -> None:
     """States that are being rebuilt, and an archiver that is away, are told apart from "no events"."""
     front.reduce()
     assert "No events yet." in http.get("/").text
-    States(front.stores[0]).clear()
+    front.clear(0)
     text = http.get("/").text
     assert "states are being rebuilt" in text
     assert "Being rebuilt." in text
@@ -77,7 +76,7 @@ def test_the_newest_states_come_first_and_long_ones_are_cut(front: Front, http: 
     front.archiver.step([event("writer", "google_docs_save", commands, doc_id="d")])
     front.reduce()
     page = http.get("/").text
-    assert page.count('<td class="key">writer</td>') == len(front.registry)
+    assert page.count('<td class="key">writer</td>') == len(front.reducers)
     assert "x" * 200 not in page
     counts = page.split("<h2>event_count")[1].split("</table>")[0]
     assert counts.count("<tr><td") == 40

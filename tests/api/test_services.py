@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from api import Services
-from archive import ManualClock, NotFound, Unavailable
-from reducers import Registry, shipped
+from api import Services, Shelf, open_states
+from archive import ManualClock, Unavailable
+from reducers import UnknownReducer
 from tests.api.front import DirectClient, Front, not_started
-from tests.world import event, touchy
+from tests.world import event
 
 
 def left_behind(path: Path, shards: int = 2) -> Front:
@@ -22,49 +23,60 @@ def left_behind(path: Path, shards: int = 2) -> Front:
     return front
 
 
-def opened(front: Front, registry: Registry | None = None, shards: int = 2) -> Services:
+def opened(front: Front, expected: Collection[str] = (), shards: int = 2) -> Services:
     """Return services as a new process makes them."""
-    registry = registry or front.registry
-    return Services(front.folder, DirectClient(None), registry, shards, ManualClock())
+    expected = expected or [one.module for one in front.services.shelf.modules()]
+    shelf = Shelf(front.folder.state, shards, open_states, expected)
+    return Services(front.folder, DirectClient(None), shelf, ManualClock())
 
 
 def test_everything_is_read_from_files(tmp_path: Path) -> None:
-    """Log, published size, vault and states, without the processes that wrote them."""
+    """Log, published size, vault and states, without the processes that wrote them, and without modules' code."""
     services = opened(left_behind(tmp_path / "data"))
     assert services.published() == 3
     with services.log() as log:
         assert log.size == 3
-    reducer = services.registry.get("event_count")
-    shard = services.shard_of_key(reducer, ("ann",))
-    position, slot = services.reader(shard).get("event_count", ("ann",))
+    shelf = services.shelf
+    catalogue, info = shelf.find("event_count")
+    shard = shelf.home(info, ("ann",), services.vault.route_key)
+    position, slot = shelf.standing("event_count", shard).reader.get("event_count", ("ann",))
     assert (position, slot and slot.encoding) == (3, b'{"events":1}')
-    assert [services.position(one) for one in (0, 1)] == [3, 3]
-    assert services.reader(shard) is services.reader(shard)
+    assert [shelf.position(catalogue, one) for one in (0, 1)] == [3, 3]
 
 
-def test_states_of_other_reducers_are_being_rebuilt(tmp_path: Path) -> None:
-    """A front that was upgraded before its workers have no answer rather than one of the old code."""
-    front = left_behind(tmp_path / "data")
-    registry = shipped()  # without `touchy`, hence another set
-    assert touchy.name not in registry
-    services = opened(front, registry)
-    assert services.position(0) is None
-    with pytest.raises(NotFound, match="rebuilt"):
-        services.reader(0).scan("event_count")
+def test_modules_that_are_not_run_have_no_states(tmp_path: Path) -> None:
+    """What a module left behind is not shown once the server does not run it any more."""
+    services = opened(left_behind(tmp_path / "data"), ["activity"])
+    with pytest.raises(UnknownReducer, match="touchy"):
+        services.shelf.find("touchy")
+
+
+def test_a_module_that_said_nothing_yet_is_starting(tmp_path: Path) -> None:
+    """An unknown reducer may be one of a module that is still starting: ask again, instead of 404."""
+    services = opened(left_behind(tmp_path / "data"), ["activity", "nlp"])
+    assert services.shelf.missing() == ["nlp"]
+    with pytest.raises(Unavailable, match="nlp is starting"):
+        services.shelf.find("essay_words")
 
 
 def test_another_number_of_shards_meets_no_old_states(tmp_path: Path) -> None:
     """States of two shards are not those of three: until its workers have run, there are none."""
-    services = opened(left_behind(tmp_path / "data"), shards=3)
-    assert [services.position(shard) for shard in range(3)] == [None] * 3
+    shelf = opened(left_behind(tmp_path / "data"), shards=3).shelf
+    catalogue, _ = shelf.find("event_count")
+    assert [shelf.position(catalogue, shard) for shard in range(3)] == [None] * 3
     with pytest.raises(Unavailable, match="rebuilt"):
-        services.reader(0)
+        shelf.standing("event_count", 0)
 
 
 def test_before_the_first_start_nothing_is_there(tmp_path: Path) -> None:
     """Each part says that it is not there yet, and is there as soon as it is."""
     services = not_started(tmp_path / "data")
-    for ask in (services.published, services.log, lambda: services.vault, lambda: services.reader(0)):
+    for ask in (
+        services.published,
+        services.log,
+        lambda: services.vault,
+        lambda: services.shelf.find("event_count"),
+    ):
         with pytest.raises(Unavailable):
             ask()
     left_behind(tmp_path / "data")

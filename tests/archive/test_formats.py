@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +41,7 @@ from archive import (
     tag_of,
 )
 from archive.block import Block
+from archive.datakey import DataKey
 from archive.entry import bundle, decode_header, encode_control, encode_header, id_hash, seal_entry, unbundle
 from archive.seal import decode_seal, encode_seal
 from archive.vault import TABLES as VAULT_TABLES
@@ -181,7 +181,7 @@ def test_rows(case: dict[str, Any]) -> None:
         identifier,
         b"".join(routes),
         KEYS["tag_key"],
-        AESGCM(key),
+        DataKey(key),
         1,
         HEADERS[0],
         parse_opening(OPENING).payload,
@@ -195,12 +195,12 @@ def test_rows(case: dict[str, Any]) -> None:
     assert (parsed.subjects, parsed.identifier, parsed.nonce) == (tuple(subjects), identifier, nonce)
     assert [parsed.route(route[:2]) for route in routes] == [route[2:] for route in routes]
     assert parsed.route(b"??") is None
-    assert open_row(parsed, AESGCM(key)) == OPENING
+    assert open_row(parsed, DataKey(key)) == OPENING
 
 
 def test_sealed_leaf_is_the_vector() -> None:
     """Sealing an entry gives the leaf of the vectors, byte for byte."""
-    opened, key = parse_opening(OPENING), AESGCM(KEYS["data_key"])
+    opened, key = parse_opening(OPENING), DataKey(KEYS["data_key"])
     arguments = (1_700_000_001, 1, (7,), bytes(16), b"", KEYS["tag_key"], key, 1, HEADERS[0], opened.payload)
     assert seal_entry(*arguments, opened.salt, bytes(12)).leaf == LEAF
 
@@ -501,7 +501,7 @@ def test_an_entry_opens_to_what_was_sealed(
         b"i" * 16,
         routes,
         b"t" * 32,
-        AESGCM(key),
+        DataKey(key),
         3,
         encoded,
         payload,
@@ -511,14 +511,14 @@ def test_an_entry_opens_to_what_was_sealed(
     opening = spec.opening(b"s" * 32, encoded, payload)
     assert leaf == spec.private_leaf(9, spec.tag(b"t" * 32, 3), spec.commitment(opening))
     assert row == spec.row(kind, subjects, b"i" * 16, [bytes(range(10))] * routed, b"n" * 12, key, opening)
-    opened = open_entry(leaf, parse_row(row), AESGCM(key))
+    opened = open_entry(leaf, parse_row(row), DataKey(key))
     assert (opened.header, opened.payload) == (header, payload)
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)))
 def test_every_flipped_bit_of_a_row_is_found(number: int) -> None:
     """One changed bit anywhere fails the checksum, and where the checksum is mended too, the opening."""
-    row, key = ROWS[number], AESGCM(bytes.fromhex(ENTRY["rows"][number]["data_key"]))
+    row, key = ROWS[number], DataKey(bytes.fromhex(ENTRY["rows"][number]["data_key"]))
     assert open_entry(LEAF, parse_row(row), key).payload == parse_opening(OPENING).payload
     for bit in range(8 * len(row)):
         changed = bytearray(row)
@@ -532,7 +532,7 @@ def test_every_flipped_bit_of_a_row_is_found(number: int) -> None:
 
 def test_every_flipped_bit_of_a_commitment_is_found() -> None:
     """A row that decrypts, but is not the one the leaf commits to, is refused: AES-GCM alone binds nobody."""
-    row, key = parse_row(ROWS[0]), AESGCM(KEYS["data_key"])
+    row, key = parse_row(ROWS[0]), DataKey(KEYS["data_key"])
     for bit in range(8 * 26, 8 * 58):
         leaf = bytearray(LEAF)
         leaf[bit // 8] ^= 1 << bit % 8

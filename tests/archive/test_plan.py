@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,13 +22,13 @@ from archive import (
     load_head,
     plan,
 )
-from archive.entry import Header, bundle, encode_header, row_prefix
-from archive.plan import RANDOM_SIZE
+from archive.datakey import DataKey
+from archive.entry import RANDOM_SIZE, Header, bundle, encode_header, row_prefix
 from tests.archive import spec
 from tests.checker import Roots, parts
 
 ORIGIN = "example.org/log"
-KEY = AESGCM(bytes(32))
+KEY = DataKey(bytes(32))
 HEADER = encode_header(Header("student:ann", 1, 2, "", "", "json", {}, {}))
 
 

@@ -1,4 +1,7 @@
-"""What every Store promises, asked of both: the one in memory must never be kinder than the one on disk."""
+"""What every Store promises, asked of each: the one in memory must never be kinder than the one on disk.
+
+Redis and Redis Cluster keep all of it but one thing: what they hold is a copy, and not durable.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,63 @@ from pathlib import Path
 import pytest
 
 from archive import IntegrityError, LmdbStore, MemoryStore, NotFound, Store, Unavailable, Write
+from replay import RedisLink, RedisStore
+from tests.redis_server import RedisCluster, RedisServer
 
 TABLES = ("t", "u")
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(scope="module")
+def redis_link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisLink]:
+    """Yield a link to a server of our own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        link = RedisLink(server.url)
+        yield link
+        link.close()
+
+
+@pytest.fixture(scope="module")
+def cluster_link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisLink]:
+    """Yield a link to a cluster of our own."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        link = RedisLink(cluster.url)
+        yield link
+        link.close()
+
+
+def opener(kind: str, place: Path, request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Return what opens the store of one kind at a place."""
+    if kind == "lmdb":
+        return lambda: LmdbStore(place, TABLES)
+    if kind == "unsynced":
+        return lambda: LmdbStore(place, TABLES, sync=False)
+    if kind == "memory":
+        memory = MemoryStore(TABLES)
+        return lambda: memory
+    link = request.getfixturevalue(f"{kind}_link")
+    return lambda: RedisStore(link, str(place), TABLES)
+
+
+KINDS = [
+    "memory",
+    "lmdb",
+    "unsynced",
+    pytest.param("redis", marks=pytest.mark.process),
+    pytest.param("cluster", marks=pytest.mark.process),
+]
+
+
+@pytest.fixture(params=KINDS)
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
     """Yield a function that opens the same store, for the first time or again."""
     opened: list[Store] = []
-    memory = MemoryStore(TABLES)
+    open_it = opener(request.param, tmp_path / "env", request)
 
     def reopen() -> Store:
         for store in opened:
             store.close()
-        opened.append(LmdbStore(tmp_path / "env", TABLES) if request.param == "lmdb" else memory)
+        opened.append(open_it())
         return opened[-1]
 
     yield reopen
@@ -104,6 +149,34 @@ def test_last_is_the_greatest_key(store: Store) -> None:
     store.commit([Write("t", b"c", None)])
     with store.view() as view:
         assert view.last("t") == (b"b", b"2")
+
+
+def test_count_is_the_number_of_keys(store: Store) -> None:
+    """A view knows how many keys a table had when it began: new ones count once, deleted ones no more."""
+    put(store, a=b"1", b=b"2")
+    put(store, b=b"3", c=b"4")
+    with store.view() as view:
+        commit_elsewhere(store, [Write("t", b"a", None), Write("t", b"never", None), Write("u", b"x", b"")])
+        assert (view.count("t"), view.count("u")) == (3, 0)
+    with store.view() as view:
+        assert (view.count("t"), view.count("u")) == (2, 1)
+
+
+def test_a_long_scan_comes_whole_and_in_order(store: Store) -> None:
+    """However many rows there are, and whatever is committed meanwhile, a scan gives each row of its view once."""
+    keys = [number.to_bytes(2) for number in range(5_000)]
+    store.commit([Write("t", key, key * 9) for key in keys])
+    with store.view() as view:
+        found = []
+        for key, value in view.scan("t"):
+            assert value == key * 9
+            found.append(key)
+            if len(found) % 1_000 == 1:
+                at = len(found)
+                behind, ahead = keys[at - 1], keys[min(at + 700, 4_999)]
+                commit_elsewhere(store, [Write("t", behind, None), Write("t", ahead, None)])
+                commit_elsewhere(store, [Write("t", ahead + b"new", b"x"), Write("t", ahead, b"other")])
+        assert found == keys
 
 
 def test_delete(store: Store) -> None:

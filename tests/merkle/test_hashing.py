@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root, subtree_root
+from merkle.hashing import pair_up
 from tests.merkle.rfc6962 import mth, stored_tree, vectors
 
 CT = vectors("ct_tree")
@@ -78,3 +79,19 @@ def test_bulk_hashing_does_not_touch_its_argument() -> None:
     before = leaves[:]
     root_of(leaves)
     assert leaves == before
+
+
+def test_a_row_of_subtrees_joins_from_the_right() -> None:
+    """The smallest subtree joins its neighbour first, and stands to the right of it."""
+    a, b, c, d = stored_tree(4).levels[0]
+    assert row_root([a]) == a
+    assert row_root([a, b]) == node_hash(a, b)
+    assert row_root([a, b, c, d]) == node_hash(a, node_hash(b, node_hash(c, d)))
+
+
+def test_hashes_pair_up_with_none_left_over() -> None:
+    """An odd number is a mistake of the caller's: the last hash would be lost without a word."""
+    a, b, c, d = stored_tree(4).levels[0]
+    assert pair_up([a, b, c, d]) == [node_hash(a, b), node_hash(c, d)]
+    with pytest.raises(ValueError, match="shorter"):
+        pair_up([a, b, c])

@@ -137,7 +137,7 @@ def _complex(state: complex, _event: Event) -> complex:
 @pytest.mark.parametrize(
     ("options", "function", "says"),
     [
-        ({"scope": ()}, _number, "scope must be a tuple"),
+        ({"scope": None}, _number, "scope must be a tuple"),
         ({"scope": "student"}, _number, "scope must be a tuple"),
         ({"scope": ("a", "")}, _number, "scope must be a tuple"),
         ({"scope": ("a", 1)}, _number, "scope must be a tuple"),

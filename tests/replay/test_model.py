@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from api import Connection
 from archive import Submission
-from replay import Runner, runner, states
+from replay import Runner, feed, layout
 from tests.replay.classroom import ordered
 from tests.world import World, connection, event, frames, plain_fold, run, union
 
@@ -33,8 +33,8 @@ class ClassroomMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(runner, "SLICE_ENTRIES", 3)
-        self.patch.setattr(states, "CHUNK", 2)
+        self.patch.setattr(feed, "SLICE_ENTRIES", 3)
+        self.patch.setattr(layout, "CHUNK", 2)
         self.world = World()
         self.kept: list[tuple[int, Submission]] = []
         self.connections: list[Connection] = []

@@ -16,9 +16,23 @@ import pytest
 
 from archive import Log, LogSource, MemoryStore, NotFound, Submission, Write, field_code
 from reducers import Event, reducer
-from replay import STATE_TABLES, Runner, States, runner, shard_of
+from replay import STATE_TABLES, Holding, Runner, feed, layout, shard_of
+from tests.faults import Crash
 from tests.replay.classroom import CLASSROOM, expected
-from tests.world import World, connection, event, event_at, frames, plain_fold, raw_event, run, seen, union
+from tests.world import (
+    World,
+    bare,
+    connection,
+    event,
+    event_at,
+    frames,
+    plain_fold,
+    raw_event,
+    run,
+    seen,
+    slots_of,
+    union,
+)
 
 SHARDS = (1, 2, 3, 5, 8)
 
@@ -33,9 +47,9 @@ def classroom() -> World:
 
 def states_of(world: World, name: str) -> dict[Any, Any]:
     """Return what a single runner holds for one reducer, by key."""
-    one = Runner(world.reducers, world.vault())
+    one = bare(world)
     run(one, world.source)
-    return {key: slot.state for key, slot in one.slots[name].items()}
+    return {key: slot.state for key, slot in slots_of(one, name).items()}
 
 
 # --- one fold ------------------------------------------------------------------------------------
@@ -54,18 +68,18 @@ def test_slices_do_not_show(shards: int, monkeypatch: pytest.MonkeyPatch) -> Non
     world = classroom()
     want = expected(world)
     for entries in range(1, 9):
-        monkeypatch.setattr(runner, "SLICE_ENTRIES", entries)
+        monkeypatch.setattr(feed, "SLICE_ENTRIES", entries)
         assert world.digest(shards) == want
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 4_096)
-    monkeypatch.setattr(runner, "SLICE_BYTES_MAX", 1)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 4_096)
+    monkeypatch.setattr(feed, "SLICE_BYTES_MAX", 1)
     assert world.digest(shards) == want
 
 
 def test_a_slice_is_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """`step` returns how many entries it took, never goes beyond `until`, and 0 when it has caught up."""
     world = classroom()
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 10)
-    one = Runner(world.reducers, world.vault())
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 10)
+    one = bare(world)
     assert [one.step(world.source, 13), one.step(world.source, 13), one.step(world.source, 13)] == [10, 3, 0]
     assert one.position == 13
     run(one, world.source)
@@ -77,7 +91,7 @@ def test_every_split_equals_the_whole() -> None:
     world = classroom()
     want = expected(world)
     for cut in range(world.size + 1):
-        one = Runner(world.reducers, world.vault())
+        one = bare(world)
         run(one, world.source, cut)
         assert one.position == cut
         run(one, world.source)
@@ -162,8 +176,8 @@ def test_states_of_one_student_live_in_one_shard(shards: int) -> None:
     world = classroom()
     for shard, one in enumerate(world.runners(shards)):
         run(one, world.source)
-        for each in one.reducers:
-            for key in one.slots[each.name]:
+        for each in world.reducers:
+            for key in slots_of(one, each.name):
                 field = "student" if "student" in each.scope else each.scope[0]
                 value = key[each.scope.index(field)]
                 assert shard_of(route_of(world, field, value), shards) == shard
@@ -269,20 +283,21 @@ def test_a_binding_is_folded_in_pieces(
     """However long a backlog is, a view gives a slice of it at most, and none is open while reducers work."""
     world = long_backlog()
     want = world.digest()
-    monkeypatch.setattr(runner, name, limit)
-    one, source = Runner(world.reducers, world.vault()), Watched(world.source)
-    plain = one._fold
+    monkeypatch.setattr(feed, name, limit)
+    one, source = bare(world), Watched(world.source)
+    (holding,) = one.holdings
+    plain = holding.fold
 
-    def fold(work: Any) -> None:
+    def fold(items: Any, routing: Any) -> None:
         assert not source.is_open
-        plain(work)
+        plain(items, routing)
 
-    monkeypatch.setattr(one, "_fold", fold)
+    monkeypatch.setattr(holding, "fold", fold)
     run(one, source)  # type: ignore[arg-type]
     assert union([one]) == want
     assert max(source.reads) == most
     assert sum(source.reads) == 21
-    names = [each[1] for each in one.slots["seen"]["testcase-ann",].state]
+    names = [each[1] for each in slots_of(one, "seen")["testcase-ann",].state]
     assert names == [f"e{number}" for number in range(20)] + ["bound", "last"]
 
 
@@ -290,22 +305,23 @@ def test_a_worker_that_dies_within_a_binding_folds_it_again_whole(monkeypatch: p
     """The position stays before a binding until all of its backlog is folded: nothing is left out or twice."""
     world = long_backlog()
     want = world.digest()
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 3)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 3)
     for folded in range(21):
         world.states.clear()
         one = world.runner()
         while one.position + 6 <= world.size:
             one.step(world.source)
             one.save(world.source)
-        before, plain, left = one.position, one._fold, iter(range(folded))
+        before, (holding,) = one.position, one.holdings
+        plain, left = holding._addressed, iter(range(folded))
 
-        def fold(work: Any, plain: Any = plain, left: Any = left) -> None:
-            if next(left, None) is None:
-                raise MemoryError
-            plain(work)
+        def addressed(of: Any, item: Any, plain: Any = plain, left: Any = left) -> Any:
+            if of.name == "seen" and next(left, None) is None:
+                raise Crash
+            return plain(of, item)
 
-        monkeypatch.setattr(one, "_fold", fold)
-        with pytest.raises(MemoryError):
+        monkeypatch.setattr(holding, "_addressed", addressed)
+        with pytest.raises(Crash):
             run(one, world.source)
         assert (one.position, one.unsaved) == (before, False)
         again = world.runner()
@@ -324,12 +340,12 @@ def test_a_quarantine_is_part_of_the_fold(shards: int, monkeypatch: pytest.Monke
     sent = [event(name, kind) for kind in ("good", "bad", "good") for name in ("ann", "bob")]
     sent[3] = event("bob", "good")
     receipts = world.append(sent)
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 1)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 1)
     live = world.runners(shards)
     for one in live:
         while one.step(world.source):
             one.save(world.source)
-    slots = {key: slot for one in live for key, slot in one.slots["touchy"].items()}
+    slots = {key: slot for one in live for key, slot in slots_of(one, "touchy").items()}
     assert (slots["ann",].state, slots["ann",].error_index) == (1, receipts[2].index)
     assert (slots["bob",].state, slots["bob",].error_index) == (3, None)
     assert union(live) == union(world.runners(shards)) == world.digest()
@@ -351,7 +367,7 @@ def test_an_erased_person_is_passed_over(shards: int) -> None:
     erase(world, "student:ann")
     want = expected(world, without={"ann"})
     assert world.digest(shards) == want
-    one = Runner(world.reducers, world.vault())
+    one = bare(world)
     run(one, world.source)
     assert one.erased > 0
 
@@ -372,7 +388,7 @@ def test_a_restart_after_any_save_changes_nothing(shards: int, monkeypatch: pyte
     """A worker that dies anywhere between two saves goes on from the last one, to the same states."""
     world = classroom()
     want = expected(world)
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 3)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 3)
     for lost in range(4):  # slices folded and not saved when the worker dies
         world.states.clear()
         for shard in range(shards):
@@ -399,7 +415,7 @@ def test_a_restart_keeps_the_backlog() -> None:
     assert two.backlog == one.backlog != {}
     run(two, world.source)
     two.save(world.source)
-    assert [one[1] for one in two.slots["seen"]["testcase-ann",].state] == ["a", "b", "c"]
+    assert [one[1] for one in slots_of(two, "seen")["testcase-ann",].state] == ["a", "b", "c"]
     with world.states[0, 1].view() as view:
         assert list(view.scan("backlog")) == []
     assert world.runner().backlog == {}
@@ -407,7 +423,7 @@ def test_a_restart_keeps_the_backlog() -> None:
 
 def test_a_backlog_that_begins_anew_is_stored_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bound and waiting again between two saves, a subject has on disk what waits now and nothing of before."""
-    monkeypatch.setattr("replay.states.CHUNK", 2)
+    monkeypatch.setattr(layout, "CHUNK", 2)
     world = World()
     one = world.runner()
     world.append(frames(connection(1), {"event": "a"}, {"event": "b"}, {"event": "c"}))
@@ -429,7 +445,7 @@ def test_a_rebuild_is_no_answer_before_its_end(monkeypatch: pytest.MonkeyPatch) 
     """
     world = classroom()
     size = world.size
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 5)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 5)
     one = world.runner()
     reader = world.reader()
     while one.position < size:
@@ -468,10 +484,9 @@ def test_saving_twice_writes_once() -> None:
 
 
 def test_a_replay_keeps_nothing() -> None:
-    """Without a store a runner resumes to nothing and saves nothing."""
+    """Without a store a runner saves nothing."""
     world = classroom()
-    one = Runner(world.reducers, world.vault())
-    one.resume(world.source)
+    one = bare(world)
     run(one, world.source)
     one.save(world.source)
     assert one.position == world.size
@@ -492,9 +507,9 @@ def test_states_of_another_log_are_not_taken_up() -> None:
     other.append([event("ann", "otherwise"), event("bob")])
     other.states[0, 1] = saved(one)
     again = other.runner()
-    assert (again.position, again.slots["seen"]) == (0, {})
+    assert (again.position, slots_of(again, "seen")) == (0, {})
     with other.states[0, 1].view() as view:
-        assert [list(view.scan(table)) for table in STATE_TABLES] == [[], [], []]
+        assert [list(view.scan(table)) for table in STATE_TABLES] == [[]] * len(STATE_TABLES)
     run(again, other.source)
     assert union([again]) == other.digest()
 
@@ -548,9 +563,6 @@ def test_states_of_other_reducers_are_not_taken_up(after: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("table", "key", "value"),
     [
-        ("states", b"seen\0\0\3ann", b"\xc1"),
-        ("states", b"ghost\0\0\3ann", None),
-        ("states", b"seen\0\0\3ann", b"\x96\x01\x91\xa3ann\x00\xc0\xc0\xc4\x01x"),
         ("backlog", bytes(12), b"1234567"),
         ("backlog", bytes(8), b"12345678"),
         ("backlog", bytes(11) + b"\1", b"12345678"),
@@ -558,19 +570,34 @@ def test_states_of_other_reducers_are_not_taken_up(after: list[Any]) -> None:
         ("meta", b"snapshot", b""),
     ],
 )
-def test_states_that_cannot_be_read_are_not_taken_up(table: str, key: bytes, value: bytes | None) -> None:
+def test_a_snapshot_that_cannot_be_read_is_not_taken_up(table: str, key: bytes, value: bytes) -> None:
     """Whatever is wrong with a snapshot, it is rebuilt; a worker never stops for it."""
     world = World(reducers=[seen])
     world.append([event("ann")])
     store = saved(world)
-    if value is None:
-        with store.view() as view:
-            value = view.get("states", b"seen\0\0\3ann")
     store.commit([Write(table, key, value)])
     one = world.runner()
     assert one.position == 0
     run(one, world.source)
     assert union([one]) == world.digest()
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xc1", bytes(8) + b"\xc1", bytes(8) + b"\x96\x01\x91\xa3ann\x00\xc0\xc0\xc4\x01x"]
+)
+def test_a_stored_state_that_cannot_be_read_begins_everything_anew(value: bytes) -> None:
+    """A torn state is found when it is needed: the module stops there, and its next start folds from nothing."""
+    world = World(reducers=[seen])
+    world.append([event("ann"), event("bob")])
+    saved(world).commit([Write("states", b"seen\0\0\3ann", value)])
+    world.append([event("bob"), event("ann")])
+    one = world.runner()
+    run(one, world.source)
+    assert "rebuilt from the log" in one.stopped["all"].reason
+    again = world.runner()
+    assert again.position == 0
+    run(again, world.source)
+    assert union([again]) == world.digest()
 
 
 def test_a_save_that_is_lost_is_made_up_for() -> None:
@@ -579,7 +606,7 @@ def test_a_save_that_is_lost_is_made_up_for() -> None:
     world.append([event("ann")])
     store = MemoryStore(STATE_TABLES)
     refusing = Refusing(store)
-    one = Runner(world.reducers, world.vault(), states=States(refusing))
+    one = Runner([Holding(world.reducers, refusing, "all")], world.vault())
     run(one, world.source)
     with pytest.raises(OSError, match="no space"):
         one.save(world.source)

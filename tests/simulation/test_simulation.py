@@ -12,7 +12,7 @@ import pytest
 
 from archive import ArchiveError, Caches, MemoryStore, Write
 from merkle import MerkleError
-from replay import States, runner
+from replay import Holding, Waiting, feed
 from tests.faults import CrashingSeal, CrashingStore, Schedule
 from tests.simulation.world import Doubles, World
 
@@ -20,7 +20,7 @@ from tests.simulation.world import Doubles, World
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers take so few entries at once that every boundary is met."""
-    monkeypatch.setattr(runner, "SLICE_ENTRIES", 5)
+    monkeypatch.setattr(feed, "SLICE_ENTRIES", 5)
 
 
 def live(seed: int, doubles: Doubles | None = None) -> World:
@@ -142,7 +142,7 @@ class ForgetsIds(Doubles):
 class SavesThePositionFirst(Doubles):
     """A worker writes its position in one commit, and the states in another."""
 
-    def states(self, store: Any) -> States:
+    def holding(self, world: World, store: Any) -> Holding:
         """Save in two commits."""
 
         class Hasty:
@@ -153,21 +153,20 @@ class SavesThePositionFirst(Doubles):
                 store.commit([one for one in writes if one.table == "meta"])
                 store.commit([one for one in writes if one.table != "meta"])
 
-        return States(Hasty())  # type: ignore[arg-type]
+        return super().holding(world, Hasty())
 
 
 class ForgetsTheBacklog(Doubles):
     """A worker does not save which entries wait for a name."""
 
-    def states(self, store: Any) -> States:
+    def holding(self, world: World, store: Any) -> Holding:
         """Save without the backlog."""
 
-        class Careless(States):
-            def save(self, *arguments: Any) -> None:
-                position, root, reducers, changed, _, rebuilt_to = arguments
-                super().save(position, root, reducers, changed, {}, rebuilt_to)
+        class Careless(Holding):
+            def save(self, position: int, root: bytes, backlog: Any) -> None:
+                super().save(position, root, dict.fromkeys(backlog, Waiting([], 0, 0)))
 
-        return Careless(store)
+        return Careless(world.reducers, store, "all")
 
 
 BROKEN: list[tuple[Callable[[], Doubles], str]] = [

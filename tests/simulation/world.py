@@ -31,7 +31,7 @@ from archive import (
     Vault,
 )
 from merkle import prove_consistency, verify_consistency
-from replay import STATE_TABLES, Runner, States
+from replay import STATE_TABLES, Holding, Runner
 from tests.archive.site import ORIGIN, VAULT_KEY, Site, sign
 from tests.faults import Crash, CrashingPublished, CrashingSeal, CrashingStore, Outcome, Schedule
 from tests.replay.classroom import ordered
@@ -45,7 +45,7 @@ from tests.simulation.producers import (
     Told,
     fingerprint,
 )
-from tests.world import CountingRandom, all_reducers, plain_fold, run, seen, union
+from tests.world import CountingRandom, all_reducers, plain_fold, run, seen, slots_of, union
 
 STEPS = 220
 HOUR_US = 3_600_000_000
@@ -66,9 +66,9 @@ class Doubles:
         """Return empty caches."""
         return Caches()
 
-    def states(self, store: Any) -> States:
-        """Return a worker's states."""
-        return States(store)
+    def holding(self, world: World, store: Any) -> Holding:
+        """Return what a worker holds, so little of it in memory that it must be looked up again and again."""
+        return Holding(world.reducers, store, "all", keys_max=4)
 
 
 class World:
@@ -219,11 +219,11 @@ class World:
         """Start a worker on what it has saved."""
         shards = len(self.runners)
         store = self.states.setdefault((shard, shards), MemoryStore(STATE_TABLES))
-        states = self.doubles.states(CrashingStore(store, schedule, "states"))
+        holding = self.doubles.holding(self, CrashingStore(store, schedule, "states"))
+        with self.source.open() as log:
+            holding.resume(log)
         vault = Vault(self.site.vault, VAULT_KEY, self.site.random)
-        runner = Runner(self.reducers, vault, shard=shard, shards=shards, states=states)
-        runner.resume(self.source)
-        self.runners[shard] = runner
+        runner = self.runners[shard] = Runner([holding], vault, shard=shard, shards=shards)
         return runner
 
     def kill_worker(self) -> None:
@@ -264,7 +264,7 @@ class World:
         runner = self.random.choice(self.runners)
         if runner is None:
             return
-        for key, slot in runner.slots[seen.name].items():
+        for key, slot in slots_of(runner, seen.name).items():
             assert runner.position <= self.site.published.get(), "a state stands on what is not published"
             self.looks.append((key[0], runner.position, seen.encode(slot.state)))
 

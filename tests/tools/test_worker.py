@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from archive import DataFolder, LogSource, NotFound, PublishedSize
-from replay import Runner
+from replay import Crew
 from tools import worker
 from tools.process import EXIT_GOOD
 from tools.worker import Wakeups, open_source, tail
@@ -33,15 +33,20 @@ def stop(waits: Waits) -> None:
     waits.stopped = True
 
 
-class Far(Runner):
-    """A runner with so many slices before it; each takes a second of `clock`."""
+class Far(Crew):
+    """A crew with so many slices before it; each takes a second of `clock`."""
 
     def __init__(self, slices: int) -> None:
         self.left, self.position, self.saved_at, self.clock, self._saved = slices, 0, list[int](), 0.0, 0
 
-    def step(self, source: LogSource, until: int | None = None) -> int:
+    @property
+    def unsaved(self) -> bool:
+        """Whether the position moved since the last save."""
+        return self.position != self._saved
+
+    def step(self, source: LogSource) -> int:
         """Fold a slice."""
-        del source, until
+        del source
         self.clock += 1.0
         assert self.clock < 1_000, "folds on, and is killed"
         taken = min(self.left, 1)

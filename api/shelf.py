@@ -1,0 +1,133 @@
+"""The shelf: the states of every module, found by their catalogues, for whoever answers queries.
+
+No code of a module runs here: names, scopes and what readers are shown were written down by the module's workers.  While
+a new generation of states is being built, the one before answers, with the position it stopped at; if there is none, the
+answer is that there is none yet.
+
+    standing = shelf.standing("event_count", shard=0)
+    position, slot = standing.reader.get("event_count", ("ann",))
+
+What a catalogue is: `replay.catalogue`.  The routes: `api.states`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from archive import NotFound, Store, Unavailable
+from reducers import Key, UnknownReducer
+from replay import Catalogue, ReducerInfo, StateReader, catalogues, home_of, module_folder, shard_folder
+
+LOOK_EVERY_S = 0.5
+
+
+class Standing(NamedTuple):
+    """Where the states of a reducer in one shard are read just now."""
+
+    info: ReducerInfo
+    reader: StateReader
+
+
+class Shelf:
+    """All modules' states of one partition.
+
+    `open_store` opens a store for reading, by its folder, and raises NotFound while there is none.  With `expected`, the
+    names of the modules that this server runs, other modules' states (which were left behind) are none.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        shards: int,
+        open_store: Callable[[Path], Store],
+        expected: Collection[str] = (),
+        partition: int = 0,
+    ) -> None:
+        self.shards, self.expected = shards, frozenset(expected)
+        self._state, self._partition, self._open_store = state, partition, open_store
+        self._stores: dict[Path, Store] = {}
+        self._found: dict[str, Catalogue] = {}
+        self._looked_at = float("-inf")
+
+    def modules(self) -> list[Catalogue]:
+        """Return the catalogues of all modules, by name."""
+        if (now := time.monotonic()) - self._looked_at > LOOK_EVERY_S:
+            found = {one.module: one for one in catalogues(self._state, self._partition)}
+            if self.expected:
+                found = {name: one for name, one in found.items() if name in self.expected}
+            self._found, self._looked_at = found, now
+        return [self._found[name] for name in sorted(self._found)]
+
+    def missing(self) -> list[str]:
+        """Return the modules that should be there and have said nothing yet."""
+        return sorted(self.expected - {one.module for one in self.modules()})
+
+    def reducers(self) -> list[ReducerInfo]:
+        """Return all reducers, by name."""
+        return sorted((info for one in self.modules() for info in one.reducers), key=lambda info: info.name)
+
+    def find(self, name: str) -> tuple[Catalogue, ReducerInfo]:
+        """Return a reducer and its module's catalogue.
+
+        Raises UnknownReducer if there is none, Unavailable if it may belong to a module that is still starting.
+        """
+        for one in self.modules():
+            for info in one.reducers:
+                if info.name == name:
+                    return one, info
+        if missing := self.missing():
+            raise Unavailable(f"module {missing[0]} is starting; ask again shortly")
+        raise UnknownReducer(name, tuple(info.name for info in self.reducers()))
+
+    def standing(self, name: str, shard: int) -> Standing:
+        """Return where a reducer's states are read; raise Unavailable while nothing whole is there."""
+        catalogue, info = self.find(name)
+        reader = self.reader(catalogue, shard)
+        if reader is not None and _whole(reader):
+            return Standing(info, reader)
+        before = catalogue.previous
+        old = None if before is None else next((each for each in before.reducers if each.name == name), None)
+        if before is not None and old is not None and old.scope == info.scope:
+            reader = self.reader(before, shard)
+            if reader is not None and _whole(reader):
+                return Standing(old, reader)
+        raise Unavailable("states are being rebuilt; ask again shortly")
+
+    def reader(self, catalogue: Catalogue, shard: int) -> StateReader | None:
+        """Return the states of one generation in one shard, or None while there are none."""
+        place = module_folder(self._state, self._partition, catalogue.module)
+        folder = shard_folder(place, catalogue.generation, shard, self.shards)
+        if folder not in self._stores:
+            try:
+                self._stores[folder] = self._open_store(folder)
+            except NotFound:
+                return None
+        return StateReader(self._stores[folder], catalogue.identities)
+
+    def position(self, catalogue: Catalogue, shard: int) -> int | None:
+        """Return how much of the log a module's shard has seen, or None while it is being rebuilt."""
+        reader = self.reader(catalogue, shard)
+        try:
+            return None if reader is None else reader.position()
+        except NotFound:
+            return None
+
+    def rebuilding(self, catalogue: Catalogue, shard: int) -> tuple[int, int] | None:
+        """Return (position, size to reach) of a shard that is being rebuilt; None: it is not, or not yet."""
+        reader = self.reader(catalogue, shard)
+        return None if reader is None else reader.rebuilding()
+
+    def home(self, info: ReducerInfo, key: Key, route_key: bytes) -> int:
+        """Return the shard that holds a reducer's key."""
+        return home_of(info.name, info.scope, key, route_key, self.shards)
+
+
+def _whole(reader: StateReader) -> bool:
+    try:
+        reader.position()
+    except NotFound:
+        return False
+    return True

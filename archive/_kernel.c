@@ -1,0 +1,602 @@
+/* The native kernel: what is done for every entry, done for many at once.
+
+   Each function here has a twin in archive/twin.py that says in Python what it does, and is tested equal to it byte
+   for byte.  Cryptography is libcrypto's alone: SHA-256 and AES-256-GCM through EVP.  Nothing here decides anything:
+   what is malformed is handed back as such, and the twin names the error.
+
+   Memory: every object read while the GIL is released is held by a reference of ours and immutable (bytes); every
+   object written is new and not yet known to anybody.  Lengths are checked before the GIL is released, and sums of
+   lengths are checked against their limits before they are formed.  Sizes in formats: docs/formats/entry.md. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+enum {
+    BEGIN = 10, TAG = 16, HASH = 32, LEAF = 58, KEY = 32, SALT = 32, NONCE = 12, AUTH = 16, CRC = 4,
+    RANDOM = SALT + NONCE, LENGTH = 4, IDENTIFIER = 16, ROUTE = 10, SUBJECTS_MAX = 16, ROUTES_MAX = 32,
+    HEAD_MAX = 4 + 8 * SUBJECTS_MAX + IDENTIFIER + ROUTE * ROUTES_MAX, PROVISIONAL = 0x80, ROW_BINDING = 4,
+};
+#define OPENING_MAX (INT_MAX - 4096) /* EVP counts in int */
+
+static const char TAG_DOMAIN[] = "treering/tag/v1"; /* with its terminating 00, as the formats have it */
+static const char COMMITMENT_DOMAIN[] = "treering/commitment/v1";
+
+static EVP_MD *sha256;
+static EVP_CIPHER *aes_gcm;
+static PyObject *name_head, *name_tag_key, *name_data_key, *name_raw, *name_sequence, *name_header, *name_payload;
+
+/* --- bytes ----------------------------------------------------------------------------------------------- */
+
+static void put_u32(unsigned char *at, uint32_t value) {
+    for (int i = 3; i >= 0; i--, value >>= 8) at[i] = (unsigned char)value;
+}
+
+static void put_u64(unsigned char *at, uint64_t value) {
+    for (int i = 7; i >= 0; i--, value >>= 8) at[i] = (unsigned char)value;
+}
+
+static uint32_t get_u32(const unsigned char *at) {
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+static uint64_t get_u64(const unsigned char *at) {
+    return (uint64_t)get_u32(at) << 32 | get_u32(at + 4);
+}
+
+/* CRC-32 (ISO 3309), eight bytes a step ("slicing by 8"). */
+static uint32_t crc_table[8][256];
+
+static void crc_prepare(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t value = i;
+        for (int bit = 0; bit < 8; bit++) value = value >> 1 ^ (value & 1 ? 0xEDB88320u : 0);
+        crc_table[0][i] = value;
+    }
+    for (int slice = 1; slice < 8; slice++)
+        for (int i = 0; i < 256; i++) {
+            uint32_t before = crc_table[slice - 1][i];
+            crc_table[slice][i] = before >> 8 ^ crc_table[0][before & 255];
+        }
+}
+
+static uint32_t crc32_of(const unsigned char *data, size_t size) {
+    uint32_t crc = ~0u;
+    for (; size >= 8; size -= 8, data += 8) {
+        uint32_t low = crc ^ ((uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24);
+        crc = crc_table[7][low & 255] ^ crc_table[6][low >> 8 & 255] ^ crc_table[5][low >> 16 & 255] ^
+              crc_table[4][low >> 24] ^ crc_table[3][data[4]] ^ crc_table[2][data[5]] ^ crc_table[1][data[6]] ^
+              crc_table[0][data[7]];
+    }
+    for (; size; size--) crc = crc >> 8 ^ crc_table[0][(crc ^ *data++) & 255];
+    return ~crc;
+}
+
+/* --- hashing --------------------------------------------------------------------------------------------- */
+
+/* SHA-256 of first ‖ second ‖ third; false where libcrypto fails. */
+static int digest(EVP_MD_CTX *context, const void *first, size_t first_size, const void *second, size_t second_size,
+                  const void *third, size_t third_size, unsigned char *out) {
+    return EVP_DigestInit_ex2(context, sha256, NULL) && EVP_DigestUpdate(context, first, first_size) &&
+           (!second_size || EVP_DigestUpdate(context, second, second_size)) &&
+           (!third_size || EVP_DigestUpdate(context, third, third_size)) && EVP_DigestFinal_ex(context, out, NULL);
+}
+
+static PyObject *crypto_failed(void) {
+    PyErr_SetString(PyExc_RuntimeError, "libcrypto refused a hash or a cipher");
+    return NULL;
+}
+
+static int all_bytes(PyObject *items) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++)
+        if (!PyBytes_Check(PyTuple_GET_ITEM(items, i))) {
+            PyErr_Format(PyExc_TypeError, "item %zd is not bytes", i);
+            return 0;
+        }
+    return 1;
+}
+
+/* Return a tuple of bytes objects, ours for as long as the call lasts, or NULL. */
+static PyObject *held(PyObject *sequence) {
+    PyObject *items = PySequence_Tuple(sequence);
+    if (items && !all_bytes(items)) Py_CLEAR(items);
+    return items;
+}
+
+static PyObject *new_hashes(Py_ssize_t count) {
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; list && i < count; i++) {
+        PyObject *one = PyBytes_FromStringAndSize(NULL, HASH);
+        if (!one) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, i, one);
+    }
+    return list;
+}
+
+#define HASH_AT(list, i) ((unsigned char *)PyBytes_AS_STRING(PyList_GET_ITEM(list, i)))
+
+static PyObject *leaf_hashes(PyObject *self, PyObject *entries) {
+    PyObject *items = held(entries), *hashes = NULL;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (!items || !context) goto end;
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+    if (!(hashes = new_hashes(count))) goto end;
+    int good = 1;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; good && i < count; i++) {
+        PyObject *one = PyTuple_GET_ITEM(items, i);
+        good = digest(context, "\0", 1, PyBytes_AS_STRING(one), (size_t)PyBytes_GET_SIZE(one), NULL, 0, HASH_AT(hashes, i));
+    }
+    Py_END_ALLOW_THREADS
+    if (!good) { Py_CLEAR(hashes); crypto_failed(); }
+end:
+    if (!context && !PyErr_Occurred()) PyErr_NoMemory();
+    EVP_MD_CTX_free(context);
+    Py_XDECREF(items);
+    return hashes;
+}
+
+static PyObject *pair_up(PyObject *self, PyObject *level) {
+    PyObject *items = held(level), *hashes = NULL;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (!items || !context) goto end;
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+    if (count & 1) {
+        PyErr_Format(PyExc_ValueError, "%zd hashes do not make pairs", count);
+        goto end;
+    }
+    if (!(hashes = new_hashes(count / 2))) goto end;
+    int good = 1;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; good && i < count; i += 2) {
+        PyObject *left = PyTuple_GET_ITEM(items, i), *right = PyTuple_GET_ITEM(items, i + 1);
+        good = digest(context, "\1", 1, PyBytes_AS_STRING(left), (size_t)PyBytes_GET_SIZE(left),
+                      PyBytes_AS_STRING(right), (size_t)PyBytes_GET_SIZE(right), HASH_AT(hashes, i / 2));
+    }
+    Py_END_ALLOW_THREADS
+    if (!good) { Py_CLEAR(hashes); crypto_failed(); }
+end:
+    if (!context && !PyErr_Occurred()) PyErr_NoMemory();
+    EVP_MD_CTX_free(context);
+    Py_XDECREF(items);
+    return hashes;
+}
+
+/* Count the parts of a bundle; -1 where a length runs over the end. */
+static Py_ssize_t parts_in(const unsigned char *data, Py_ssize_t size, int width) {
+    Py_ssize_t at = 0, count = 0;
+    while (at < size) {
+        if (size - at < width) return -1;
+        uint32_t length = width == 4 ? get_u32(data + at) : (uint32_t)data[at] << 8 | data[at + 1];
+        at += width;
+        if (length > (uint64_t)(size - at)) return -1;
+        at += length;
+        count++;
+    }
+    return count;
+}
+
+static PyObject *unbundle(PyObject *self, PyObject *arguments) {
+    PyObject *value;
+    int width;
+    if (!PyArg_ParseTuple(arguments, "Si", &value, &width)) return NULL;
+    if (width != 2 && width != 4) return PyErr_Format(PyExc_ValueError, "lengths have 2 or 4 bytes, not %d", width);
+    const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
+    Py_ssize_t count = parts_in(data, PyBytes_GET_SIZE(value), width);
+    if (count < 0) Py_RETURN_NONE;
+    PyObject *parts = PyList_New(count);
+    for (Py_ssize_t i = 0; parts && i < count; i++) {
+        uint32_t length = width == 4 ? get_u32(data) : (uint32_t)data[0] << 8 | data[1];
+        PyObject *part = PyBytes_FromStringAndSize((const char *)data + width, length);
+        if (!part) Py_CLEAR(parts);
+        else PyList_SET_ITEM(parts, i, part);
+        data += width + length;
+    }
+    return parts;
+}
+
+static PyObject *bundle_hashes(PyObject *self, PyObject *value) {
+    if (!PyBytes_Check(value)) return PyErr_Format(PyExc_TypeError, "a bundle is bytes");
+    const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
+    Py_ssize_t count = parts_in(data, PyBytes_GET_SIZE(value), 2);
+    if (count < 0) Py_RETURN_NONE;
+    PyObject *hashes = new_hashes(count);
+    if (!hashes) return NULL;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    int good = context != NULL;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; good && i < count; i++) {
+        size_t length = (size_t)data[0] << 8 | data[1];
+        good = digest(context, "\0", 1, data + 2, length, NULL, 0, HASH_AT(hashes, i));
+        data += 2 + length;
+    }
+    Py_END_ALLOW_THREADS
+    EVP_MD_CTX_free(context);
+    if (!good) { Py_CLEAR(hashes); crypto_failed(); }
+    return hashes;
+}
+
+/* --- sealing --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject *head, *tag_key, *key, *header, *payload; /* bytes, owned */
+    uint64_t sequence;
+    size_t row_size;
+    unsigned char *leaf, *row, *hash;
+} Draft;
+
+static PyObject *bytes_of(PyObject *owner, PyObject *name, Py_ssize_t size) {
+    PyObject *value = PyObject_GetAttr(owner, name);
+    if (!value) return NULL;
+    if (!PyBytes_Check(value)) PyErr_Format(PyExc_TypeError, "%U of a draft is not bytes", name);
+    else if (size && PyBytes_GET_SIZE(value) != size)
+        PyErr_Format(PyExc_ValueError, "%U of a draft has %zd bytes, not %zd", name, PyBytes_GET_SIZE(value), size);
+    else return value;
+    Py_DECREF(value);
+    return NULL;
+}
+
+static int draft_take(Draft *draft, PyObject *from) {
+    PyObject *data_key, *sequence;
+    if (!(draft->head = bytes_of(from, name_head, 0)) || !(draft->tag_key = bytes_of(from, name_tag_key, KEY))) return 0;
+    if (!(data_key = PyObject_GetAttr(from, name_data_key))) return 0;
+    draft->key = bytes_of(data_key, name_raw, KEY);
+    Py_DECREF(data_key);
+    if (!draft->key || !(sequence = PyObject_GetAttr(from, name_sequence))) return 0;
+    draft->sequence = PyLong_AsUnsignedLongLong(sequence);
+    Py_DECREF(sequence);
+    if (PyErr_Occurred()) return 0;
+    if (!(draft->header = bytes_of(from, name_header, 0)) || !(draft->payload = bytes_of(from, name_payload, 0))) return 0;
+    size_t head = (size_t)PyBytes_GET_SIZE(draft->head), header = (size_t)PyBytes_GET_SIZE(draft->header);
+    size_t payload = (size_t)PyBytes_GET_SIZE(draft->payload);
+    if (head > HEAD_MAX) {
+        PyErr_Format(PyExc_ValueError, "head of a draft has %zu bytes; at most %d", head, HEAD_MAX);
+        return 0;
+    }
+    if (header > OPENING_MAX || payload > OPENING_MAX - header) {
+        PyErr_SetString(PyExc_OverflowError, "an entry of more than 2 GiB");
+        return 0;
+    }
+    draft->row_size = head + NONCE + SALT + LENGTH + header + payload + AUTH + CRC;
+    return 1;
+}
+
+static void draft_drop(Draft *draft) {
+    Py_XDECREF(draft->head);
+    Py_XDECREF(draft->tag_key);
+    Py_XDECREF(draft->key);
+    Py_XDECREF(draft->header);
+    Py_XDECREF(draft->payload);
+}
+
+/* Encrypt `size` bytes under key and nonce; `out` gets the ciphertext and its tag. */
+static int encrypt(EVP_CIPHER_CTX *context, const unsigned char *key, const unsigned char *nonce, const unsigned char *aad,
+                   size_t aad_size, const unsigned char *plain, size_t size, unsigned char *out) {
+    int got;
+    return EVP_EncryptInit_ex2(context, NULL, key, nonce, NULL) &&
+           (!aad_size || EVP_EncryptUpdate(context, NULL, &got, aad, (int)aad_size)) &&
+           EVP_EncryptUpdate(context, out, &got, plain, (int)size) && EVP_EncryptFinal_ex(context, out + size, &got) &&
+           EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, AUTH, out + size);
+}
+
+/* Write leaf, row and leaf hash of one entry; `scratch` has room for the commitment's domain and the opening. */
+static int seal_one(Draft *draft, const unsigned char *begin, const unsigned char *random, EVP_MD_CTX *hash,
+                    EVP_CIPHER_CTX *cipher, unsigned char *scratch) {
+    size_t head = (size_t)PyBytes_GET_SIZE(draft->head), header = (size_t)PyBytes_GET_SIZE(draft->header);
+    size_t payload = (size_t)PyBytes_GET_SIZE(draft->payload), size = SALT + LENGTH + header + payload;
+    unsigned char number[8], tag[HASH], *opening = scratch + sizeof COMMITMENT_DOMAIN, *row = draft->row;
+    memcpy(scratch, COMMITMENT_DOMAIN, sizeof COMMITMENT_DOMAIN);
+    memcpy(opening, random, SALT);
+    put_u32(opening + SALT, (uint32_t)header);
+    memcpy(opening + SALT + LENGTH, PyBytes_AS_STRING(draft->header), header);
+    memcpy(opening + SALT + LENGTH + header, PyBytes_AS_STRING(draft->payload), payload);
+
+    put_u64(number, draft->sequence);
+    memcpy(draft->leaf, begin, BEGIN);
+    if (!digest(hash, TAG_DOMAIN, sizeof TAG_DOMAIN, PyBytes_AS_STRING(draft->tag_key), KEY, number, 8, tag) ||
+        !digest(hash, scratch, sizeof COMMITMENT_DOMAIN + size, NULL, 0, NULL, 0, draft->leaf + BEGIN + TAG))
+        return 0;
+    memcpy(draft->leaf + BEGIN, tag, TAG);
+    if (!digest(hash, "\0", 1, draft->leaf, LEAF, NULL, 0, draft->hash)) return 0;
+
+    memcpy(row, PyBytes_AS_STRING(draft->head), head);
+    memcpy(row + head, random + SALT, NONCE);
+    if (!encrypt(cipher, (unsigned char *)PyBytes_AS_STRING(draft->key), row + head, row, head, opening, size,
+                 row + head + NONCE))
+        return 0;
+    put_u32(row + draft->row_size - CRC, crc32_of(row, draft->row_size - CRC));
+    return 1;
+}
+
+static int seal_all(Draft *drafts, Py_ssize_t count, const unsigned char *begin, const unsigned char *random) {
+    size_t most = 0;
+    for (Py_ssize_t i = 0; i < count; i++) if (drafts[i].row_size > most) most = drafts[i].row_size;
+    size_t room = sizeof COMMITMENT_DOMAIN + most; /* a row is longer than its opening */
+    unsigned char *scratch = OPENSSL_malloc(room);
+    EVP_MD_CTX *hash = EVP_MD_CTX_new();
+    EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
+    int good = scratch && hash && cipher && EVP_EncryptInit_ex2(cipher, aes_gcm, NULL, NULL, NULL);
+    for (Py_ssize_t i = 0; good && i < count; i++)
+        good = seal_one(&drafts[i], begin, random + i * RANDOM, hash, cipher, scratch);
+    EVP_CIPHER_CTX_free(cipher);
+    EVP_MD_CTX_free(hash);
+    OPENSSL_clear_free(scratch, room);
+    return good;
+}
+
+static PyObject *seal_many(PyObject *self, PyObject *arguments) {
+    const unsigned char *begin, *random;
+    Py_ssize_t begin_size, random_size;
+    PyObject *sequence, *leaves = NULL, *rows = NULL, *hashes = NULL, *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "y#Oy#", &begin, &begin_size, &sequence, &random, &random_size)) return NULL;
+    PyObject *items = PySequence_Tuple(sequence);
+    if (!items) return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+    Draft *drafts = PyMem_Calloc((size_t)count + 1, sizeof *drafts);
+    if (!drafts) { PyErr_NoMemory(); goto end; }
+    if (begin_size != BEGIN || random_size / RANDOM != count || random_size % RANDOM) {
+        PyErr_Format(PyExc_ValueError, "%zd drafts need a prefix of 10 and %zd random bytes, not %zd and %zd", count,
+                     count * RANDOM, begin_size, random_size);
+        goto end;
+    }
+    leaves = PyList_New(count), rows = PyList_New(count), hashes = new_hashes(count);
+    if (!leaves || !rows || !hashes) goto end;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!draft_take(&drafts[i], PyTuple_GET_ITEM(items, i))) goto end;
+        PyObject *leaf = PyBytes_FromStringAndSize(NULL, LEAF);
+        if (!leaf) goto end;
+        PyList_SET_ITEM(leaves, i, leaf);
+        PyObject *row = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)drafts[i].row_size);
+        if (!row) goto end;
+        PyList_SET_ITEM(rows, i, row);
+        drafts[i].leaf = (unsigned char *)PyBytes_AS_STRING(leaf);
+        drafts[i].row = (unsigned char *)PyBytes_AS_STRING(row);
+        drafts[i].hash = HASH_AT(hashes, i);
+    }
+    int good;
+    Py_BEGIN_ALLOW_THREADS
+    good = seal_all(drafts, count, begin, random);
+    Py_END_ALLOW_THREADS
+    result = good ? PyTuple_Pack(3, leaves, rows, hashes) : crypto_failed();
+end:
+    for (Py_ssize_t i = 0; drafts && i < count; i++) draft_drop(&drafts[i]);
+    PyMem_Free(drafts);
+    Py_XDECREF(leaves);
+    Py_XDECREF(rows);
+    Py_XDECREF(hashes);
+    Py_DECREF(items);
+    return result;
+}
+
+/* --- rows: parsing and opening --------------------------------------------------------------------------- */
+
+/* Return how long the head of a row is, or 0 if it is of no known form. */
+static size_t head_of(const unsigned char *row, size_t size) {
+    if (size < 4 || row[0] != 1) return 0;
+    unsigned kind = row[1] & ~PROVISIONAL, subjects = row[2], routes = row[3];
+    size_t head = 4 + 8 * (size_t)subjects + IDENTIFIER + ROUTE * (size_t)routes;
+    int known = 1 <= kind && kind <= ROW_BINDING && 1 <= subjects && subjects <= SUBJECTS_MAX && routes <= ROUTES_MAX;
+    return known && size >= head + NONCE + SALT + LENGTH + AUTH + CRC ? head : 0;
+}
+
+static PyObject *parsed(PyObject *type, PyObject *data, size_t head) {
+    const unsigned char *row = (const unsigned char *)PyBytes_AS_STRING(data);
+    Py_ssize_t count = row[2];
+    PyObject *fields[6] = {0}, *made = NULL, *subjects = PyTuple_New(count);
+    if (!subjects) return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(get_u64(row + 4 + 8 * i));
+        if (!number) { Py_DECREF(subjects); return NULL; }
+        PyTuple_SET_ITEM(subjects, i, number);
+    }
+    const char *open = (const char *)row + 4 + 8 * count;
+    fields[0] = PyLong_FromLong(row[1] & ~PROVISIONAL);
+    fields[1] = PyBool_FromLong(row[1] & PROVISIONAL);
+    fields[2] = subjects;
+    fields[3] = PyBytes_FromStringAndSize(open, IDENTIFIER);
+    fields[4] = PyBytes_FromStringAndSize(open + IDENTIFIER, (const char *)row + head - (open + IDENTIFIER));
+    fields[5] = Py_NewRef(data);
+    if (fields[0] && fields[3] && fields[4]) made = PyObject_Vectorcall(type, fields, 6, NULL);
+    for (int i = 0; i < 6; i++) Py_XDECREF(fields[i]);
+    return made;
+}
+
+static PyObject *parse_rows(PyObject *self, PyObject *arguments) {
+    PyObject *type, *sequence;
+    if (!PyArg_ParseTuple(arguments, "OO", &type, &sequence)) return NULL;
+    PyObject *items = held(sequence);
+    if (!items) return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(items);
+    PyObject *rows = PyList_New(count);
+    int malformed = 0;
+    for (Py_ssize_t i = 0; rows && !malformed && i < count; i++) {
+        PyObject *data = PyTuple_GET_ITEM(items, i), *row = NULL;
+        size_t size = (size_t)PyBytes_GET_SIZE(data), head = head_of((unsigned char *)PyBytes_AS_STRING(data), size);
+        if (size && !head) malformed = 1;
+        row = head ? parsed(type, data, head) : Py_NewRef(Py_None);
+        if (!row) Py_CLEAR(rows);
+        else PyList_SET_ITEM(rows, i, row);
+    }
+    Py_DECREF(items);
+    if (!rows || !malformed) return rows;
+    Py_DECREF(rows);
+    Py_RETURN_NONE;
+}
+
+/* Return how many bytes the plain row at the front takes with its length, or 0 if it is not plain: whole, of a known
+   form, its checksum right. */
+static Py_ssize_t plain(const unsigned char *data, Py_ssize_t size) {
+    if (size < LENGTH) return 0;
+    uint32_t length = get_u32(data);
+    const unsigned char *row = data + LENGTH;
+    if (length > (uint64_t)(size - LENGTH) || !head_of(row, length)) return 0;
+    return crc32_of(row, length - CRC) == get_u32(row + length - CRC) ? (Py_ssize_t)LENGTH + length : 0;
+}
+
+static int append(PyObject *list, PyObject *item) {
+    int good = item && PyList_Append(list, item) == 0;
+    Py_XDECREF(item);
+    return good;
+}
+
+static PyObject *plain_rows(PyObject *self, PyObject *arguments) {
+    static const unsigned char no_id[IDENTIFIER];
+    PyObject *value;
+    Py_ssize_t at, taken, count = 0;
+    if (!PyArg_ParseTuple(arguments, "Sn", &value, &at)) return NULL;
+    const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
+    Py_ssize_t size = PyBytes_GET_SIZE(value);
+    if (at < 0 || at > size) return PyErr_Format(PyExc_ValueError, "byte %zd of a bundle of %zd", at, size);
+    PyObject *identifiers = PyList_New(0), *places = PyList_New(0);
+    int good = identifiers && places;
+    while (good && (taken = plain(data + at, size - at))) {
+        const unsigned char *identifier = data + at + LENGTH + 4 + 8 * data[at + LENGTH + 2];
+        if (memcmp(identifier, no_id, IDENTIFIER))
+            good = append(identifiers, PyBytes_FromStringAndSize((const char *)identifier, IDENTIFIER)) &&
+                   append(places, PyLong_FromSsize_t(count));
+        at += taken;
+        count++;
+    }
+    if (good) return Py_BuildValue("nnNN", at, count, identifiers, places);
+    Py_XDECREF(identifiers);
+    Py_XDECREF(places);
+    return NULL;
+}
+
+static int decrypt(EVP_CIPHER_CTX *context, const unsigned char *key, const unsigned char *row, size_t head, size_t size,
+                   unsigned char *out) {
+    int got;
+    const unsigned char *closed = row + head + NONCE;
+    return EVP_DecryptInit_ex2(context, NULL, key, row + head, NULL) &&
+           EVP_DecryptUpdate(context, NULL, &got, row, (int)head) &&
+           EVP_DecryptUpdate(context, out, &got, closed, (int)size) &&
+           EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, AUTH, (void *)(closed + size)) &&
+           EVP_DecryptFinal_ex(context, out + size, &got);
+}
+
+typedef struct {
+    const unsigned char *row, *key;
+    size_t head, size; /* of the row's head, and of its opening */
+    unsigned char *opening; /* NULL once it is known not to be authentic */
+} Closed;
+
+static PyObject *opened(const Closed *one) {
+    size_t header = one->opening ? get_u32(one->opening + SALT) : 0;
+    if (!one->opening || header > one->size - SALT - LENGTH) Py_RETURN_NONE;
+    const char *opening = (const char *)one->opening;
+    return Py_BuildValue("y#y#y#", opening, (Py_ssize_t)SALT, opening + SALT + LENGTH, (Py_ssize_t)header,
+                         opening + SALT + LENGTH + header, (Py_ssize_t)(one->size - SALT - LENGTH - header));
+}
+
+static void open_all(Closed *closed, Py_ssize_t count) {
+    EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+    int good = context && EVP_DecryptInit_ex2(context, aes_gcm, NULL, NULL, NULL);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Closed *one = &closed[i];
+        if (one->opening && !(good && decrypt(context, one->key, one->row, one->head, one->size, one->opening)))
+            one->opening = NULL;
+    }
+    EVP_CIPHER_CTX_free(context);
+}
+
+static PyObject *open_rows(PyObject *self, PyObject *arguments) {
+    PyObject *row_list, *key_list, *rows = NULL, *keys = NULL, *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "OO", &row_list, &key_list)) return NULL;
+    Closed *closed = NULL;
+    unsigned char *room = NULL;
+    size_t total = 1;
+    if (!(rows = held(row_list)) || !(keys = held(key_list))) goto end;
+    Py_ssize_t count = PyTuple_GET_SIZE(rows);
+    if (PyTuple_GET_SIZE(keys) != count) {
+        PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", count, PyTuple_GET_SIZE(keys));
+        goto end;
+    }
+    if (!(closed = PyMem_Calloc((size_t)count + 1, sizeof *closed))) { PyErr_NoMemory(); goto end; }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *row = PyTuple_GET_ITEM(rows, i), *key = PyTuple_GET_ITEM(keys, i);
+        size_t size = (size_t)PyBytes_GET_SIZE(row), head = head_of((unsigned char *)PyBytes_AS_STRING(row), size);
+        if (!head || PyBytes_GET_SIZE(key) != KEY || size > OPENING_MAX || size > SIZE_MAX / 2 - total) continue;
+        closed[i] = (Closed){(unsigned char *)PyBytes_AS_STRING(row), (unsigned char *)PyBytes_AS_STRING(key), head,
+                             size - head - NONCE - AUTH - CRC, NULL};
+        total += closed[i].size;
+    }
+    if (!(room = OPENSSL_malloc(total))) { PyErr_NoMemory(); goto end; }
+    unsigned char *free_at = room;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (closed[i].row) { closed[i].opening = free_at; free_at += closed[i].size; }
+    Py_BEGIN_ALLOW_THREADS
+    open_all(closed, count);
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result && i < count; i++) {
+        PyObject *one = opened(&closed[i]);
+        if (!one) Py_CLEAR(result);
+        else PyList_SET_ITEM(result, i, one);
+    }
+end:
+    OPENSSL_clear_free(room, total);
+    PyMem_Free(closed);
+    Py_XDECREF(rows);
+    Py_XDECREF(keys);
+    return result;
+}
+
+/* --- JSON ------------------------------------------------------------------------------------------------ */
+
+static PyObject *brackets(PyObject *self, PyObject *payload) {
+    if (!PyBytes_Check(payload)) return PyErr_Format(PyExc_TypeError, "a payload is bytes");
+    const unsigned char *at = (const unsigned char *)PyBytes_AS_STRING(payload);
+    size_t size = (size_t)PyBytes_GET_SIZE(payload), found = 0;
+    while (size) { /* counts of a byte each, so that a compiler can do many at once */
+        size_t piece = size < 255 ? size : 255;
+        unsigned char few = 0;
+        for (size_t i = 0; i < piece; i++) few += (at[i] | 0x20) == '{'; /* [ and { differ in that bit only */
+        found += few, at += piece, size -= piece;
+    }
+    return PyLong_FromSize_t(found);
+}
+
+/* --- the module ------------------------------------------------------------------------------------------ */
+
+static PyMethodDef methods[] = {
+    {"leaf_hashes", leaf_hashes, METH_O, "Return the leaf hash of each entry (RFC 6962, 2.1)."},
+    {"pair_up", pair_up, METH_O, "Return the node over each two neighbours (RFC 6962, 2.1)."},
+    {"unbundle", unbundle, METH_VARARGS, "Return the parts of a bundle, or None where a length runs over the end."},
+    {"bundle_hashes", bundle_hashes, METH_O, "Return the leaf hash of each part of a bundle of leaves, or None."},
+    {"seal_many", seal_many, METH_VARARGS, "Return leaves, rows and leaf hashes of these drafts."},
+    {"parse_rows", parse_rows, METH_VARARGS, "Return each row taken apart, or None if one is malformed."},
+    {"plain_rows", plain_rows, METH_VARARGS, "Return where the plain rows from a byte on end, their number, and their ids."},
+    {"open_rows", open_rows, METH_VARARGS, "Return (salt, header, payload) of each row, or None if it is not sound."},
+    {"brackets", brackets, METH_O, "Return how many [ and { there are."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "archive._kernel",
+                                        "What is done for every entry, for many at once: see archive.kernel.", -1,
+                                        methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void) {
+    crc_prepare();
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    aes_gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    if (!sha256 || !aes_gcm) {
+        PyErr_SetString(PyExc_ImportError, "libcrypto has no SHA-256 or no AES-256-GCM");
+        return NULL;
+    }
+    name_head = PyUnicode_InternFromString("head");
+    name_tag_key = PyUnicode_InternFromString("tag_key");
+    name_data_key = PyUnicode_InternFromString("data_key");
+    name_raw = PyUnicode_InternFromString("raw");
+    name_sequence = PyUnicode_InternFromString("sequence");
+    name_header = PyUnicode_InternFromString("header");
+    name_payload = PyUnicode_InternFromString("payload");
+    if (!name_head || !name_tag_key || !name_data_key || !name_raw || !name_sequence || !name_header || !name_payload)
+        return NULL;
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,74 @@
+"""Which kernel runs: the native one where it was built, else its twin in Python.
+
+    kernel.seal_many(begin, drafts, random) -> leaves, rows, leaf hashes         one pass over a commit
+    kernel.parse_rows(data) -> rows             kernel.open_rows(rows, keys) -> openings
+
+Both give the same bytes and raise the same errors (tests/archive/test_kernel.py); one takes a fifth of the time.
+`TREERING_KERNEL=python` forces the twin, `TREERING_KERNEL=native` refuses to go on without the other; unset, the
+native one is taken if it can be.  Why there are two: docs/adr/0041-native-kernel.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from archive import twin
+from archive.datakey import DataKey
+from archive.entry import Draft, Opened, Row
+
+VARIABLE: Final = "TREERING_KERNEL"
+
+
+class Kernel(Protocol):
+    """What is done for every entry, for many at once; each function is described in `archive.twin`."""
+
+    def leaf_hashes(self, entries: Iterable[bytes], /) -> list[bytes]:
+        """Return the leaf hash of each entry."""
+
+    def pair_up(self, level: Sequence[bytes], /) -> list[bytes]:
+        """Return the level above an even number of hashes."""
+
+    def unbundle(self, value: bytes, width: int, /) -> list[bytes]:
+        """Return the parts of a bundle."""
+
+    def bundle_hashes(self, value: bytes, /) -> list[bytes]:
+        """Return the leaf hash of each part of a bundle of leaves."""
+
+    def seal_many(
+        self, begin: bytes, drafts: Sequence[Draft], random: bytes, /
+    ) -> tuple[list[bytes], list[bytes], list[bytes]]:
+        """Return leaves, rows and leaf hashes of these drafts."""
+
+    def parse_rows(self, rows: Iterable[bytes], /) -> list[Row | None]:
+        """Return each row taken apart, None for an empty one."""
+
+    def plain_rows(self, value: bytes, at: int, /) -> tuple[int, int, list[bytes], list[int]]:
+        """Return where the plain rows from byte `at` on end, how many they are, their id hashes and places."""
+
+    def open_rows(self, rows: Sequence[Row], keys: Sequence[DataKey], /) -> list[Opened]:
+        """Return what these rows committed to."""
+
+    def brackets(self, payload: bytes, /) -> int:
+        """Return how many `[` and `{` there are."""
+
+
+def choose(environment: Mapping[str, str]) -> Kernel:
+    """Return the kernel that the environment asks for; raise ImportError or ValueError if there is no such one."""
+    wanted = environment.get(VARIABLE, "auto")
+    if wanted not in {"auto", "native", "python"}:
+        raise ValueError(f"{VARIABLE} is {wanted!r}; it may be auto, native or python")
+    if wanted != "python":
+        try:
+            from archive import native  # noqa: PLC0415 - not even loaded where the twin is wanted
+        except ImportError as error:
+            if wanted == "native":
+                raise ImportError(f"{VARIABLE}=native, but it was not built: {error}") from None
+        else:
+            return native
+    return twin
+
+
+kernel: Final = choose(os.environ)
+"""The kernel of this process."""

@@ -1,0 +1,118 @@
+"""Steering: the control entries that say how the log is to be folded.
+
+Everything that steers a fold is itself an entry, so that states stay a function of the log: which reducers are active
+from here on, which event a reducer passes over, which key is to be folded again, and what the states came to at some
+size.  A key is named by the index of the event at which it stands still, never by its value: control entries are public
+and hold nothing about a person.
+
+>>> parse_steering({"control": "skip", "reducer": "inverse", "index": 7})
+Skip(reducer='inverse', index=7)
+>>> parse_steering({"control": "start", "software": "treering 1"}) is None
+True
+
+Byte by byte: docs/formats/control.md.  What each of them does to a state is the business of `replay.steering`; who may
+ask for one, of `tools`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from archive.errors import FormatError
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+Index = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
+Field = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ActiveReducer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One reducer as it is active: [name, version, [scope field, …], code digest]."""
+
+    name: Name
+    version: Version
+    scope: tuple[Field, ...]
+    code_digest: Digest
+
+
+class Activate(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="control",
+    tag="activate",
+    omit_defaults=True,
+):
+    """From this entry on a module runs these reducers; `undo` admits versions lower than those before."""
+
+    module: Name
+    reducers: Annotated[tuple[ActiveReducer, ...], msgspec.Meta(max_length=200)]
+    undo: bool = False
+
+
+class Retry(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="control",
+    tag="retry",
+    omit_defaults=True,
+):
+    """Fold again: a reducer's key that stands still at event `index`, or a module that was parked."""
+
+    module: Name | None = None
+    reducer: Name | None = None
+    index: Index | None = None
+
+
+class Skip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="control", tag="skip"):
+    """From this entry on a reducer's states are those that it would have without event `index`."""
+
+    reducer: Name
+    index: Index
+
+
+class Attest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="control", tag="attest"):
+    """What all states of one reducer came to once it had seen `size` entries (docs/formats/state.md)."""
+
+    size: Index
+    reducer: Name
+    version: Version
+    code_digest: Digest
+    states: Index
+    digest: Digest
+
+
+Steering = Activate | Retry | Skip | Attest
+KINDS = frozenset({"activate", "retry", "skip", "attest"})
+
+
+def parse_steering(body: dict[str, Any]) -> Steering | None:
+    """Return what a control entry's body steers, or None if it is of another kind.
+
+    Raises FormatError, which names the field, if it is of such a kind and malformed.
+    """
+    if body.get("control") not in KINDS:
+        return None
+    try:
+        steering: Steering = msgspec.convert(body, Steering)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"control entry {body['control']!r}: {error}") from None
+    if isinstance(steering, Retry):
+        whole = steering.module is not None
+        if whole == (steering.reducer is not None) or whole == (steering.index is not None):
+            raise FormatError("control entry 'retry': give a module, or a reducer and an index")
+    return steering
+
+
+def steering_body(steering: Steering) -> dict[str, Any]:
+    """Return the body of the control entry that says this.
+
+    >>> steering_body(Retry(module="writing"))
+    {'control': 'retry', 'module': 'writing'}
+    """
+    body: dict[str, Any] = msgspec.to_builtins(steering)
+    return body

@@ -1,0 +1,158 @@
+"""The kernel in Python: what is done for every entry, for many at once, in the words of `archive.entry`.
+
+This is the definition.  `archive.native` does the same with C, and must give the same bytes and the same errors for
+any arguments; the tests hold the two against each other.  Which of them runs is chosen in `archive.kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Final
+from zlib import crc32
+
+from archive.datakey import KEY_SIZE, DataKey
+from archive.entry import (
+    HEAD_SIZE_MAX,
+    LEAF_PRIVATE_SIZE,
+    NO_ID,
+    NONCE_SIZE,
+    RANDOM_SIZE,
+    SALT_SIZE,
+    Draft,
+    Opened,
+    Row,
+    open_row,
+    parse_opening,
+    parse_row,
+    seal,
+)
+from archive.entry import unbundle as each_part
+from archive.errors import FormatError
+from merkle import leaf_hash, pair_up
+
+__all__ = [
+    "brackets",
+    "bundle_hashes",
+    "leaf_hashes",
+    "open_rows",
+    "pair_up",
+    "parse_rows",
+    "plain_rows",
+    "seal_many",
+    "unbundle",
+]
+
+
+def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
+    """Return the leaf hash of each entry (RFC 6962, 2.1)."""
+    return [leaf_hash(entry) for entry in entries]
+
+
+def unbundle(value: bytes, width: int) -> list[bytes]:
+    """Return the parts of a bundle; raise FormatError where a length runs over the end."""
+    return list(each_part(value, width))
+
+
+def bundle_hashes(value: bytes) -> list[bytes]:
+    """Return the leaf hash of each part of a bundle of leaves; raise FormatError as `unbundle` does."""
+    rows, rest = divmod(len(value), _RECORD)
+    if rest or value[::_RECORD] != bytes(rows) or value[1::_RECORD] != _LENGTH * rows:
+        return [leaf_hash(leaf) for leaf in each_part(value, 2)]
+    # Private leaves only: the low byte of each length becomes the 00 with which a leaf is hashed, no copy a leaf.
+    data = bytearray(value)
+    data[1::_RECORD] = bytes(rows)
+    plain = bytes(data)
+    return [sha256(plain[at : at + _RECORD - 1]).digest() for at in range(1, len(plain), _RECORD)]
+
+
+_RECORD: Final = 2 + LEAF_PRIVATE_SIZE
+_LENGTH: Final = bytes((LEAF_PRIVATE_SIZE,))
+
+
+def seal_many(
+    begin: bytes, drafts: Sequence[Draft], random: bytes
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Return leaves, rows and leaf hashes of these drafts.
+
+    `begin` is the leaves' prefix (10 bytes), `random` has 44 fresh bytes for each draft: salt and nonce.  Raises
+    ValueError where lengths are wrong, OverflowError where a sequence number or an entry is too large.
+    """
+    if len(begin) != 10 or len(random) != RANDOM_SIZE * len(drafts):
+        raise ValueError(f"{len(drafts)} drafts, a prefix of {len(begin)} and {len(random)} random bytes")
+    leaves, rows, at = [], [], 0
+    for one in drafts:
+        salt, nonce = random[at : at + SALT_SIZE], random[at + SALT_SIZE : at + RANDOM_SIZE]
+        key, tag_key = one.data_key, one.tag_key
+        if len(one.head) > HEAD_SIZE_MAX or len(tag_key) != KEY_SIZE:
+            raise ValueError(f"a draft with a head of {len(one.head)} and a tag key of {len(tag_key)} bytes")
+        leaf, row = seal(begin, one.head, tag_key, key, one.sequence, one.header, one.payload, salt, nonce)
+        leaves.append(leaf)
+        rows.append(row)
+        at += RANDOM_SIZE
+    return leaves, rows, leaf_hashes(leaves)
+
+
+def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
+    """Return each row taken apart, None for an empty one (a control entry's); raise FormatError as `parse_row`."""
+    return [parse_row(row) if row else None for row in rows]
+
+
+def plain_rows(value: bytes, at: int) -> tuple[int, int, list[bytes], list[int]]:
+    """Return what the rows of a bundle say openly, from byte `at` on up to the first that is not plain.
+
+    Plain is a row that is whole, of a known form, and whose checksum is right.  The answer is the byte after the last
+    plain one, how many they are, and the id hashes of those that have one, with their places (0-based, from `at`).
+    The loop is the hot path of a check: what is the same for many rows is looked up.
+    """
+    if not 0 <= at <= len(value):
+        raise ValueError(f"byte {at} of a bundle of {len(value)}")
+    number, shapes, end, count = int.from_bytes, _SHAPES, len(value), 0
+    identifiers: list[bytes] = []
+    places: list[int] = []
+    while at < end:
+        start = at + 4
+        stop = start + number(value[at:start])
+        shape = shapes.get(value[start : start + 4]) or _learned(value[start:stop])
+        if stop > end or shape is None or stop - start < shape[0]:
+            break
+        body = value[start : stop - 4]
+        if crc32(body) != number(value[stop - 4 : stop]):
+            break
+        identifier = body[shape[1] : shape[1] + 16]
+        if identifier != NO_ID:
+            identifiers.append(identifier)
+            places.append(count)
+        at, count = stop, count + 1
+    return at, count, identifiers, places
+
+
+def _learned(row: bytes) -> tuple[int, int] | None:
+    """Return the shape of a row, known from now on, or None if it has none."""
+    try:
+        parsed = parse_row(row)
+    except FormatError:
+        return None
+    _SHAPES[row[:4]] = parsed.head_size + _CLOSED_MIN, 4 + 8 * len(parsed.subjects)
+    return _SHAPES[row[:4]]
+
+
+_CLOSED_MIN: Final = NONCE_SIZE + SALT_SIZE + 4 + 16 + 4
+"""Bytes after a row's head, at least: nonce, salt, header length, tag, checksum (docs/formats/entry.md)."""
+_SHAPES: dict[bytes, tuple[int, int]] = {}
+"""By the first four bytes of a row (version, kind, counts): its least length, and where its id hash stands."""
+
+
+def open_rows(rows: Sequence[Row], keys: Sequence[DataKey]) -> list[Opened]:
+    """Return what these rows committed to, each opened with its key.
+
+    Raises IntegrityError as `open_row` and FormatError as `parse_opening`, for the first row that is not sound.
+    """
+    if len(rows) != len(keys):
+        raise ValueError(f"{len(rows)} rows and {len(keys)} keys")
+    return [parse_opening(open_row(row, key)) for row, key in zip(rows, keys, strict=True)]
+
+
+def brackets(payload: bytes) -> int:
+    """Return how many `[` and `{` there are: JSON cannot be nested deeper than that."""
+    return payload.count(b"[") + payload.count(b"{")

@@ -1,0 +1,94 @@
+"""What a reducer says to other modules: messages, which become events of the log.
+
+A reducer whose function takes a third parameter is given `emit`, and calls it as often as it has something
+to say.  A message is only a value here.  Whoever drives the fold appends it to the log, once, and from there
+it reaches the states of its keys as any event does: through the front door, recorded, replayable.
+
+>>> said: list[Message] = []
+>>> emit = Outbox(said)
+>>> emit("essay.finished", keys={"class": "7b"}, data={"words": 412})
+>>> said
+[Message(type='essay.finished', keys={'class': '7b'}, data={'words': 412})]
+
+A message is checked and copied when it is emitted, whether or not anyone is to receive it: a replay that is
+muted must raise where the live fold raised, or their states would part.  How messages come back as events is
+the business of `replay`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from reducers import canonical
+
+EMITTED_MAX = 1_000
+"""Messages of one reducer at one event.  One that cannot stop is a fault of that reducer, not of the log."""
+DATA_BYTES_MAX = 1 << 20
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Something that a reducer says: the event that it becomes has this type, these keys and this data."""
+
+    type: str
+    keys: dict[str, str]
+    data: Any
+    """JSON-like builtins: a copy, which nothing changes later."""
+
+
+class Emit(Protocol):
+    """The type of a reducer's third parameter."""
+
+    def __call__(self, type: str, *, keys: dict[str, str], data: Any = None) -> None:  # noqa: A002 - an event's word
+        """Say that `type` happened to `keys`; TypeError or ValueError where that can be no event."""
+
+
+class Outbox:
+    """`emit` during one call of one reducer: appends to `out`, or to nothing where that is None (muted)."""
+
+    __slots__ = ("_closed", "_count", "_out")
+
+    def __init__(self, out: list[Message] | None) -> None:
+        self._out, self._count, self._closed = out, 0, False
+
+    def __call__(self, type: str, *, keys: dict[str, str], data: Any = None) -> None:  # noqa: A002 - as above
+        """Check and copy one message; raise TypeError or ValueError that says what is wrong with it."""
+        if self._closed:
+            raise ValueError("emit was called after its event; call it while the reducer runs")
+        if self._count == EMITTED_MAX:
+            raise ValueError(f"more than {EMITTED_MAX:,} messages at one event; emit one that sums them up")
+        self._count += 1
+        message = Message(_checked_type(type), _checked_keys(keys), _copied(data))
+        if self._out is not None:
+            self._out.append(message)
+
+    def close(self) -> None:
+        """Refuse whatever comes later: a message belongs to the event at which it is emitted."""
+        self._closed = True
+
+
+def _checked_type(type: Any) -> str:  # noqa: A002 - as above
+    if not isinstance(type, str) or not type:
+        raise TypeError(f"emit: the type of a message must be a text such as 'essay.finished', not {type!r}")
+    if type.startswith("treering."):
+        raise ValueError(f"emit: the type {type!r} is the system's own; begin with your module's name")
+    return type
+
+
+def _checked_keys(keys: Any) -> dict[str, str]:
+    if not isinstance(keys, dict):
+        raise TypeError(f'emit: keys must be a dict such as {{"student": "..."}}, not {keys!r}')
+    for name, value in keys.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"emit: keys must be texts, not {name!r}: {value!r}")
+    return dict(keys)
+
+
+def _copied(data: Any) -> Any:
+    encoding = canonical.encode(data)
+    if len(encoding) > DATA_BYTES_MAX:
+        raise ValueError(
+            f"emit: the data of a message has {len(encoding):,} bytes; at most {DATA_BYTES_MAX:,}"
+        )
+    return msgspec.json.decode(encoding)

@@ -1,0 +1,125 @@
+"""The catalogue: what a module's states are, for readers that never import its code.
+
+    state/<partition>/<module>/catalogue.json
+    state/<partition>/<module>/<generation>/<shard>-of-<shards>/       the states: `replay.layout`
+
+A *generation* is what one set of reducers (names, versions, scopes, code) makes of the log.  Another set begins another
+generation beside it, and readers are given the old one, which stays as it is, until the new one has seen the whole log:
+an upgrade costs nobody his dashboard.  The generation before is kept, so that going back costs no replay.
+
+>>> generation_of([])
+'4f53cda18c2baa0c'
+
+Who writes it: a module's worker.  Who reads: `api`, `tools`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from archive import make_folder, write_whole
+from reducers import Module, Reducer
+from replay.layout import Identity
+
+FILE = "catalogue.json"
+
+
+class ReducerInfo(msgspec.Struct, frozen=True):
+    """What readers need to know of a reducer."""
+
+    name: str
+    version: int
+    scope: tuple[str, ...]
+    code_digest: str
+    ticks: int | None = None
+    emits: bool = False
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """What there is of one module."""
+
+    module: str
+    version: str
+    reducers: tuple[ReducerInfo, ...]
+    generation: str
+    previous: Catalogue | None = None
+    """What answers while `generation` has not seen the whole log yet; it has no `previous` itself."""
+
+    @property
+    def identities(self) -> list[Identity]:
+        """By what these states know their reducers again."""
+        return sorted((one.name, one.version, one.code_digest) for one in self.reducers)
+
+
+def generation_of(reducers: Iterable[ReducerInfo]) -> str:
+    """Return the name of the generation that these reducers make: 16 hex digits of a SHA-256."""
+    rows = sorted([one.name, one.version, one.scope, one.code_digest, one.ticks] for one in reducers)
+    return sha256(msgspec.json.encode(rows)).hexdigest()[:16]
+
+
+def info_of(reducer: Reducer[Any]) -> ReducerInfo:
+    """Return what readers need to know of a reducer."""
+    return ReducerInfo(
+        reducer.name, reducer.version, reducer.scope, reducer.code_digest, reducer.ticks, reducer.emits
+    )
+
+
+def catalogue_of(module: Module, before: Catalogue | None = None) -> Catalogue:
+    """Return the catalogue of a module that is loaded; `before` is the one that stood there."""
+    reducers = tuple(sorted(map(info_of, module.reducers), key=lambda one: one.name))
+    generation = generation_of(reducers)
+    if before is None:
+        previous = None
+    elif before.generation == generation:
+        previous = before.previous
+    else:
+        previous = msgspec.structs.replace(before, previous=None)
+    return Catalogue(module.name, module.version, reducers, generation, previous)
+
+
+def module_folder(state: Path, partition: int, module: str) -> Path:
+    """Return where everything of a module lies; `state` is the folder of all states."""
+    return state / str(partition) / module
+
+
+def shard_folder(place: Path, generation: str, shard: int, shards: int) -> Path:
+    """Return where the states of one shard lie; another number of shards never meets these files."""
+    return place / generation / f"{shard}-of-{shards}"
+
+
+def read_catalogue(place: Path) -> Catalogue | None:
+    """Return the catalogue in a module's folder, or None if there is none that can be read."""
+    try:
+        return msgspec.json.decode((place / FILE).read_bytes(), type=Catalogue)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_catalogue(place: Path, catalogue: Catalogue) -> None:
+    """Write a catalogue, whole or not at all, if it is not what stands there."""
+    make_folder(place)
+    if read_catalogue(place) != catalogue:
+        write_whole(place / FILE, msgspec.json.encode(catalogue))
+
+
+def catalogues(state: Path, partition: int) -> Iterator[Catalogue]:
+    """Yield the catalogue of each module that has states, by name."""
+    root = state / str(partition)
+    for place in sorted(root.iterdir()) if root.is_dir() else ():
+        if (found := read_catalogue(place)) is not None:
+            yield found
+
+
+def tidy(place: Path, catalogue: Catalogue) -> list[str]:
+    """Remove the generations that nobody reads any more, and return their names."""
+    kept = {catalogue.generation, catalogue.previous.generation if catalogue.previous else ""}
+    gone = [each for each in place.iterdir() if each.is_dir() and each.name not in kept]
+    for each in gone:
+        shutil.rmtree(each, ignore_errors=True)
+    return sorted(each.name for each in gone)

@@ -1,0 +1,377 @@
+"""A holding: what one shard holds of one module, in memory and in its store.
+
+Everything about a module that can go wrong ends here and harms no other: its states, its position, its store are its
+own.  Three things may happen to it beside going on:
+
+    a key is quarantined     an exception is the event's result: part of the fold (`reducers.fold`)
+    the module stops         memory, recursion, a state that cannot be encoded: nothing is skipped, its position stays
+    a key is folded again    a skip or a retry in the log (`replay.runner`)
+
+States are read through: what is not in memory is looked up in the store once, and what has not changed for longest is
+forgotten when there are too many.  So a restart loads nothing, and memory is bounded by what is in use.
+
+States are derived: whatever is wrong with them, deleting their folder and replaying the log gives them back.  What must
+never happen is an answer that looks right and is not.  So a snapshot says which log (root at its position), which
+reducers (name, version, code) and which position it stands for, and is used only if all of that still holds.
+
+    holding = Holding(module.reducers, store, module.name)
+    holding.resume(log)
+    holding.fold(items)
+    holding.save(position, root, backlog)
+
+Where the events come from is `replay.feed`; the layout of the store, `replay.layout`; who reads it, `replay.reader`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from archive import ActiveReducer, Event, Log, Store, View, Write
+from reducers import (
+    Key,
+    Message,
+    Reducer,
+    ReducerError,
+    Slot,
+    StateError,
+    StatePair,
+    addressed,
+    fold_one,
+    pair_of,
+)
+from replay.feed import Item
+from replay.layout import (
+    AT_SIZE,
+    LAYOUT,
+    SNAPSHOT,
+    TABLES,
+    Marker,
+    StoredSlot,
+    Waiting,
+    decode_stored,
+    encode_marker,
+    encode_stored,
+    identities_of,
+    quarantine_key,
+    read_backlog,
+    read_marker,
+    state_key,
+)
+from replay.routing import Routing
+from replay.steering import Gathered
+
+KEYS_MAX = 100_000
+"""States of one module kept in memory by one shard; more are looked up when they are needed."""
+
+Slots = dict[Key, "Slot[Any] | None"]
+"""By key; None: known to have no state."""
+
+
+class Stopped(NamedTuple):
+    """Why a module's position does not move: what was running, at which event."""
+
+    reducer: str
+    at: int
+    reason: str
+
+
+class Outgoing(NamedTuple):
+    """A message that a reducer emitted, and what it came of."""
+
+    module: str
+    reducer: str
+    key: Key
+    at: int
+    """Index of the event that led to it."""
+    ordinal: int
+    message: Message
+    subjects: tuple[int, ...]
+    hops: int
+    time_ms: int
+    """Client time of the event that led to it."""
+
+
+class Holding:
+    """The states of one module in one shard.  Without a store they live in memory only (a replay)."""
+
+    def __init__(
+        self,
+        reducers: Iterable[Reducer[Any]],
+        store: Store | None = None,
+        module: str = "",
+        *,
+        keys_max: int = KEYS_MAX,
+    ) -> None:
+        self.reducers, self.module = list(reducers), module
+        self.slots: dict[str, Slots] = {reducer.name: {} for reducer in self.reducers}
+        self.position = self.rebuilt_to = 0
+        self.backlog: dict[int, list[int]] = {}
+        """As it was loaded; the feed keeps it."""
+        self.stopped: Stopped | None = None
+        self.outbox: list[Outgoing] = []
+        self.attempt = array("Q", [0])
+        """Index of the event that is being folded: what is to blame if this process dies.  May be shared memory."""
+        self._store, self._keys_max = store, keys_max
+        self._by_name = {reducer.name: reducer for reducer in self.reducers}
+        self._dirty: set[tuple[str, Key]] = set()
+        self._skips: dict[str, frozenset[int]] = {}
+        self._emits_from: int | None = None
+        self._complete = True
+        """Whether all states are in memory."""
+
+    @property
+    def identities(self) -> list[ActiveReducer]:
+        """Return the reducers as an activation names them."""
+        return [ActiveReducer(one.name, one.version, one.scope, one.code_digest) for one in self.reducers]
+
+    # --- the store -------------------------------------------------------------------------------
+
+    def resume(self, log: Log) -> None:
+        """Go on from the saved states if they are of this log and these reducers, else start from nothing."""
+        if self._store is None:
+            return
+        with self._store.view() as view:
+            marker, self.backlog = self._loaded(view, log)
+            empty = next(view.scan("states"), None) is None
+        if marker is None:
+            self.clear()
+            self.rebuilt_to = log.size
+            return
+        self.position, self._complete = marker.position, empty
+        # A log that was set back to a copy is rebuilt as soon as all of it is.
+        self.rebuilt_to = min(marker.rebuilt_to, log.size)
+
+    def _loaded(self, view: View, log: Log) -> tuple[Marker | None, dict[int, list[int]]]:
+        marker = read_marker(view.get("meta", SNAPSHOT))
+        if marker is None or marker.reducers != identities_of(self.reducers):
+            return None, {}
+        if marker.position > log.size or log.root(marker.position) != marker.root:
+            return None, {}
+        try:
+            return marker, read_backlog(view)
+        except ValueError:
+            return None, {}
+
+    def clear(self) -> None:
+        """Remove everything that is stored, in one commit."""
+        if self._store is None:
+            return
+        with self._store.view() as view:
+            writes = [Write(table, key, None) for table in TABLES for key, _ in view.scan(table)]
+        if writes:
+            self._store.commit(writes)
+
+    def save(self, position: int, root: bytes, backlog: Mapping[int, Waiting]) -> None:
+        """Write what changed since the last save, and the position, in one commit.
+
+        Raises StateError, and has `stopped` set, if a state cannot be encoded; then nothing was written.
+        """
+        if self._store is None:
+            self._dirty.clear()
+            return
+        with self._store.view() as view:
+            writes = [write for name, key in self._dirty for write in self._writes(view, position, name, key)]
+        for subject, waiting in backlog.items():
+            for number, packed in waiting.chunks():
+                writes.append(Write("backlog", subject.to_bytes(8) + number.to_bytes(4), packed))
+        marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to)
+        self._store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
+        self.position = position
+        self._forget()
+
+    def _writes(self, view: View, position: int, name: str, key: Key) -> Iterator[Write]:
+        data, slot = state_key(name, key), self.slots[name][key]
+        old = view.get("states", data)
+        if old is not None:
+            yield Write("changes", old[:AT_SIZE] + data, None)
+            before = decode_stored(old)
+            if before is not None and before.error_index is not None:
+                yield Write("quarantined", quarantine_key(name, before.error_index), None)
+        if old is None and slot is None:
+            return
+        stored = None if slot is None else self._stored(self._by_name[name], key, slot)
+        yield Write("states", data, encode_stored(position, stored))
+        yield Write("changes", position.to_bytes(AT_SIZE) + data, b"")
+        if slot is not None and slot.error_index is not None:
+            yield Write("quarantined", quarantine_key(name, slot.error_index), data)
+
+    def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
+        try:
+            encoding = reducer.encode(slot.state)
+        except StateError as error:
+            self.stopped = Stopped(reducer.name, slot.changed_at, str(error))
+            raise
+        shown = None if reducer.viewer is None else _shown(reducer, slot.state)
+        return StoredSlot(
+            reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
+        )
+
+    def _forget(self) -> None:
+        """Drop what has not changed for longest where there is too much; all of it is stored by now."""
+        for name, key in self._dirty:  # to the end of the line, so that the front is what to forget
+            slots = self.slots[name]
+            slots[key] = slots.pop(key)
+        self._dirty.clear()
+        total = sum(map(len, self.slots.values()))
+        for slots in sorted(self.slots.values(), key=len, reverse=True):
+            for key in list(slots)[: max(0, total - self._keys_max)]:
+                del slots[key]
+                self._complete, total = False, total - 1
+
+    # --- states ----------------------------------------------------------------------------------
+
+    def get(self, reducer: Reducer[Any], key: Key) -> Slot[Any] | None:
+        """Return the state of a key, from memory or from the store, or None."""
+        slots = self.slots[reducer.name]
+        if key in slots:
+            return slots[key]
+        if self._complete or self._store is None:
+            return None
+        with self._store.view() as view:
+            value = view.get("states", state_key(reducer.name, key))
+        if (found := _slot(reducer, value)) is not None:
+            slots[key] = found
+        return found
+
+    def put(self, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None) -> None:
+        """Replace the state of a key; None: it has none any more."""
+        self.slots[reducer.name][key] = slot
+        self._dirty.add((reducer.name, key))
+
+    def keys(self, reducer: Reducer[Any]) -> list[Key]:
+        """Return every key that has a state."""
+        slots = self.slots[reducer.name]
+        found = [key for key, slot in slots.items() if slot is not None]
+        if not self._complete and self._store is not None:
+            with self._store.view() as view:
+                stored = _all_stored(view, reducer.name)
+                found += [each.key for each in stored if each.key not in slots]
+        return found
+
+    def pairs(self) -> Iterator[StatePair]:
+        """Yield every state with what its digest commits to."""
+        for reducer in self.reducers:
+            for key in self.keys(reducer):
+                if (slot := self.get(reducer, key)) is not None:
+                    yield pair_of(reducer, key, slot)
+
+    def quarantined_at(self, reducer: Reducer[Any], index: int) -> Key | None:
+        """Return the key that stands still at event `index`, or None."""
+        for key, slot in self.slots[reducer.name].items():
+            if slot is not None and slot.error_index == index:
+                return key
+        if self._store is None:
+            return None
+        with self._store.view() as view:
+            data = view.get("quarantined", quarantine_key(reducer.name, index))
+            stored = None if data is None else decode_stored(view.get("states", data))
+        # What is in memory is newer.
+        return None if stored is None or stored.key in self.slots[reducer.name] else stored.key
+
+    # --- the fold --------------------------------------------------------------------------------
+
+    def steer(self, steering: Gathered) -> None:
+        """Take over which events are passed over, and from where on messages are emitted."""
+        skips = {reducer.name: steering.skipped(reducer.name) for reducer in self.reducers}
+        self._skips = {name: indices for name, indices in skips.items() if indices}
+        self._emits_from = steering.emits_from(self.module, self.identities)
+
+    def fold(self, items: Sequence[Item], routing: Routing) -> None:
+        """Fold events in order, as far as they are this module's.
+
+        Where the module cannot go on, `stopped` says why, and the states must not be saved.  If that is because a
+        stored state cannot be read, all of them are removed, and the next start begins anew.
+        """
+        try:
+            self._fold(items, routing)
+        except StateError as error:
+            self.clear()
+            self.stopped = Stopped(
+                error.reducer, self.attempt[0], f"{error}; its states are rebuilt from the log"
+            )
+
+    def _fold(self, items: Sequence[Item], routing: Routing) -> None:
+        own, attempt = self._by_name, self.attempt
+        for item in items:
+            for reducer in item.reducers:
+                if reducer.name not in own:
+                    continue
+                attempt[0] = item.at
+                if self._skips and item.at in self._skips.get(reducer.name, ()):
+                    continue
+                for key, event in self._addressed(reducer, item):
+                    before = self.get(reducer, key)
+                    if before is None and not routing.holds(reducer, key):
+                        continue
+                    self._fold_one(reducer, key, before, event, item)
+                    if self.stopped is not None:
+                        return
+
+    def _addressed(self, reducer: Reducer[Any], item: Item) -> Sequence[tuple[Key, Event]]:
+        if item.tick:
+            return addressed(reducer, item.event, self.keys(reducer))
+        key = reducer.key_of(item.event)
+        return () if key is None else ((key, item.event),)
+
+    def _fold_one(
+        self, reducer: Reducer[Any], key: Key, before: Slot[Any] | None, event: Event, item: Item
+    ) -> None:
+        emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from
+        out: list[Message] | None = [] if emits else None
+        try:
+            after = fold_one(reducer, before, event, out)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other
+            self.stopped = Stopped(reducer.name, item.at, f"{type(error).__name__}: {error}"[:200])
+            return
+        if after is not before:
+            self.put(reducer, key, after)
+        if out:
+            self._send(reducer, key, out, item)
+
+    def _send(self, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item) -> None:
+        for ordinal, message in enumerate(messages):
+            self.outbox.append(
+                Outgoing(
+                    module=self.module,
+                    reducer=reducer.name,
+                    key=key,
+                    at=item.at,
+                    ordinal=ordinal,
+                    message=message,
+                    subjects=item.subjects,
+                    hops=item.hops + 1,
+                    time_ms=item.event.time_ms,
+                )
+            )
+
+
+def _shown(reducer: Reducer[Any], state: Any) -> bytes:
+    """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead."""
+    try:
+        return msgspec.json.encode(reducer.view(state))
+    except Exception as error:  # noqa: BLE001 - the author's code: it may raise anything
+        return msgspec.json.encode({"view_failed": f"{type(error).__name__}"})
+
+
+def _all_stored(view: View, name: str) -> Iterator[StoredSlot]:
+    prefix = state_key(name, ())
+    for data, value in view.scan("states", prefix):
+        if not data.startswith(prefix):
+            return
+        if (stored := decode_stored(value)) is not None:
+            yield stored
+
+
+def _slot(reducer: Reducer[Any], value: bytes | None) -> Slot[Any] | None:
+    """Return the slot in a stored value; raise StateError if it is none of this reducer."""
+    try:
+        stored = decode_stored(value)
+        if stored is None:
+            return None
+        return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)
+    except (ReducerError, msgspec.DecodeError) as error:
+        raise StateError(reducer.name, f"a stored state cannot be read ({error})") from None

@@ -1,0 +1,160 @@
+r"""How states lie in a store: the tables, their keys and their values, made and parsed in this one place.
+
+    meta          "snapshot"                   → Marker: layout, position, root, reducers, rebuilt_to
+    states        name 00 (length, value)*     → saved_at (8 bytes) ‖ StoredSlot, or nothing: it is gone
+    changes       saved_at (8 bytes) ‖ state key → nothing: exactly one for each state, where it was saved last
+    quarantined   name 00 index (8 bytes)      → the state key that stands still at this event
+    backlog       provisional subject, 8 bytes;  → indices, 8 bytes each, in chunks of 1,024: a save rewrites
+                  number of the chunk, 4 bytes     the last one and adds more, however long the backlog is
+
+`saved_at` is the position of the save that wrote a state, so `changes` lists, in order, what is new since a position:
+for streams, and for mirrors.
+
+>>> state_key("event_count", ("ann",))
+b'event_count\x00\x00\x03ann'
+
+Who writes: `replay.holding`.  Who reads: `replay.reader`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from archive import View
+from reducers import Key, Reducer
+
+TABLES: Final = ("meta", "states", "changes", "quarantined", "backlog")
+LAYOUT: Final = 3
+"""Of these tables; states of another layout are not recognised, hence rebuilt."""
+CHUNK: Final = 1_024
+"""Indices of a backlog under one key."""
+SNAPSHOT: Final = b"snapshot"
+KEY_SIZE_MAX: Final = 500
+AT_SIZE: Final = 8
+
+Identity = tuple[str, int, str]
+"""(name, version, code digest) of a reducer."""
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """What a snapshot stands for."""
+
+    layout: int
+    position: int
+    root: bytes
+    reducers: list[Identity]
+    rebuilt_to: int = 0
+    """Before this position these states are being rebuilt, and are no answer to anybody."""
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether these states have not yet seen what the log held when they were begun."""
+        return self.position < self.rebuilt_to
+
+
+class StoredSlot(msgspec.Struct, frozen=True, array_like=True):
+    """A state as it is kept."""
+
+    version: int
+    key: tuple[str, ...]
+    changed_at: int
+    error: str | None
+    error_index: int | None
+    encoding: bytes
+    shown: bytes | None = None
+    """JSON of what readers are shown, if that is not the state itself: they need not run its module's code."""
+
+
+class Waiting(NamedTuple):
+    """What became of one backlog since the last save: the first `kept` of `indices` are stored as they are.
+
+    >>> [number for number, packed in Waiting([7] * 1_030, kept=1_024, stored=1_024).chunks()]
+    [1]
+    >>> list(Waiting([], kept=0, stored=1_025).chunks())
+    [(0, None), (1, None)]
+    """
+
+    indices: list[int]
+    """All that wait now; none once the subject is bound."""
+    kept: int
+    stored: int
+    """How many indices the store holds, those that are to go included."""
+
+    def chunks(self) -> Iterator[tuple[int, bytes | None]]:
+        """Yield (number, new content) of each chunk that changes; None: it goes."""
+        for start in range(self.kept // CHUNK * CHUNK, len(self.indices), CHUNK):
+            yield start // CHUNK, array("Q", self.indices[start : start + CHUNK]).tobytes()
+        for number in range(-(-len(self.indices) // CHUNK), -(-self.stored // CHUNK)):
+            yield number, None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_marker = msgspec.msgpack.Decoder(Marker).decode
+_decode_slot = msgspec.msgpack.Decoder(StoredSlot).decode
+
+
+def state_key(name: str, key: Key) -> bytes:
+    r"""Return the database key of a state; one that is too long for the store ends in its hash."""
+    data = key_data(name, key)
+    return data if len(data) <= KEY_SIZE_MAX else data[: KEY_SIZE_MAX - 32] + sha256(data).digest()
+
+
+def key_data(name: str, key: Key) -> bytes:
+    """Return a reducer's name and the values of a key (or of its beginning), as long as they are."""
+    parts = [value.encode() for value in key]
+    return name.encode() + b"\0" + b"".join([len(part).to_bytes(2) + part for part in parts])
+
+
+def name_of(data_key: bytes) -> str:
+    """Return the name of the reducer that a database key belongs to."""
+    return data_key.partition(b"\0")[0].decode()
+
+
+def quarantine_key(name: str, index: int) -> bytes:
+    """Return the database key under which the key that stands still at event `index` is found."""
+    return name.encode() + b"\0" + index.to_bytes(8)
+
+
+def encode_stored(saved_at: int, stored: StoredSlot | None) -> bytes:
+    """Return the value of a state; None says that the key has no state any more."""
+    return saved_at.to_bytes(AT_SIZE) + (b"" if stored is None else _encoder.encode(stored))
+
+
+def decode_stored(value: bytes | None) -> StoredSlot | None:
+    """Return the state in a value; raise msgspec.DecodeError if it is none."""
+    return None if value is None or len(value) == AT_SIZE else _decode_slot(value[AT_SIZE:])
+
+
+def encode_marker(marker: Marker) -> bytes:
+    """Return the value of a marker."""
+    return _encoder.encode(marker)
+
+
+def read_marker(data: bytes | None) -> Marker | None:
+    """Return the marker in `data`, or None if there is none that can be read, or one of another layout."""
+    try:
+        marker = None if data is None else _decode_marker(data)
+    except msgspec.DecodeError:
+        return None
+    return marker if marker is not None and marker.layout == LAYOUT else None
+
+
+def read_backlog(view: View) -> dict[int, list[int]]:
+    """Return the backlogs that are stored; raise ValueError if a chunk is missing, torn or too long."""
+    found: dict[int, list[int]] = {}
+    for key, data in view.scan("backlog"):
+        indices = found.setdefault(int.from_bytes(key[:8]), [])
+        if len(key) != 12 or len(indices) != int.from_bytes(key[8:]) * CHUNK:
+            raise ValueError(f"the backlog has no chunk {key.hex()}")
+        indices += array("Q", data)
+    return found
+
+
+def identities_of(reducers: Iterable[Reducer[Any]]) -> list[Identity]:
+    """Return by what a snapshot knows its reducers again, in the order of their names."""
+    return sorted((reducer.name, reducer.version, reducer.code_digest) for reducer in reducers)

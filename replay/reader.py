@@ -1,0 +1,161 @@
+"""States as others see them; every answer comes with the position it stands on.
+
+A reader runs no module's code: what is shown to people was made by the worker that keeps the states.  While states are
+being rebuilt there is no answer at all (`NotFound`), because half a class looks like a class that did half its work.
+
+    reader = StateReader(store, identities)
+    position, slot = reader.get("event_count", ("ann",))
+
+What the tables hold: `replay.layout`.  Who answers queries with this: `api.states`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from archive import NotFound, Store, View
+from reducers import Key
+from replay.layout import (
+    AT_SIZE,
+    KEY_SIZE_MAX,
+    SNAPSHOT,
+    Identity,
+    Marker,
+    StoredSlot,
+    decode_stored,
+    key_data,
+    name_of,
+    read_marker,
+    state_key,
+)
+
+Rows = list[tuple[bytes, StoredSlot]]
+
+
+class StateReader:
+    """One shard's states of one module.
+
+    With `identities`, states that other reducers (or another version, or other code) left behind are none.
+    """
+
+    def __init__(self, store: Store, identities: Iterable[Identity] | None = None) -> None:
+        self._store = store
+        self._identities = None if identities is None else sorted(identities)
+
+    def position(self) -> int:
+        """Return how much of the log the states have seen; raise NotFound while they are being rebuilt."""
+        with self._store.view() as view:
+            return self._position(view)
+
+    def rebuilding(self) -> tuple[int, int] | None:
+        """Return (position, size to reach) of states that are being rebuilt; None: they are not, or not yet."""
+        with self._store.view() as view:
+            marker = self._marker(view)
+        return (marker.position, marker.rebuilt_to) if marker is not None and marker.rebuilding else None
+
+    def get(self, name: str, key: Key) -> tuple[int, StoredSlot | None]:
+        """Return (position, state or None) of one key; raise NotFound while states are being rebuilt."""
+        with self._store.view() as view:
+            position = self._position(view)
+            return position, decode_stored(view.get("states", state_key(name, key)))
+
+    def everything(self, names: Iterable[str]) -> tuple[int, list[tuple[str, StoredSlot]]]:
+        """Return (position, all states of these reducers), of one moment."""
+        with self._store.view() as view:
+            position = self._position(view)
+            found = [(name, slot) for name in names for _, slot in _slots(view, name)]
+        return position, found
+
+    def scan(
+        self, name: str, prefix: Key = (), after: bytes = b"", limit: int | None = None
+    ) -> tuple[int, Rows]:
+        """Return (position, states) of one reducer whose keys begin with `prefix`, in the order of database
+        keys.
+
+        Each comes with its database key; `after` is the last one that was seen, `limit` how many at most.
+        """
+        # A database key that ends in a hash holds only this much of the prefix; the state knows all of it.
+        begin = key_data(name, prefix)[: KEY_SIZE_MAX - 32]
+        found: Rows = []
+        with self._store.view() as view:
+            position = self._position(view)
+            for data, value in _with_prefix(view.scan("states", max(begin, after)), begin):
+                slot = decode_stored(value)
+                if slot is not None and data > after and slot.key[: len(prefix)] == prefix:
+                    found.append((data, slot))
+                if len(found) == limit:
+                    break
+        return position, found
+
+    def first(self, name: str, count: int, size: int, least: int) -> tuple[Rows, bool]:
+        """Return a reducer's first states by database key, and whether these are all of them.
+
+        They are at most `count`, and after the first `least` end with the one that fills `size` bytes.
+        """
+        found: Rows = []
+        with self._store.view() as view:
+            self._position(view)
+            for data, slot in _slots(view, name):
+                if len(found) == count or (size <= 0 and len(found) >= least):
+                    return found, False
+                found.append((data, slot))
+                size -= len(slot.encoding)
+        return found, True
+
+    def changes(
+        self, since: int, names: Iterable[str], limit: int
+    ) -> tuple[int, list[tuple[int, str, bytes, StoredSlot | None]]]:
+        """Return (position, changes): states of these reducers that were saved after position `since`.
+
+        Each is (position of its save, reducer, database key, state), in the order of their saves; None: the key has no
+        state any more.  At most about `limit`: never a part of what one save wrote, so the last one's position is where
+        to go on from.
+        """
+        wanted = frozenset(names)
+        found: list[tuple[int, str, bytes, StoredSlot | None]] = []
+        with self._store.view() as view:
+            position, last = self._position(view), -1
+            for data, _ in view.scan("changes", (since + 1).to_bytes(AT_SIZE)):
+                saved_at, key = int.from_bytes(data[:AT_SIZE]), data[AT_SIZE:]
+                if len(found) >= limit and saved_at != last:
+                    break
+                if (name := name_of(key)) in wanted:
+                    found.append((saved_at, name, key, decode_stored(view.get("states", key))))
+                last = saved_at
+        return position, found
+
+    def quarantined(self, limit: int) -> list[tuple[str, int]]:
+        """Return (reducer, index) of the keys that stand still, `limit` at most; none while states are rebuilt."""
+        found: list[tuple[str, int]] = []
+        with self._store.view() as view:
+            if self._marker(view) is None:
+                return found
+            for data, _ in view.scan("quarantined"):
+                found.append((name_of(data), int.from_bytes(data[-8:])))
+                if len(found) == limit:
+                    break
+        return found
+
+    def _position(self, view: View) -> int:
+        marker = self._marker(view)
+        if marker is None or marker.rebuilding:
+            raise NotFound("these states are being rebuilt; ask again shortly")
+        return marker.position
+
+    def _marker(self, view: View) -> Marker | None:
+        marker = read_marker(view.get("meta", SNAPSHOT))
+        ours = marker is not None and (self._identities is None or self._identities == marker.reducers)
+        return marker if ours else None
+
+
+def _slots(view: View, name: str) -> Iterator[tuple[bytes, StoredSlot]]:
+    for data, value in _with_prefix(view.scan("states", state_key(name, ())), state_key(name, ())):
+        if (slot := decode_stored(value)) is not None:
+            yield data, slot
+
+
+def _with_prefix(rows: Iterator[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for data, value in rows:
+        if not data.startswith(prefix):
+            return
+        yield data, value

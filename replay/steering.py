@@ -1,0 +1,101 @@
+"""What the control entries of a log say about folding it, gathered once and kept up to the head.
+
+    activate   from which entry on these reducers may emit messages, and which versions went before
+    skip       which events a reducer passes over
+    retry      which quarantined keys, and which parked modules, are to be tried again
+
+The rule, which makes states a function of the log: the states at size n are the fold of entries 0…n-1, without the
+events that a skip among them names.  A replay to n therefore reads the steering of 0…n-1 first.  A live worker meets a
+skip after it has folded the event, and folds that one key again (`replay.runner`).
+
+>>> steering = Gathered()
+>>> steering.take(9, Skip("inverse", 7))
+>>> steering.skipped("inverse")
+frozenset({7})
+
+The entries themselves: `archive.steering`, docs/formats/control.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archive import (
+    Activate,
+    ActiveReducer,
+    FormatError,
+    Log,
+    Retry,
+    Skip,
+    Steering,
+    control_body,
+    parse_leaf,
+    parse_steering,
+)
+
+Identities = tuple[ActiveReducer, ...]
+
+
+class Gathered:
+    """All steering of entries 0…size-1."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.activations: dict[str, list[tuple[int, Activate]]] = {}
+        """By module, ascending."""
+        self._skips: dict[str, frozenset[int]] = {}
+        self._retried: dict[str, int] = {}
+        self.last_change = -1
+        """Index of the last skip or retry: a state digest below it may not be what was attested there."""
+
+    def extend(self, log: Log, until: int | None = None) -> list[tuple[int, Steering]]:
+        """Read the control entries up to the log's size (or `until`), and return what they steer, with indices."""
+        size = log.size if until is None else min(until, log.size)
+        fresh: list[tuple[int, Steering]] = []
+        for index, leaf in log.controls(self.size, size):
+            try:
+                steering = parse_steering(control_body(parse_leaf(leaf)))
+            except FormatError:
+                continue  # written by a later version: what this one cannot read steers nothing here
+            if steering is not None:
+                self.take(index, steering)
+                fresh.append((index, steering))
+        self.size = max(self.size, size)
+        return fresh
+
+    def take(self, index: int, steering: Steering) -> None:
+        """Take note of one control entry."""
+        if isinstance(steering, Activate):
+            self.activations.setdefault(steering.module, []).append((index, steering))
+        elif isinstance(steering, Skip):
+            self._skips[steering.reducer] = self.skipped(steering.reducer) | {steering.index}
+            self.last_change = index
+        elif isinstance(steering, Retry):
+            if steering.module is not None:
+                self._retried[steering.module] = index
+            else:
+                self.last_change = index
+
+    def skipped(self, reducer: str) -> frozenset[int]:
+        """Return the indices of the events that a reducer passes over."""
+        return self._skips.get(reducer, frozenset())
+
+    def retried(self, module: str) -> int | None:
+        """Return the index of the last entry that asks to try a parked module again."""
+        return self._retried.get(module)
+
+    def active(self, module: str) -> tuple[int, Activate] | None:
+        """Return (index, entry) of a module's last activation, or None if it never was active."""
+        known = self.activations.get(module)
+        return known[-1] if known else None
+
+    def emits_from(self, module: str, identities: Iterable[ActiveReducer]) -> int | None:
+        """Return the index from which on these reducers emit messages; None: they are not the active ones."""
+        active = self.active(module)
+        same = active is not None and set(active[1].reducers) == set(identities)
+        return active[0] if active is not None and same else None
+
+    def versions(self, module: str) -> dict[str, int]:
+        """Return the version of each reducer of a module's last activation."""
+        active = self.active(module)
+        return {} if active is None else {one.name: one.version for one in active[1].reducers}

@@ -1,0 +1,112 @@
+"""Loading modules into a worker: what can run, and why the rest cannot.
+
+A module that does not import, a reducer that is named like another module's, a version that went backwards: each is one
+clear message, and the others run.  A version that is new is told to the log (`activate`), from where on it may emit
+messages; going back takes an entry of its own (`treering undo`), because it must never happen by accident.
+
+What a module is: `reducers.modules`.  What an activation does: `replay.steering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from archive import Activate, ActiveReducer, LmdbStore, LogSource
+from reducers import Module, ModuleError, Reducer, available, load
+from replay import (
+    STATE_TABLES,
+    Catalogue,
+    Gathered,
+    Holding,
+    catalogue_of,
+    catalogues,
+    module_folder,
+    read_catalogue,
+    shard_folder,
+    write_catalogue,
+)
+
+
+class Loaded(NamedTuple):
+    """The modules that can run, and what is wrong with the others."""
+
+    modules: list[Module]
+    errors: list[ModuleError]
+
+
+def load_modules(names: Iterable[str], others: Iterable[Catalogue] = ()) -> Loaded:
+    """Import modules by name; one whose reducers are named like those of `others` is left out."""
+    refs, modules, errors = available(), list[Module](), list[ModuleError]()
+    owners = {info.name: one.module for one in others for info in one.reducers}
+    for name in names:
+        try:
+            if name not in refs:
+                raise ModuleError(name, f"is not installed; installed are {', '.join(sorted(refs))}")
+            module = load(refs[name])
+            for reducer in module.reducers:
+                if owners.setdefault(reducer.name, name) != name:
+                    raise ModuleError(
+                        name,
+                        f"its reducer {reducer.name!r} is named like one of module {owners[reducer.name]}",
+                    )
+        except ModuleError as error:
+            errors.append(error)
+        else:
+            modules.append(module)
+    return Loaded(modules, errors)
+
+
+def identities(reducers: Iterable[Reducer]) -> tuple[ActiveReducer, ...]:  # type: ignore[type-arg]
+    """Return reducers as an activation names them, by name."""
+    found = [ActiveReducer(one.name, one.version, one.scope, one.code_digest) for one in reducers]
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+def activation(module: Module, steering: Gathered) -> Activate | None:
+    """Return the entry that a module needs before it may emit messages, or None if it is active.
+
+    Raises ModuleError if one of its versions is lower than the one that was active last.
+    """
+    ours, active = identities(module.reducers), steering.active(module.name)
+    if active is not None and set(active[1].reducers) == set(ours):
+        return None
+    before = steering.versions(module.name)
+    for one in ours:
+        if one.version < before.get(one.name, 0):
+            raise ModuleError(
+                module.name,
+                f"reducer {one.name} went back from version {before[one.name]} to {one.version}; install the newer "
+                f"one, or say that it is meant: treering undo {module.name}",
+            )
+    return Activate(module.name, ours)
+
+
+def gathered(source: LogSource) -> Gathered:
+    """Return all steering of a log."""
+    steering = Gathered()
+    with source.open() as log:
+        steering.extend(log)
+    return steering
+
+
+def others_of(state: Path, partition: int, names: Sequence[str]) -> list[Catalogue]:
+    """Return the catalogues of all modules but these."""
+    return [one for one in catalogues(state, partition) if one.module not in names]
+
+
+def states_place(state: Path, partition: int, module: Module, shard: int, shards: int) -> Path:
+    """Return where a module's states in one shard lie, having written its catalogue."""
+    place = module_folder(state, partition, module.name)
+    catalogue = catalogue_of(module, read_catalogue(place))
+    write_catalogue(place, catalogue)
+    return shard_folder(place, catalogue.generation, shard, shards)
+
+
+def holding_at(folder: Path, module: Module, source: LogSource) -> Holding:
+    """Return what a shard holds of a module, gone on from what is saved in `folder`."""
+    holding = Holding(module.reducers, LmdbStore(folder, STATE_TABLES), module.name)
+    with source.open() as log:
+        holding.resume(log)
+    return holding
