@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 
-from api import events, lo_socket, log, operations, pages, receipts, states
+from api import events, lo_socket, log, operations, pages, receipts, states, stream
 from api.problems import Problem, answer_error, problem, problem_response
 from api.services import Services
 from archive import ArchiveError
@@ -39,7 +39,7 @@ def create_app(services: Services, *, hosts: Sequence[str] = LOOPBACK_HOSTS, ver
 
     app = FastAPI(title="Treering", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    for part in (events, receipts, states, log, operations, pages, lo_socket):
+    for part in (events, receipts, stream, states, log, operations, pages, lo_socket):
         app.include_router(part.router(services))
     for kind in (Problem, ArchiveError, UnknownReducer):
         app.add_exception_handler(kind, answer_error)

@@ -10,6 +10,9 @@ reason.  *Parse only as far as routing needs*: type, keys, id.
 >>> one.subject, one.id, one.keys
 ('student:ann', '5', {'student': 'ann'})
 
+Nobody outside can be a module of ours: its sender, its source, the types and key fields of the system are reserved, and
+an event that uses one is refused (`check_reserved`; docs/formats/message.md).
+
 What a Learning Observer connection does instead is `api.lo`; who calls this, `api.events`.
 """
 
@@ -27,6 +30,7 @@ from jsonpath_rfc9535.selectors import IndexSelector
 
 from api.problems import Problem
 from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json, type_of
+from replay import MODULE_SENDER
 
 PARTITION_KEY = "student"
 VALUE_SIZE_MAX = 1_024
@@ -42,6 +46,8 @@ ANONYMOUS = ""
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
+RESERVED = "treering"
+"""Source, and with a dot behind it the beginning of sources, types and key fields, that are the system's own."""
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Finder = Callable[[Any], Any]
@@ -169,6 +175,7 @@ def _item(raw: bytes, rules: Rules, received_us: int, line: int | None) -> Item:
 def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     """Return the submission of one event; raise InvalidEvent that names the field that is wrong."""
     value = parse_json(raw)
+    check_reserved(value, type_of(value))
     ours = isinstance(value, dict) and isinstance(value.get("keys"), dict)
     keys = _own_keys(value["keys"]) if ours else {}
     for field, (path, find) in rules.keys.items():
@@ -184,11 +191,33 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
         payload=raw,
         received_us=received_us,
         source=source,
-        sender=_text(value, "producer") if ours else ANONYMOUS,
+        sender=_producer(value) if ours else ANONYMOUS,
         form="event" if ours else "json",
         keys=keys,
         id=_identifier(value, rules, ours),
     )
+
+
+def check_reserved(value: Any, name: str) -> None:
+    """Raise InvalidEvent, which names the field, if an event of this value and type claims to be the system's own.
+
+    >>> check_reserved({"source": "treering.module.progress"}, "t")
+    Traceback (most recent call last):
+    archive.errors.InvalidEvent: field source: 'treering.module.progress' is reserved for the system; use another name
+    """
+    source = value.get("source") if isinstance(value, dict) else None
+    if isinstance(source, str) and (source == RESERVED or _is_reserved(source)):
+        raise InvalidEvent(_reserved("field source", source))
+    if _is_reserved(name):
+        raise InvalidEvent(_reserved("the event's type", name))
+
+
+def _is_reserved(name: str) -> bool:
+    return name.startswith(f"{RESERVED}.")
+
+
+def _reserved(what: str, name: str) -> str:
+    return f"{what}: {name[:NAME_LENGTH_MAX]!r} is reserved for the system; use another name"
 
 
 def refused(raw: bytes, reason: str, received_us: int, **extra: Any) -> Submission:
@@ -212,6 +241,8 @@ def _own_keys(found: dict[str, Any]) -> dict[str, str]:
         raise InvalidEvent(f"keys: {len(found)} fields; at most {FIELDS_MAX}")
     if any(len(field.encode("utf-8", "surrogatepass")) > FIELD_SIZE_MAX for field in found):
         raise InvalidEvent(f"keys: the name of a field is longer than {FIELD_SIZE_MAX} bytes")
+    if reserved := next(filter(_is_reserved, found), None):
+        raise InvalidEvent(_reserved("key field", reserved))
     return {field: _key_value(f"keys.{field}", None, value) for field, value in found.items()}
 
 
@@ -239,8 +270,12 @@ def scalar_text(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else ""
 
 
-def _text(value: dict[str, Any], field: str) -> str:
-    return scalar_text(value.get(field))[:VALUE_SIZE_MAX] or ANONYMOUS
+def _producer(value: dict[str, Any]) -> str:
+    """Return who an event says has sent it; raise InvalidEvent if that is a module of ours."""
+    producer = scalar_text(value.get("producer"))[:VALUE_SIZE_MAX]
+    if producer.startswith(MODULE_SENDER):
+        raise InvalidEvent(_reserved("field producer", producer))
+    return producer or ANONYMOUS
 
 
 def _identifier(value: Any, rules: Rules, ours: bool) -> str | None:

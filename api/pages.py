@@ -81,7 +81,7 @@ def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
     whole, rebuilding = True, False
     for shard in range(services.shelf.shards):
         try:
-            _, reader = services.shelf.standing(name, shard)
+            _, reader, _ = services.shelf.standing(name, shard)
             some, all_of_them = reader.first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
         except ArchiveError:
             rebuilding = True

@@ -7,10 +7,11 @@ first needed, because a server may answer before its archiver has made them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from api.bodies import Bodies
 from api.rate import Rate
@@ -31,6 +32,7 @@ from archive import (
     Vault,
     settle,
 )
+from reducers import Key
 from replay import STATE_TABLES
 
 SHARDS_FILE = "shards"
@@ -40,6 +42,13 @@ SHARDS_FILE = "shards"
 def open_states(folder: Path) -> Store:
     """Open the states of one shard for reading; raise NotFound while there are none."""
     return LmdbStore(folder, STATE_TABLES, read_only=True)
+
+
+class Past(Protocol):
+    """Where states as they were come from: (reducer, key, size) -> the answer that /v1/states gives."""
+
+    async def __call__(self, name: str, key: Key, size: int) -> dict[str, Any]:
+        """Return the state of a key at `size`; raise NotFound or Unavailable."""
 
 
 @dataclass(slots=True)
@@ -65,6 +74,10 @@ class Services:
     bodies: Bodies = field(default_factory=Bodies)
     page_hosts: frozenset[str] = frozenset()
     """Hosts of web pages that may open the ingest socket, beside those that this server is asked by."""
+    leaving: Callable[[], bool] = lambda: False
+    """Whether this front is about to end: then streams end, and their readers come back to the next one."""
+    past: Past | None = None
+    """Folds one key up to a size, in a process of its own; without it, there is only the present."""
     witnessed: bool = False
     """Whether the outside sees only what enough witnesses have cosigned: `api.cosigned`."""
     _source: LogSource | None = None

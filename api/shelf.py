@@ -1,8 +1,8 @@
 """The shelf: the states of every module, found by their catalogues, for whoever answers queries.
 
-No code of a module runs here: names, scopes and what readers are shown were written down by the module's workers.  While
-a new generation of states is being built, the one before answers, with the position it stopped at; if there is none, the
-answer is that there is none yet.
+No code of a module runs here: names, scopes and what readers are shown were written down by the module's workers.
+While a new generation of states is being built, the one before answers, with the position it stopped at; if there is
+none, the answer is that there is none yet.
 
     standing = shelf.standing("event_count", shard=0)
     position, slot = standing.reader.get("event_count", ("ann",))
@@ -29,13 +29,14 @@ class Standing(NamedTuple):
 
     info: ReducerInfo
     reader: StateReader
+    generation: str
 
 
 class Shelf:
     """All modules' states of one partition.
 
-    `open_store` opens a store for reading, by its folder, and raises NotFound while there is none.  With `expected`, the
-    names of the modules that this server runs, other modules' states (which were left behind) are none.
+    `open_store` opens a store for reading, by its folder, and raises NotFound while there is none.  With `expected`,
+    the names of the modules that this server runs, other modules' states (which were left behind) are none.
     """
 
     def __init__(
@@ -87,13 +88,13 @@ class Shelf:
         catalogue, info = self.find(name)
         reader = self.reader(catalogue, shard)
         if reader is not None and _whole(reader):
-            return Standing(info, reader)
+            return Standing(info, reader, catalogue.generation)
         before = catalogue.previous
         old = None if before is None else next((each for each in before.reducers if each.name == name), None)
         if before is not None and old is not None and old.scope == info.scope:
             reader = self.reader(before, shard)
             if reader is not None and _whole(reader):
-                return Standing(old, reader)
+                return Standing(old, reader, before.generation)
         raise Unavailable("states are being rebuilt; ask again shortly")
 
     def reader(self, catalogue: Catalogue, shard: int) -> StateReader | None:

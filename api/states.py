@@ -27,7 +27,7 @@ from replay import ReducerInfo, StoredSlot
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 WAIT_S_MAX = 10.0
 WAIT_STEP_S = 0.01
-RESERVED = frozenset({"min_size", "limit", "after"})
+RESERVED = frozenset({"min_size", "at_size", "limit", "after"})
 
 
 def router(services: Services) -> APIRouter:
@@ -43,6 +43,8 @@ def router(services: Services) -> APIRouter:
         _, reducer = services.shelf.find(name)
         key = key_of_query(reducer, request)
         min_size = number(request, "min_size", 0)
+        if "at_size" in request.query_params:
+            return JSONResponse(await _as_it_was(services, reducer, key, number(request, "at_size", 0)))
         if len(key) == len(reducer.scope):
             return JSONResponse(await _one(services, reducer, key, min_size))
         return JSONResponse(await _page(services, reducer, key, min_size, request))
@@ -94,7 +96,7 @@ def number(request: Request, name: str, default: int) -> int:
 async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int) -> dict[str, Any]:
     shard = services.shelf.home(reducer, key, services.vault.route_key)
     await wait_for(services, reducer.name, shard, min_size)
-    info, reader = services.shelf.standing(reducer.name, shard)
+    info, reader, _ = services.shelf.standing(reducer.name, shard)
     try:
         position, slot = reader.get(reducer.name, key)
     except NotFound as error:
@@ -113,6 +115,18 @@ async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int
     }
 
 
+async def _as_it_was(services: Services, reducer: ReducerInfo, key: Key, size: int) -> dict[str, Any]:
+    """Return the state of one key as it was at a size of the log."""
+    if len(key) < len(reducer.scope):
+        missing = reducer.scope[len(key)]
+        raise Problem(400, "Missing parameter", f"parameter {missing!r}: at_size takes a whole key")
+    if size > services.published():
+        raise NotFound(f"the log has {services.published()} entries, not {size} yet")
+    if services.past is None:
+        raise Unavailable("this server does not fold the past; use treering replay --until")
+    return await services.past(reducer.name, key, size)
+
+
 async def _page(
     services: Services, reducer: ReducerInfo, prefix: Key, min_size: int, request: Request
 ) -> dict[str, Any]:
@@ -123,7 +137,7 @@ async def _page(
     for shard in range(services.shelf.shards):
         await wait_for(services, reducer.name, shard, min_size)
         try:
-            _, reader = services.shelf.standing(reducer.name, shard)
+            _, reader, _ = services.shelf.standing(reducer.name, shard)
             position, found = reader.scan(reducer.name, prefix, after, limit)
         except NotFound as error:
             raise Unavailable(str(error)) from None

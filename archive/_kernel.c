@@ -505,61 +505,329 @@ static void open_all(Closed *closed, Py_ssize_t count) {
     EVP_CIPHER_CTX_free(context);
 }
 
-static PyObject *open_rows(PyObject *self, PyObject *arguments) {
-    PyObject *row_list, *key_list, *rows = NULL, *keys = NULL, *result = NULL;
-    if (!PyArg_ParseTuple(arguments, "OO", &row_list, &key_list)) return NULL;
-    Closed *closed = NULL;
-    unsigned char *room = NULL;
-    size_t total = 1;
-    if (!(rows = held(row_list)) || !(keys = held(key_list))) goto end;
-    Py_ssize_t count = PyTuple_GET_SIZE(rows);
-    if (PyTuple_GET_SIZE(keys) != count) {
-        PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", count, PyTuple_GET_SIZE(keys));
-        goto end;
+/* Rows that were opened together: what holds their bytes, and where each opening lies. */
+typedef struct {
+    PyObject *rows, *keys; /* tuples of bytes, owned */
+    Closed *each;
+    unsigned char *room;
+    size_t total;
+    Py_ssize_t count;
+} Batch;
+
+static void batch_drop(Batch *batch) {
+    if (batch->room) OPENSSL_clear_free(batch->room, batch->total);
+    PyMem_Free(batch->each);
+    Py_XDECREF(batch->rows);
+    Py_XDECREF(batch->keys);
+}
+
+/* Decrypt and authenticate all rows; false with an exception where the arguments are wrong or memory is short. */
+static int batch_open(Batch *batch, PyObject *row_list, PyObject *key_list) {
+    *batch = (Batch){.total = 1};
+    if (!(batch->rows = held(row_list)) || !(batch->keys = held(key_list))) return 0;
+    batch->count = PyTuple_GET_SIZE(batch->rows);
+    if (PyTuple_GET_SIZE(batch->keys) != batch->count) {
+        PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", batch->count, PyTuple_GET_SIZE(batch->keys));
+        return 0;
     }
-    if (!(closed = PyMem_Calloc((size_t)count + 1, sizeof *closed))) { PyErr_NoMemory(); goto end; }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *row = PyTuple_GET_ITEM(rows, i), *key = PyTuple_GET_ITEM(keys, i);
-        size_t size = (size_t)PyBytes_GET_SIZE(row), head = head_of((unsigned char *)PyBytes_AS_STRING(row), size);
-        if (!head || PyBytes_GET_SIZE(key) != KEY || size > OPENING_MAX || size > SIZE_MAX / 2 - total) continue;
-        closed[i] = (Closed){(unsigned char *)PyBytes_AS_STRING(row), (unsigned char *)PyBytes_AS_STRING(key), head,
-                             size - head - NONCE - AUTH - CRC, NULL};
-        total += closed[i].size;
+    batch->each = PyMem_Calloc((size_t)batch->count + 1, sizeof *batch->each);
+    for (Py_ssize_t i = 0; batch->each && i < batch->count; i++) {
+        PyObject *row = PyTuple_GET_ITEM(batch->rows, i), *key = PyTuple_GET_ITEM(batch->keys, i);
+        const unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(row);
+        size_t size = (size_t)PyBytes_GET_SIZE(row), head = head_of(bytes, size);
+        if (!head || PyBytes_GET_SIZE(key) != KEY || size > OPENING_MAX || size > SIZE_MAX / 2 - batch->total) continue;
+        size_t opening = size - head - NONCE - AUTH - CRC;
+        batch->each[i] = (Closed){bytes, (unsigned char *)PyBytes_AS_STRING(key), head, opening, NULL};
+        batch->total += opening;
     }
-    if (!(room = OPENSSL_malloc(total))) { PyErr_NoMemory(); goto end; }
-    unsigned char *free_at = room;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (closed[i].row) { closed[i].opening = free_at; free_at += closed[i].size; }
+    if (!batch->each || !(batch->room = OPENSSL_malloc(batch->total))) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    unsigned char *free_at = batch->room;
+    for (Py_ssize_t i = 0; i < batch->count; i++)
+        if (batch->each[i].row) {
+            batch->each[i].opening = free_at;
+            free_at += batch->each[i].size;
+        }
     Py_BEGIN_ALLOW_THREADS
-    open_all(closed, count);
+    open_all(batch->each, batch->count);
     Py_END_ALLOW_THREADS
-    result = PyList_New(count);
-    for (Py_ssize_t i = 0; result && i < count; i++) {
-        PyObject *one = opened(&closed[i]);
+    return 1;
+}
+
+static PyObject *open_rows(PyObject *self, PyObject *arguments) {
+    PyObject *row_list, *key_list, *result = NULL;
+    Batch batch;
+    if (!PyArg_ParseTuple(arguments, "OO", &row_list, &key_list)) return NULL;
+    if (batch_open(&batch, row_list, key_list)) result = PyList_New(batch.count);
+    for (Py_ssize_t i = 0; result && i < batch.count; i++) {
+        PyObject *one = opened(&batch.each[i]);
         if (!one) Py_CLEAR(result);
         else PyList_SET_ITEM(result, i, one);
     }
-end:
-    OPENSSL_clear_free(room, total);
-    PyMem_Free(closed);
-    Py_XDECREF(rows);
-    Py_XDECREF(keys);
+    batch_drop(&batch);
     return result;
 }
 
-/* --- JSON ------------------------------------------------------------------------------------------------ */
+/* --- events ---------------------------------------------------------------------------------------------- */
 
-static PyObject *brackets(PyObject *self, PyObject *payload) {
-    if (!PyBytes_Check(payload)) return PyErr_Format(PyExc_TypeError, "a payload is bytes");
-    const unsigned char *at = (const unsigned char *)PyBytes_AS_STRING(payload);
-    size_t size = (size_t)PyBytes_GET_SIZE(payload), found = 0;
+/* What is usual is read here.  For everything else (`unusual`) the caller asks the twin: so a header in another spelling,
+   a damaged one, a payload that is no JSON, all mean just what the twin says. */
+
+typedef struct {
+    const unsigned char *at, *end;
+} Reader;
+
+/* Take a MessagePack string; false if there is none. */
+static int take_text(Reader *from, const char **text, size_t *size) {
+    size_t left = (size_t)(from->end - from->at), prefix = 1;
+    if (!left) return 0;
+    unsigned char first = from->at[0];
+    if ((first & 0xE0) == 0xA0) *size = first & 0x1F;
+    else if (first == 0xD9 && left >= 2) *size = from->at[1], prefix = 2;
+    else if (first == 0xDA && left >= 3) *size = (size_t)from->at[1] << 8 | from->at[2], prefix = 3;
+    else return 0;
+    if (*size > left - prefix) return 0;
+    *text = (const char *)from->at + prefix;
+    from->at += prefix + *size;
+    return 1;
+}
+
+static int take_number(Reader *from, uint64_t *number) {
+    static const unsigned char widths[] = {1, 2, 4, 8};
+    if (from->at == from->end) return 0;
+    unsigned char first = *from->at;
+    if (first < 0x80) { *number = first; from->at++; return 1; }
+    if (first < 0xCC || first > 0xCF) return 0;
+    int width = widths[first - 0xCC];
+    if (from->end - from->at < 1 + width) return 0;
+    *number = 0;
+    for (int i = 1; i <= width; i++) *number = *number << 8 | from->at[i];
+    from->at += 1 + width;
+    return 1;
+}
+
+static int take_map(Reader *from, unsigned *count) {
+    if (from->at == from->end || (*from->at & 0xF0) != 0x80) return 0;
+    *count = *from->at++ & 0x0F;
+    return 1;
+}
+
+static int is_ascii(const char *text, size_t size) {
+    unsigned char seen = 0;
+    for (size_t i = 0; i < size; i++) seen |= (unsigned char)text[i];
+    return seen < 0x80;
+}
+
+/* Names recur: fields, sources, forms.  A small table of those seen last saves making each again. */
+#define NAMES 64
+#define NAME_SIZE_MAX 48
+static struct {
+    PyObject *made;
+    unsigned char size;
+    char text[NAME_SIZE_MAX];
+} names[NAMES];
+
+static PyObject *name_of(const char *text, size_t size) {
+    if (!size || size > NAME_SIZE_MAX) return PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, NULL);
+    unsigned slot = ((unsigned char)text[0] * 31u + (unsigned char)text[size - 1] * 7u + (unsigned)size) % NAMES;
+    if (!names[slot].made || names[slot].size != size || memcmp(names[slot].text, text, size)) {
+        PyObject *made = PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, NULL);
+        if (!made) return NULL;
+        Py_XSETREF(names[slot].made, made);
+        names[slot].size = (unsigned char)size;
+        memcpy(names[slot].text, text, size);
+    }
+    return Py_NewRef(names[slot].made);
+}
+
+typedef struct {
+    PyObject *source, *form, *keys; /* owned */
+    uint64_t received_ms;
+} Head;
+
+static void head_drop(Head *head) {
+    Py_CLEAR(head->source);
+    Py_CLEAR(head->form);
+    Py_CLEAR(head->keys);
+}
+
+static int set_key(PyObject *keys, PyObject *name, const char *text, size_t size) {
+    PyObject *value = name ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, NULL) : NULL;
+    int good = value && PyDict_SetItem(keys, name, value) == 0;
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    return good;
+}
+
+/* Whether a subject's label is the value of a key field (archive.entry.NO_KEY_KINDS). */
+static int is_key_kind(const char *kind, size_t size) {
+    return !(size == 6 && !memcmp(kind, "source", 6)) && !(size == 11 && !memcmp(kind, "provisional", 11)) &&
+           !(size == 7 && !memcmp(kind, "refused", 7));
+}
+
+/* Whether `extra` holds nothing that changes what an entry means: id, conn, frame. */
+static int take_plain_extra(Reader *from) {
+    const char *text;
+    size_t size;
+    uint64_t number;
+    unsigned count;
+    if (!take_map(from, &count)) return 0;
+    while (count--) {
+        if (!take_text(from, &text, &size)) return 0;
+        if (size == 2 && !memcmp(text, "id", 2)) {
+            if (!take_text(from, &text, &size) || !is_ascii(text, size)) return 0;
+        } else if (size == 5 && !memcmp(text, "frame", 5)) {
+            if (!take_number(from, &number)) return 0;
+        } else if (size == 4 && !memcmp(text, "conn", 4)) {
+            if (from->end - from->at < 2 || from->at[0] != 0xC4 || from->end - from->at - 2 < from->at[1]) return 0;
+            from->at += 2 + from->at[1];
+        } else return 0;
+    }
+    return 1;
+}
+
+/* Read a header of the usual kind; false if it is unusual (an exception may be set: clear it). */
+static int take_header(Reader *from, const char *special, size_t special_size, Head *head) {
+    const char *subject, *text, *name;
+    size_t subject_size, size, name_size;
+    uint64_t number;
+    unsigned count;
+    if (from->at == from->end || *from->at++ != 0x98) return 0;
+    if (!take_text(from, &subject, &subject_size) || !take_number(from, &number) || !take_number(from, &number)) return 0;
+    head->received_ms = number / 1000;
+    if (!take_text(from, &text, &size) || !(head->source = name_of(text, size))) return 0;
+    if (!take_text(from, &text, &size) || !is_ascii(text, size)) return 0;
+    if (size >= special_size && !memcmp(text, special, special_size)) return 0;
+    if (!take_text(from, &text, &size) || !(head->form = name_of(text, size))) return 0;
+    if (!take_map(from, &count) || !(head->keys = PyDict_New())) return 0;
+    while (count--)
+        if (!take_text(from, &name, &name_size) || !take_text(from, &text, &size) ||
+            !set_key(head->keys, name_of(name, name_size), text, size))
+            return 0;
+    const char *colon = memchr(subject, ':', subject_size);
+    size_t kind = colon ? (size_t)(colon - subject) : subject_size;
+    size_t label = colon ? subject_size - kind - 1 : 0;
+    if (is_key_kind(subject, kind)) {
+        if (!set_key(head->keys, name_of(subject, kind), subject + subject_size - label, label)) return 0;
+    } else if (!is_ascii(subject, subject_size)) return 0;
+    return take_plain_extra(from) && from->at == from->end;
+}
+
+static size_t brackets_in(const unsigned char *at, size_t size) {
+    size_t found = 0;
     while (size) { /* counts of a byte each, so that a compiler can do many at once */
         size_t piece = size < 255 ? size : 255;
         unsigned char few = 0;
         for (size_t i = 0; i < piece; i++) few += (at[i] | 0x20) == '{'; /* [ and { differ in that bit only */
         found += few, at += piece, size -= piece;
     }
-    return PyLong_FromSize_t(found);
+    return found;
+}
+
+static PyObject *text_at(PyObject *dict, PyObject *name) {
+    PyObject *found = PyDict_GetItemWithError(dict, name);
+    return found && PyUnicode_Check(found) ? found : NULL;
+}
+
+static PyObject *name_event, *name_type, *name_verb, *name_id, *name_data, *name_timestamp, *name_auth, *no_text, *event_fields;
+static const int64_t TIME_MS_MAX = 253402300800000; /* archive.event.TIME_MS_MAX */
+
+/* Return the event of a header and a payload's value, borrowed; NULL without an exception where it is unusual. */
+static PyObject *event_of(PyObject *type, PyObject *client_time, PyObject *index, Head *head, PyObject *value) {
+    PyObject *data = value, *kind = no_text, *received = NULL, *time = NULL, *event = NULL;
+    int is_object = PyDict_CheckExact(value);
+    if (!(received = PyLong_FromUnsignedLongLong(head->received_ms))) return NULL;
+    if (is_object) {
+        if (PyUnicode_CompareWithASCIIString(head->form, "event") == 0) {
+            data = PyDict_GetItemWithError(value, name_data);
+            if (!data) data = Py_None;
+        } else if (PyUnicode_CompareWithASCIIString(head->form, "lo") == 0 && PyDict_Contains(value, name_auth)) goto end;
+        PyObject *verb;
+        if ((kind = text_at(value, name_event)) || (kind = text_at(value, name_type))) {
+        } else if ((verb = PyDict_GetItemWithError(value, name_verb)) && PyDict_CheckExact(verb))
+            kind = text_at(verb, name_id);
+        if (!kind) kind = no_text;
+        PyObject *stamp = PyDict_GetItemWithError(value, name_timestamp);
+        int overflow = 0;
+        int64_t stamp_ms = stamp && PyLong_CheckExact(stamp) ? PyLong_AsLongLongAndOverflow(stamp, &overflow) : -1;
+        if (!overflow && 0 <= stamp_ms && stamp_ms < TIME_MS_MAX) time = Py_NewRef(stamp);
+        else time = PyObject_CallFunctionObjArgs(client_time, value, received, NULL);
+    } else time = Py_NewRef(received);
+    if (!time || PyErr_Occurred()) goto end;
+    PyObject *fields[] = {index, kind, head->source, head->keys, data, received, time};
+    event = PyObject_Vectorcall(type, fields, 0, event_fields);
+end:
+    Py_XDECREF(received);
+    Py_XDECREF(time);
+    return event;
+}
+
+typedef struct {
+    PyObject *type, *decode, *client_time;
+    const char *special;
+    Py_ssize_t special_size;
+    size_t depth_max;
+} Reading;
+
+/* Return the event of an opening, or NULL: with an exception, or, where it is unusual, without one. */
+static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one) {
+    size_t header = one->opening ? get_u32(one->opening + SALT) : 0;
+    if (!one->opening || header > one->size - SALT - LENGTH) return NULL;
+    const unsigned char *body = one->opening + SALT + LENGTH, *payload = body + header;
+    size_t payload_size = one->size - SALT - LENGTH - header;
+    Reader from = {body, payload};
+    Head head = {0};
+    PyObject *value = NULL, *event = NULL, *bytes = NULL, *checked = NULL;
+    if (!take_header(&from, how->special, (size_t)how->special_size, &head)) goto end;
+    if (brackets_in(payload, payload_size) > how->depth_max) goto end;
+    if (!is_ascii((const char *)payload, payload_size) &&
+        !(checked = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)payload_size, NULL)))
+        goto end;
+    if ((bytes = PyBytes_FromStringAndSize((const char *)payload, (Py_ssize_t)payload_size)) &&
+        (value = PyObject_CallOneArg(how->decode, bytes)))
+        event = event_of(how->type, how->client_time, index, &head, value);
+end:
+    /* Whatever a decoder says about these bytes the twin will say again; only lack of memory is no answer to that. */
+    if (!event && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
+        PyErr_Clear();
+    head_drop(&head);
+    Py_XDECREF(checked);
+    Py_XDECREF(bytes);
+    Py_XDECREF(value);
+    return event;
+}
+
+static PyObject *read_events(PyObject *self, PyObject *arguments) {
+    PyObject *indices, *row_list, *key_list, *result = NULL;
+    Reading how;
+    Batch batch;
+    Py_ssize_t depth_max;
+    if (!PyArg_ParseTuple(arguments, "O!OOy#OOOn", &PyList_Type, &indices, &row_list, &key_list, &how.special,
+                          &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
+        return NULL;
+    how.depth_max = depth_max < 0 ? 0 : (size_t)depth_max;
+    PyObject *places = PyList_AsTuple(indices);
+    if (!places) return NULL;
+    if (batch_open(&batch, row_list, key_list)) {
+        if (PyTuple_GET_SIZE(places) != batch.count)
+            PyErr_Format(PyExc_ValueError, "%zd rows and %zd indices", batch.count, PyTuple_GET_SIZE(places));
+        else result = PyList_New(batch.count);
+    }
+    for (Py_ssize_t i = 0; result && i < batch.count; i++) {
+        PyObject *one = read_one(&how, PyTuple_GET_ITEM(places, i), &batch.each[i]);
+        if (!one && PyErr_Occurred()) Py_CLEAR(result);
+        else PyList_SET_ITEM(result, i, one ? one : Py_NewRef(Py_None));
+    }
+    batch_drop(&batch);
+    Py_DECREF(places);
+    return result;
+}
+
+static PyObject *brackets(PyObject *self, PyObject *payload) {
+    if (!PyBytes_Check(payload)) return PyErr_Format(PyExc_TypeError, "a payload is bytes");
+    return PyLong_FromSize_t(brackets_in((unsigned char *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)));
 }
 
 /* --- the module ------------------------------------------------------------------------------------------ */
@@ -573,6 +841,7 @@ static PyMethodDef methods[] = {
     {"parse_rows", parse_rows, METH_VARARGS, "Return each row taken apart, or None if one is malformed."},
     {"plain_rows", plain_rows, METH_VARARGS, "Return where the plain rows from a byte on end, their number, and their ids."},
     {"open_rows", open_rows, METH_VARARGS, "Return (salt, header, payload) of each row, or None if it is not sound."},
+    {"read_events", read_events, METH_VARARGS, "Return the event of each row, or None where it is unusual."},
     {"brackets", brackets, METH_O, "Return how many [ and { there are."},
     {NULL, NULL, 0, NULL},
 };
@@ -596,6 +865,24 @@ PyMODINIT_FUNC PyInit__kernel(void) {
     name_sequence = PyUnicode_InternFromString("sequence");
     name_header = PyUnicode_InternFromString("header");
     name_payload = PyUnicode_InternFromString("payload");
+    name_event = PyUnicode_InternFromString("event");
+    name_type = PyUnicode_InternFromString("type");
+    name_verb = PyUnicode_InternFromString("verb");
+    name_id = PyUnicode_InternFromString("id");
+    name_data = PyUnicode_InternFromString("data");
+    name_timestamp = PyUnicode_InternFromString("timestamp");
+    name_auth = PyUnicode_InternFromString("auth");
+    no_text = PyUnicode_InternFromString("");
+    static const char *const fields[] = {"index", "type", "source", "keys", "data", "received_ms", "time_ms"};
+    event_fields = PyTuple_New(7);
+    for (int i = 0; event_fields && i < 7; i++) {
+        PyObject *field = PyUnicode_InternFromString(fields[i]);
+        if (!field) return NULL;
+        PyTuple_SET_ITEM(event_fields, i, field);
+    }
+    if (!name_event || !name_type || !name_verb || !name_id || !name_data || !name_timestamp || !name_auth || !no_text ||
+        !event_fields)
+        return NULL;
     if (!name_head || !name_tag_key || !name_data_key || !name_raw || !name_sequence || !name_header || !name_payload)
         return NULL;
     return PyModule_Create(&definition);

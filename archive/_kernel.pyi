@@ -1,9 +1,10 @@
 """Types of the native kernel; what its functions do is said by `archive.twin`, which does the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 _Row = TypeVar("_Row")
+_Event = TypeVar("_Event")
 
 def leaf_hashes(entries: Iterable[bytes], /) -> list[bytes]: ...
 def pair_up(level: Sequence[bytes], /) -> list[bytes]: ...
@@ -15,4 +16,15 @@ def seal_many(
 def parse_rows(row: type[_Row], rows: Iterable[bytes], /) -> list[_Row | None] | None: ...
 def plain_rows(value: bytes, at: int, /) -> tuple[int, int, list[bytes], list[int]]: ...
 def open_rows(rows: Iterable[bytes], keys: Iterable[bytes], /) -> list[tuple[bytes, bytes, bytes] | None]: ...
+def read_events(
+    indices: list[int],
+    rows: Iterable[bytes],
+    keys: Iterable[bytes],
+    special: bytes,
+    event: type[_Event],
+    decode: Callable[[bytes], Any],
+    client_time: Callable[[Any, int], int],
+    depth_max: int,
+    /,
+) -> list[_Event | None]: ...
 def brackets(payload: bytes, /) -> int: ...

@@ -85,7 +85,8 @@ def keys_of(header: Header) -> dict[str, str]:
     >>> keys_of(Header("student:ann", 1, 0, "", "", "json", {"doc_id": "d"}, {}))
     {'doc_id': 'd', 'student': 'ann'}
     """
-    return all_keys(header.subject, header.keys)
+    kind, _, label = header.subject.partition(":")
+    return header.keys if kind in NO_KEY_KINDS else {**header.keys, kind: label}
 
 
 def all_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from archive.errors import InvalidEvent
+from archive.kernel import kernel
 
 DEPTH_MAX = 200
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -64,7 +65,8 @@ def parse_json(payload: bytes) -> Any:
     """
     try:
         payload.decode()
-        _check_depth(payload)
+        if kernel.brackets(payload) > DEPTH_MAX:
+            _check_depth(payload)
         return _decode(payload)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
@@ -74,14 +76,17 @@ def parse_json(payload: bytes) -> Any:
         raise InvalidEvent(f"malformed JSON: {error}") from None
 
 
+_decoder = msgspec.json.Decoder()
+
+
 def _decode(payload: bytes) -> Any:
     try:
-        return msgspec.json.decode(payload)
+        return _decoder.decode(payload)
     except msgspec.DecodeError:
         whole = _ESCAPES.sub(_whole, payload)
         if whole == payload:
             raise
-        return msgspec.json.decode(whole)
+        return _decoder.decode(whole)
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:
@@ -94,8 +99,6 @@ def _check_depth(payload: bytes) -> None:
     Counted, and not left to the recursion limit, which depends on how deep the caller stands: what one worker can
     read, every worker must be able to read, or states are no function of the log.
     """
-    if payload.count(b"[") + payload.count(b"{") <= DEPTH_MAX:
-        return
     depth = 0
     for bracket in _BRACKETS.findall(_STRINGS.sub(b"", payload)):
         depth += 1 if bracket in b"[{" else -1
@@ -139,9 +142,8 @@ def type_of(value: Any) -> str:
     """Return the event's type: its "event" (LO), "type" (ours, GitHub) or "verb.id" (xAPI), else ""."""
     if not isinstance(value, dict):
         return ""
-    for name in ("event", "type"):
-        if isinstance(found := value.get(name), str):
-            return found
+    if isinstance(found := value.get("event"), str) or isinstance(found := value.get("type"), str):
+        return found
     verb = value.get("verb")
     found = verb.get("id") if isinstance(verb, dict) else None
     return found if isinstance(found, str) else ""
@@ -157,13 +159,12 @@ def client_time_ms(value: Any, default_ms: int) -> int:
     """
     if not isinstance(value, dict):
         return default_ms
+    timestamp = value.get("timestamp")
+    if type(timestamp) is int and 0 <= timestamp < TIME_MS_MAX:
+        return timestamp  # as nearly always
     metadata = value.get("metadata")
-    candidates = (
-        value.get("timestamp"),
-        metadata.get("ts") if isinstance(metadata, dict) else None,
-        value.get("time"),
-    )
-    for candidate in candidates:
+    in_metadata = metadata.get("ts") if isinstance(metadata, dict) else None
+    for candidate in (timestamp, in_metadata, value.get("time")):
         if candidate is not None and (time_ms := _time_ms(candidate)) is not None:
             return time_ms
     return default_ms
@@ -191,3 +192,6 @@ def _rfc3339_ms(text: str) -> int | None:
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+HOW: Final = (Event, _decoder.decode, client_time_ms, DEPTH_MAX)
+"""What `archive.kernel` needs to know of events to read the usual ones."""

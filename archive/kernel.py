@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from archive import twin
 from archive.datakey import DataKey
@@ -49,6 +49,11 @@ class Kernel(Protocol):
 
     def open_rows(self, rows: Sequence[Row], keys: Sequence[DataKey], /) -> list[Opened]:
         """Return what these rows committed to."""
+
+    def read_events(
+        self, indices: list[int], rows: Sequence[Row], keys: Sequence[DataKey], special: bytes, how: Any, /
+    ) -> list[Any]:
+        """Return the event of each row that is usual, None for the others."""
 
     def brackets(self, payload: bytes, /) -> int:
         """Return how many `[` and `{` there are."""

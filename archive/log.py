@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from archive.block import Block, decode_block
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf, unbundle
 from archive.errors import FormatError, IntegrityError, NotFound
+from archive.kernel import kernel
 from archive.plan import BUNDLE_ENTRIES, Head, node_key
 from archive.ports import Store, View
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
@@ -41,6 +42,21 @@ class Log:
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield (index, private row) for start <= index < stop; a control entry's row is empty."""
         return self._parts("rows", 4, start, min(stop, self.size))
+
+    def row_lists(self, start: int, stop: int) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield (first index, private rows) for start <= index < stop, a bundle at a time: quicker than `rows`."""
+        stop, expected = min(stop, self.size), start
+        for key, value in self._scan("rows", start, stop):
+            first, parts = int.from_bytes(key), kernel.unbundle(value, 4)
+            parts = parts[max(start - first, 0) : stop - first]
+            if not parts:
+                continue
+            if max(first, start) != expected:
+                break
+            yield expected, parts
+            expected += len(parts)
+        if expected < stop:
+            raise IntegrityError(f"table rows: entry {expected} is missing")
 
     def controls(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield (index, leaf) of the control entries with start <= index < stop; far quicker than all leaves."""
@@ -135,14 +151,18 @@ class Log:
                 return part
         raise NotFound(f"entry {index} does not exist; the log has {self.size} entries")
 
-    def _parts(self, table: str, width: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    def _scan(self, table: str, start: int, stop: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the bundles that hold the entries start <= index < stop, and perhaps a few before them."""
         if start >= stop:
             return
         # A bundle never crosses a multiple of 256, so the one that holds `start` begins at or after it.
         exact = self._view.get(table, start.to_bytes(8)) is not None
         floor = start if exact else start - start % BUNDLE_ENTRIES
+        yield from self._view.scan(table, floor.to_bytes(8), stop.to_bytes(8))
+
+    def _parts(self, table: str, width: int, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         expected = start
-        for key, value in self._view.scan(table, floor.to_bytes(8), stop.to_bytes(8)):
+        for key, value in self._scan(table, start, stop):
             for index, part in enumerate(unbundle(value, width), int.from_bytes(key)):
                 if index < start:
                     continue

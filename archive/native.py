@@ -8,11 +8,15 @@ not built, or finds no libcrypto.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from archive import _kernel, twin
 from archive._kernel import brackets, leaf_hashes, pair_up, plain_rows, seal_many
 from archive.datakey import DataKey
 from archive.entry import Opened, Row, decode_header
+from archive.twin import How
+
+_Event = TypeVar("_Event")
 
 __all__ = [
     "brackets",
@@ -22,6 +26,7 @@ __all__ = [
     "pair_up",
     "parse_rows",
     "plain_rows",
+    "read_events",
     "seal_many",
     "unbundle",
 ]
@@ -53,3 +58,10 @@ def open_rows(rows: Sequence[Row], keys: Sequence[DataKey]) -> list[Opened]:
     if len(sound) < len(rows):
         return twin.open_rows(rows, keys)
     return [Opened(salt, decode_header(header), payload) for salt, header, payload in sound]
+
+
+def read_events(
+    indices: list[int], rows: Sequence[Row], keys: Sequence[DataKey], special: bytes, how: How[_Event]
+) -> list[_Event | None]:
+    """Do what `twin.read_events` may do, for the usual ones."""
+    return _kernel.read_events(indices, [row.data for row in rows], [key.raw for key in keys], special, *how)

@@ -1,6 +1,6 @@
 """make bench: measure, print ratios, keep the figures in benchmarks/out/.
 
-python -m benchmarks [--size 100000] [--only storage|replay|server] [--json]
+python -m benchmarks [--size 100000] [--only storage|replay|server|growth] [--json]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import replaying, server, storage
+from benchmarks import growth, replaying, server, storage
 from benchmarks.table import Row, machine, show
 from tools.process import quiet_collector
 
@@ -22,7 +22,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure; ratios within one run.")
     parser.add_argument("--size", type=int, default=100_000, help="largest log, entries (default: 100000)")
-    parser.add_argument("--only", choices=("storage", "replay", "server"), help="one part only")
+    parser.add_argument("--only", choices=("storage", "replay", "server", "growth"), help="one part only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -35,6 +35,8 @@ def main() -> int:
             rows += replaying.measure(path, arguments.size)
         if arguments.only in {None, "server"}:
             rows += server.measure(path)
+        if arguments.only == "growth":  # minutes, and gigabytes: only when asked for
+            rows += growth.measure(path, arguments.size)
     OUT.mkdir(exist_ok=True)
     record = {"machine": machine(), "size": arguments.size, "rows": [row.as_json() for row in rows]}
     (OUT / "latest.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -105,9 +105,9 @@ def _climb_to_both(old: int, old_root: bytes, new: int, new_root: bytes, proof: 
     index, last = old - 1, new - 1
     while index & 1:  # up to the largest perfect subtree that ends where the old tree ends
         index, last = index >> 1, last >> 1
-    path = list(proof) if index else [old_root, *proof]  # index 0: that subtree is the whole old tree
     sides = list(_siblings(index, last))
-    _check_number(len(path), 1 + len(sides))
+    _check_number(len(proof), len(sides) + (index > 0))
+    path = list(proof) if index else [old_root, *proof]  # index 0: that subtree is the whole old tree
     old_computed = new_computed = path[0]
     for is_left, sibling in zip(sides, path[1:], strict=True):
         if is_left:

@@ -37,7 +37,7 @@ from reducers.errors import (
     UnknownReducer,
 )
 from reducers.fold import Slot, addressed, fold, fold_one
-from reducers.message import Emit, Message, Outbox
+from reducers.message import Emit, Message, Outbox, source_of
 from reducers.modules import Module, ModuleRef, available, compose, is_module_name, load, shipped
 from reducers.reading import read
 from reducers.registry import Registry
@@ -83,6 +83,7 @@ __all__ = [
     "read",
     "reducer",
     "shipped",
+    "source_of",
     "state_digest",
     "tick",
     "tick_of",

@@ -49,6 +49,7 @@ from reducers.base import Key, Reducer
 from reducers.elsewhere import elsewhere, place_of
 from reducers.errors import ContractError, ContractNote
 from reducers.fold import Slot, fold
+from reducers.guard import install
 from reducers.laws import LAWS, Law
 from reducers.shrink import TRIES_MAX, shrink
 from reducers.ticks import is_tick, tick
@@ -71,6 +72,7 @@ def check(reducer: Reducer[S], events: Iterable[Event], *, processes: bool = Tru
     given = list(events)
     for event in given:
         _check_event(event)
+    install(numpy=True)
     laws = with_ticks(reducer, given)
     for name, law in LAWS.items():
         _enforce(reducer, name, law, laws, TRIES_MAX)

@@ -47,12 +47,13 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
                 "rename", "replace", "mkdir", "makedirs", "rmdir", "readlink", "access"),
         PROCESSES: ("system", "popen", "fork", "kill", "spawnl", "spawnv", "posix_spawn", "execv", "execve"),
     },
-    "posixpath": {FILES: ("exists", "isfile", "isdir", "islink", "getsize", "getmtime", "abspath", "realpath")},
+    "posixpath": {FILES: ("exists", "lexists", "isfile", "isdir", "islink", "getsize", "abspath", "realpath")},
     "genericpath": {FILES: ("exists", "isfile", "isdir", "getsize", "getmtime", "getctime", "getatime")},
     "platform": {MACHINE: ("node", "platform", "machine", "processor", "system", "release", "uname")},
     "builtins": {FILES: ("open",), MACHINE: ("input",)},
     "io": {FILES: ("open", "open_code", "FileIO")},
-    "threading": {PROCESSES: ("Thread", "Timer")},
+    "threading": {PROCESSES: ("Thread", "Timer", "_start_new_thread")},
+    "_thread": {PROCESSES: ("start_new_thread",)},
 }
 """Single names of modules that are otherwise free."""
 

@@ -26,6 +26,11 @@ from reducers import canonical
 EMITTED_MAX = 1_000
 """Messages of one reducer at one event.  One that cannot stop is a fault of that reducer, not of the log."""
 DATA_BYTES_MAX = 1 << 20
+TYPE_BYTES_MAX = 1_024
+FIELDS_MAX, FIELD_BYTES_MAX, VALUE_BYTES_MAX = 16, 64, 1_024
+"""As at the front door (`api.ingest`): a message is an event, and any event of ours could come in there."""
+RESERVED = "treering."
+"""How the types and key fields begin that are the system's own."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,6 +40,17 @@ class Message(msgspec.Struct, frozen=True):
     keys: dict[str, str]
     data: Any
     """JSON-like builtins: a copy, which nothing changes later."""
+
+
+def source_of(module: str) -> str:
+    """Return the source of all events that are messages of a module; nobody outside can send one of it.
+
+    A reducer that believes only messages of `progress` asks whether `event.source` is this.
+
+    >>> source_of("progress")
+    'treering.module.progress'
+    """
+    return f"{RESERVED}module.{module}"
 
 
 class Emit(Protocol):
@@ -71,17 +87,28 @@ class Outbox:
 def _checked_type(type: Any) -> str:  # noqa: A002 - as above
     if not isinstance(type, str) or not type:
         raise TypeError(f"emit: the type of a message must be a text such as 'essay.finished', not {type!r}")
-    if type.startswith("treering."):
+    if type.startswith(RESERVED):
         raise ValueError(f"emit: the type {type!r} is the system's own; begin with your module's name")
+    if len(type.encode()) > TYPE_BYTES_MAX:
+        raise ValueError(f"emit: the type is longer than {TYPE_BYTES_MAX:,} bytes")
     return type
 
 
 def _checked_keys(keys: Any) -> dict[str, str]:
     if not isinstance(keys, dict):
         raise TypeError(f'emit: keys must be a dict such as {{"student": "..."}}, not {keys!r}')
+    if len(keys) > FIELDS_MAX:
+        raise ValueError(f"emit: {len(keys)} keys; at most {FIELDS_MAX}")
     for name, value in keys.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"emit: keys must be texts, not {name!r}: {value!r}")
+        if name.startswith(RESERVED):
+            raise ValueError(f"emit: the key field {name!r} is the system's own; choose another name")
+        if not 1 <= len(name.encode()) <= FIELD_BYTES_MAX or not 1 <= len(value.encode()) <= VALUE_BYTES_MAX:
+            raise ValueError(
+                f"emit: key field {name[:FIELD_BYTES_MAX]!r}: a name has 1 to {FIELD_BYTES_MAX} bytes, "
+                f"its value 1 to {VALUE_BYTES_MAX:,}"
+            )
     return dict(keys)
 
 

@@ -107,6 +107,7 @@ def load(ref: ModuleRef) -> Module:
     install()  # before the module's own imports, so that names which they take are the guarded ones
     try:
         module = _load_lo(ref) if ref.kind == "lo" else _load(ref)
+        install(numpy=ref.kind != "builtin")
         for each in module.reducers:
             check_purity(each.name, each.function, each.viewer)  # again: now it can see all of the file
     except ModuleError as error:

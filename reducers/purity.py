@@ -149,12 +149,22 @@ def _follow(chain: list[Any], known: dict[str, Any], todo: list[Any]) -> tuple[s
                 return kind, f"{value.__name__}.{name}"
         elif isinstance(value, type) and issubclass(value, dt.date) and name in CLASS_METHODS:
             return CLOCK, f"{value.__module__}.{value.__qualname__}.{name}"
-        value = vars(value).get(name, _UNKNOWN) if isinstance(value, ModuleType | type) else _UNKNOWN
+        value = _attribute(value, name)
         if (fault := value_fault(value)) is not None:
             return fault
     if isinstance(value, FunctionType | type):
         todo.append(value)
     return None
+
+
+def _attribute(value: Any, name: str) -> Any:
+    """Return an attribute without running anybody's code; of a package, also a part that is not loaded yet."""
+    if not isinstance(value, ModuleType | type):
+        return _UNKNOWN
+    found = vars(value).get(name, _UNKNOWN)
+    if found is _UNKNOWN and hasattr(value, "__path__"):
+        return ModuleType(f"{value.__name__}.{name}")
+    return found
 
 
 def value_fault(value: Any) -> tuple[str, str] | None:

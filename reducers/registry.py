@@ -56,6 +56,9 @@ class Registry:
         return name in self._by_name
 
     def fingerprint(self) -> str:
-        """Return the hex SHA-256 over names, versions, scopes and code digests (docs/formats/state.md)."""
-        rows = [[each.name, each.version, each.scope, each.code_digest] for each in self]
+        """Return the hex SHA-256 over names, versions, scopes, code digests and ticks (docs/formats/state.md)."""
+        rows = [
+            [each.name, each.version, each.scope, each.code_digest, *([each.ticks] if each.ticks else [])]
+            for each in self
+        ]
         return hashlib.sha256(_DOMAIN + canonical.encode(rows)).hexdigest()

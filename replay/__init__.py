@@ -39,7 +39,7 @@ from replay.layout import (
     state_key,
 )
 from replay.mirror import MIRRORED, Mirror
-from replay.reader import StateReader
+from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
@@ -78,6 +78,7 @@ __all__ = [
     "StoredSlot",
     "Stores",
     "Waiting",
+    "after",
     "catalogue_of",
     "catalogues",
     "compare",

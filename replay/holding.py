@@ -26,11 +26,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 
-from archive import ActiveReducer, Event, Log, Store, View, Write
+from archive import ActiveReducer, Event, Log, Store, Unavailable, View, Write
 from reducers import (
     Key,
     Message,
@@ -57,11 +58,12 @@ from replay.layout import (
     encode_stored,
     identities_of,
     quarantine_key,
+    quarantine_prefix,
     read_backlog,
     read_marker,
     state_key,
 )
-from replay.routing import Routing
+from replay.routing import PARTITION_KEY, Routing
 from replay.steering import Gathered
 
 KEYS_MAX = 100_000
@@ -93,6 +95,10 @@ class Outgoing(NamedTuple):
     hops: int
     time_ms: int
     """Client time of the event that led to it."""
+    received_ms: int
+    """When that event was received."""
+    person: str | None = None
+    """Whose state said it, if it is one person's."""
 
 
 class Holding:
@@ -109,6 +115,8 @@ class Holding:
         self.reducers, self.module = list(reducers), module
         self.slots: dict[str, Slots] = {reducer.name: {} for reducer in self.reducers}
         self.position = self.rebuilt_to = 0
+        self.steered = 0
+        """Skips and retries of entries 0…steered-1 are in these states."""
         self.backlog: dict[int, list[int]] = {}
         """As it was loaded; the feed keeps it."""
         self.stopped: Stopped | None = None
@@ -141,7 +149,7 @@ class Holding:
             self.clear()
             self.rebuilt_to = log.size
             return
-        self.position, self._complete = marker.position, empty
+        self.position, self.steered, self._complete = marker.position, marker.steered, empty
         # A log that was set back to a copy is rebuilt as soon as all of it is.
         self.rebuilt_to = min(marker.rebuilt_to, log.size)
 
@@ -178,7 +186,7 @@ class Holding:
         for subject, waiting in backlog.items():
             for number, packed in waiting.chunks():
                 writes.append(Write("backlog", subject.to_bytes(8) + number.to_bytes(4), packed))
-        marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to)
+        marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to, self.steered)
         self._store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
         self.position = position
         self._forget()
@@ -190,21 +198,21 @@ class Holding:
             yield Write("changes", old[:AT_SIZE] + data, None)
             before = decode_stored(old)
             if before is not None and before.error_index is not None:
-                yield Write("quarantined", quarantine_key(name, before.error_index), None)
+                yield Write("quarantined", quarantine_key(name, before.error_index, data), None)
         if old is None and slot is None:
             return
         stored = None if slot is None else self._stored(self._by_name[name], key, slot)
         yield Write("states", data, encode_stored(position, stored))
         yield Write("changes", position.to_bytes(AT_SIZE) + data, b"")
         if slot is not None and slot.error_index is not None:
-            yield Write("quarantined", quarantine_key(name, slot.error_index), data)
+            yield Write("quarantined", quarantine_key(name, slot.error_index, data), data)
 
     def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
         try:
             encoding = reducer.encode(slot.state)
-        except StateError as error:
-            self.stopped = Stopped(reducer.name, slot.changed_at, str(error))
-            raise
+        except (StateError, MemoryError, RecursionError) as error:
+            self.stopped = Stopped(reducer.name, slot.changed_at, _reason(error))
+            raise StateError(reducer.name, self.stopped.reason) from error
         shown = None if reducer.viewer is None else _shown(reducer, slot.state)
         return StoredSlot(
             reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
@@ -259,18 +267,21 @@ class Holding:
                 if (slot := self.get(reducer, key)) is not None:
                     yield pair_of(reducer, key, slot)
 
-    def quarantined_at(self, reducer: Reducer[Any], index: int) -> Key | None:
-        """Return the key that stands still at event `index`, or None."""
-        for key, slot in self.slots[reducer.name].items():
-            if slot is not None and slot.error_index == index:
-                return key
+    def quarantined_at(self, reducer: Reducer[Any], index: int) -> list[Key]:
+        """Return the keys that stand still at event `index`: one at most, or those that a tick has stopped."""
+        slots = self.slots[reducer.name]
+        found = [key for key, slot in slots.items() if slot is not None and slot.error_index == index]
         if self._store is None:
-            return None
+            return found
+        prefix = quarantine_prefix(reducer.name, index)
         with self._store.view() as view:
-            data = view.get("quarantined", quarantine_key(reducer.name, index))
-            stored = None if data is None else decode_stored(view.get("states", data))
-        # What is in memory is newer.
-        return None if stored is None or stored.key in self.slots[reducer.name] else stored.key
+            for row, data in view.scan("quarantined", prefix):
+                if not row.startswith(prefix):
+                    break
+                stored = decode_stored(view.get("states", data))
+                if stored is not None and stored.key not in slots:  # what is in memory is newer
+                    found.append(stored.key)
+        return found
 
     # --- the fold --------------------------------------------------------------------------------
 
@@ -289,10 +300,10 @@ class Holding:
         try:
             self._fold(items, routing)
         except StateError as error:
-            self.clear()
-            self.stopped = Stopped(
-                error.reducer, self.attempt[0], f"{error}; its states are rebuilt from the log"
-            )
+            reason = f"{error}; its states are rebuilt from the log"
+            self.stopped = Stopped(error.reducer, self.attempt[0], reason)
+            with suppress(Unavailable):  # then the next start comes to the same state, and tries again
+                self.clear()
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         own, attempt = self._by_name, self.attempt
@@ -325,7 +336,7 @@ class Holding:
         try:
             after = fold_one(reducer, before, event, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other
-            self.stopped = Stopped(reducer.name, item.at, f"{type(error).__name__}: {error}"[:200])
+            self.stopped = Stopped(reducer.name, item.at, _reason(error))
             return
         if after is not before:
             self.put(reducer, key, after)
@@ -333,6 +344,7 @@ class Holding:
             self._send(reducer, key, out, item)
 
     def _send(self, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item) -> None:
+        person = dict(zip(reducer.scope, key, strict=True)).get(PARTITION_KEY)
         for ordinal, message in enumerate(messages):
             self.outbox.append(
                 Outgoing(
@@ -345,8 +357,14 @@ class Holding:
                     subjects=item.subjects,
                     hops=item.hops + 1,
                     time_ms=item.event.time_ms,
+                    received_ms=item.event.received_ms,
+                    person=person,
                 )
             )
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _shown(reducer: Reducer[Any], state: Any) -> bytes:

@@ -3,7 +3,8 @@ r"""How states lie in a store: the tables, their keys and their values, made and
     meta          "snapshot"                   → Marker: layout, position, root, reducers, rebuilt_to
     states        name 00 (length, value)*     → saved_at (8 bytes) ‖ StoredSlot, or nothing: it is gone
     changes       saved_at (8 bytes) ‖ state key → nothing: exactly one for each state, where it was saved last
-    quarantined   name 00 index (8 bytes)      → the state key that stands still at this event
+    quarantined   name 00 index (8 bytes)      → the state key that stands still at this event; a tick may stop
+                  hash of the state key (16)       many, so each has a row of its own
     backlog       provisional subject, 8 bytes;  → indices, 8 bytes each, in chunks of 1,024: a save rewrites
                   number of the chunk, 4 bytes     the last one and adds more, however long the backlog is
 
@@ -50,6 +51,8 @@ class Marker(msgspec.Struct, frozen=True):
     reducers: list[Identity]
     rebuilt_to: int = 0
     """Before this position these states are being rebuilt, and are no answer to anybody."""
+    steered: int = 0
+    """Skips and retries of entries 0…steered-1 are in these states; at least the position."""
 
     @property
     def rebuilding(self) -> bool:
@@ -115,9 +118,20 @@ def name_of(data_key: bytes) -> str:
     return data_key.partition(b"\0")[0].decode()
 
 
-def quarantine_key(name: str, index: int) -> bytes:
-    """Return the database key under which the key that stands still at event `index` is found."""
+def quarantine_key(name: str, index: int, data_key: bytes) -> bytes:
+    """Return the database key under which it is found that the state at `data_key` stands still at event `index`."""
+    return quarantine_prefix(name, index) + sha256(data_key).digest()[:16]
+
+
+def quarantine_prefix(name: str, index: int) -> bytes:
+    """Return how the database keys begin that tell who stands still at event `index`."""
     return name.encode() + b"\0" + index.to_bytes(8)
+
+
+def quarantined_by(row: bytes) -> tuple[str, int]:
+    """Return (reducer, index of the event) of a database key of the table `quarantined`."""
+    name, _, rest = row.partition(b"\0")
+    return name.decode(), int.from_bytes(rest[:8])
 
 
 def encode_stored(saved_at: int, stored: StoredSlot | None) -> bytes:

@@ -1,7 +1,7 @@
 """A mirror of one shard's states in Redis, for readers on other machines: always a copy, never the only one.
 
-A worker folds and saves into its own store (LMDB).  `Mirror.step` looks at the marker in Redis, and copies the states
-that were saved since.  There is one way for all cases: the local table `changes` lists states in the order of their
+A worker folds and saves into its own store (LMDB), each save at a greater position than the one before.  `Mirror.step`
+looks at the marker in Redis, and copies the states that were saved since.  There is one way for all cases: the local table `changes` lists states in the order of their
 saves, so a copy is a walk along it, from the position after the remote marker or, where that marker is none of ours,
 from the beginning of an empty store.
 
@@ -246,7 +246,7 @@ def _quarantined(mine: View, states: Iterable[tuple[bytes, bytes]]) -> Iterator[
                 "a stored state cannot be read; delete the states, here and in Redis"
             ) from None
         if stored is not None and stored.error_index is not None:
-            row = quarantine_key(name_of(key), stored.error_index)
+            row = quarantine_key(name_of(key), stored.error_index, key)
             yield Write("quarantined", row, mine.get("quarantined", row))
 
 

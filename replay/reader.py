@@ -12,6 +12,7 @@ What the tables hold: `replay.layout`.  Who answers queries with this: `api.stat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from archive import NotFound, Store, View
 from reducers import Key
@@ -25,11 +26,24 @@ from replay.layout import (
     decode_stored,
     key_data,
     name_of,
+    quarantined_by,
     read_marker,
     state_key,
 )
 
 Rows = list[tuple[bytes, StoredSlot]]
+
+
+class Changes(NamedTuple):
+    """What changed of a reducer's states."""
+
+    position: int
+    rows: list[tuple[bytes, StoredSlot | None]]
+    """(database key, state), None where the key has no state any more."""
+    next: bytes
+    """Where to go on."""
+    more: bool
+    """Whether there is more already."""
 
 
 class StateReader:
@@ -124,6 +138,23 @@ class StateReader:
                 last = saved_at
         return position, found
 
+    def following(self, name: str, start: bytes, limit: int) -> Changes:
+        """Return what changed of one reducer, in the order of saves, looking at `limit` rows at most.
+
+        `start` is empty for all states that there are, `after(position)` for what was saved since, or the `next` of
+        the call before.
+        """
+        found: list[tuple[bytes, StoredSlot | None]] = []
+        with self._store.view() as view:
+            position, seen = self._position(view), 0
+            for data, _ in view.scan("changes", start):
+                if seen == limit:
+                    return Changes(position, found, start, more=True)
+                seen, start, key = seen + 1, data + b"\0", data[AT_SIZE:]
+                if name_of(key) == name:
+                    found.append((key, decode_stored(view.get("states", key))))
+        return Changes(position, found, start, more=False)
+
     def quarantined(self, limit: int) -> list[tuple[str, int]]:
         """Return (reducer, index) of the keys that stand still, `limit` at most; none while states are rebuilt."""
         found: list[tuple[str, int]] = []
@@ -131,7 +162,7 @@ class StateReader:
             if self._marker(view) is None:
                 return found
             for data, _ in view.scan("quarantined"):
-                found.append((name_of(data), int.from_bytes(data[-8:])))
+                found.append(quarantined_by(data))
                 if len(found) == limit:
                     break
         return found
@@ -146,6 +177,11 @@ class StateReader:
         marker = read_marker(view.get("meta", SNAPSHOT))
         ours = marker is not None and (self._identities is None or self._identities == marker.reducers)
         return marker if ours else None
+
+
+def after(position: int) -> bytes:
+    """Return where `StateReader.following` begins for what was saved after a position."""
+    return (position + 1).to_bytes(AT_SIZE)
 
 
 def _slots(view: View, name: str) -> Iterator[tuple[bytes, StoredSlot]]:

@@ -137,6 +137,11 @@ def _address(url: str) -> str:
     hosts = parts.netloc.rpartition("@")[2]
     if not hosts:
         raise ValueError("redis_url: names no host")
+    for host in hosts.split(","):
+        try:
+            _ = urlsplit(f"//{host}").port
+        except ValueError:
+            raise ValueError(f"redis_url: the port of {host} is no number up to 65535") from None
     return ",".join(host if _has_port(host) else f"{host}:{PORT}" for host in hosts.split(","))
 
 

@@ -20,16 +20,16 @@ answer; until then every save says so (`replay.layout.Marker.rebuilt_to`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from archive import LogSource, Retry, Skip, Steering, Vault
+from archive import LogSource, Vault
 from reducers import Key, Reducer, StateError, StatePair
 from replay.feed import Feed
 from replay.holding import Holding, Outgoing, Stopped
 from replay.layout import Waiting
 from replay.routing import Only, Routing
-from replay.steering import Gathered
+from replay.steering import Change, Gathered
 
 
 class Runner:
@@ -101,7 +101,7 @@ class Runner:
             work, end = self._feed.load(log, until)
         if fresh:
             self._steer()
-            self._fold_again(fresh, source)
+        self._fold_again(source)
         for items in self._feed.pieces(work, source):
             for holding in self.holdings:
                 if holding.stopped is None:
@@ -138,6 +138,8 @@ class Runner:
         assert other.position == self.position, "these runners stand at different positions"
         assert not self.unsaved, "save first: what the store holds of a backlog must be the same for all"
         assert not other.unsaved, "save first: what the store holds of a backlog must be the same for all"
+        # Whoever knows more of the steering goes on with it, so that nothing is folded by a rule that is over.
+        self.steering = max(self.steering, other.steering, key=lambda one: one.size)
         self.holdings += other.holdings
         self._routing = self._feed.routing = self._routed()
         self._steer()
@@ -153,22 +155,58 @@ class Runner:
         for holding in self.holdings:
             holding.steer(self.steering)
 
-    def _fold_again(self, fresh: Iterable[tuple[int, Steering]], source: LogSource) -> None:
-        """Fold those keys again that a skip or a retry names, and that stand still at its event."""
-        for _, one in fresh:
-            if not isinstance(one, Skip | Retry) or one.reducer is None or one.index is None:
-                continue
-            for holding in self.holdings:
-                reducer = next((each for each in holding.reducers if each.name == one.reducer), None)
-                if reducer is None or (key := holding.quarantined_at(reducer, one.index)) is None:
-                    continue
-                alone = Holding([reducer], module=holding.module)
-                runner = Runner([alone], self._vault, only=Only(reducer, key), steering=self.steering)
-                run_to(runner, source, self.position)
-                if alone.stopped is None:
-                    holding.put(reducer, key, alone.get(reducer, key))
-                else:
-                    holding.stopped = alone.stopped
+    def _fold_again(self, source: LogSource) -> None:
+        """Fold those keys again whose states a skip or a retry changes that they have not seen yet."""
+        for holding in self.holdings:
+            for change in self.steering.changes(holding.steered):
+                reducer = next((one for one in holding.reducers if one.name == change.reducer), None)
+                if reducer is not None and change.event < self.position and holding.stopped is None:
+                    self._apply(holding, reducer, change, source)
+            holding.steered = max(holding.steered, self.steering.size)
+
+    def _apply(self, holding: Holding, reducer: Reducer[Any], change: Change, source: LogSource) -> None:
+        keys: list[Key] | None = holding.quarantined_at(reducer, change.event)
+        if change.skip and (not keys or reducer.ticks is not None):
+            keys = self._folded(holding, reducer, change.event, source)
+        if keys is None or len(keys) > 1:  # one pass for all of them
+            self._anew(holding, reducer, None, source)
+        elif keys:
+            self._anew(holding, reducer, Only(reducer, keys[0]), source)
+
+    def _folded(
+        self, holding: Holding, reducer: Reducer[Any], index: int, source: LogSource
+    ) -> list[Key] | None:
+        """Return whose state event `index` went into; None: anybody's (a tick), or only a binding can tell."""
+        if any(index in waiting for waiting in self.backlog.values()):
+            return []
+        feed = Feed(self._vault, self._routing, index)
+        with source.open() as log:
+            work, _ = feed.load(log, index + 1)
+        items = [item for piece in feed.pieces(work, source) for item in piece]
+        if feed.backlog or any(item.tick for item in items):
+            return None
+        keys = [reducer.key_of(item.event) for item in items]
+        return [key for key in keys if key is not None and holding.get(reducer, key) is not None]
+
+    def _anew(self, holding: Holding, reducer: Reducer[Any], only: Only | None, source: LogSource) -> None:
+        """Fold one key from the beginning, or all that are here, and put in what comes of it."""
+        alone = Holding([reducer])  # of no module, hence never an active one: it emits nothing
+        alone.attempt = holding.attempt
+        runner = Runner(
+            [alone],
+            self._vault,
+            shard=self._shard,
+            shards=self._shards,
+            only=self._only if only is None else only,
+            steering=self.steering,
+        )
+        run_to(runner, source, self.position)
+        if alone.stopped is not None:
+            holding.stopped = alone.stopped
+            return
+        there = {*holding.keys(reducer), *alone.keys(reducer)} if only is None else {only.key}
+        for key in there:
+            holding.put(reducer, key, alone.get(reducer, key))
 
     # --- holdings --------------------------------------------------------------------------------
 

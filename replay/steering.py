@@ -18,7 +18,9 @@ The entries themselves: `archive.steering`, docs/formats/control.md.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from archive import (
     Activate,
@@ -36,6 +38,17 @@ from archive import (
 Identities = tuple[ActiveReducer, ...]
 
 
+class Change(NamedTuple):
+    """A skip or a retry: what states have to be folded again for."""
+
+    at: int
+    """Index of the control entry."""
+    reducer: str
+    event: int
+    """Index of the event that it is about."""
+    skip: bool
+
+
 class Gathered:
     """All steering of entries 0…size-1."""
 
@@ -45,8 +58,7 @@ class Gathered:
         """By module, ascending."""
         self._skips: dict[str, frozenset[int]] = {}
         self._retried: dict[str, int] = {}
-        self.last_change = -1
-        """Index of the last skip or retry: a state digest below it may not be what was attested there."""
+        self._changes: list[Change] = []
 
     def extend(self, log: Log, until: int | None = None) -> list[tuple[int, Steering]]:
         """Read the control entries up to the log's size (or `until`), and return what they steer, with indices."""
@@ -69,12 +81,21 @@ class Gathered:
             self.activations.setdefault(steering.module, []).append((index, steering))
         elif isinstance(steering, Skip):
             self._skips[steering.reducer] = self.skipped(steering.reducer) | {steering.index}
-            self.last_change = index
+            self._changes.append(Change(index, steering.reducer, steering.index, skip=True))
         elif isinstance(steering, Retry):
             if steering.module is not None:
                 self._retried[steering.module] = index
-            else:
-                self.last_change = index
+            elif steering.reducer is not None and steering.index is not None:
+                self._changes.append(Change(index, steering.reducer, steering.index, skip=False))
+
+    @property
+    def last_change(self) -> int:
+        """Index of the last skip or retry, or -1: a state digest below it may not be what was attested there."""
+        return self._changes[-1].at if self._changes else -1
+
+    def changes(self, start: int) -> list[Change]:
+        """Return the skips and retries of single events from entry `start` on."""
+        return self._changes[bisect_left(self._changes, start, key=lambda one: one.at) :]
 
     def skipped(self, reducer: str) -> frozenset[int]:
         """Return the indices of the events that a reducer passes over."""
@@ -90,10 +111,16 @@ class Gathered:
         return known[-1] if known else None
 
     def emits_from(self, module: str, identities: Iterable[ActiveReducer]) -> int | None:
-        """Return the index from which on these reducers emit messages; None: they are not the active ones."""
-        active = self.active(module)
-        same = active is not None and set(active[1].reducers) == set(identities)
-        return active[0] if active is not None and same else None
+        """Return the index from which on these reducers emit messages; None: they are not the active ones.
+
+        Whoever activates what is active already takes nothing back: the first activation of a row counts.
+        """
+        found, own = None, set(identities)
+        for index, active in reversed(self.activations.get(module, [])):
+            if set(active.reducers) != own:
+                break
+            found = index
+        return found
 
     def versions(self, module: str) -> dict[str, int]:
         """Return the version of each reducer of a module's last activation."""

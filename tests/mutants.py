@@ -217,7 +217,7 @@ def _conditions(node: ast.BoolOp) -> Iterator[ast.AST]:
 def _constants(node: ast.Constant) -> Iterator[ast.AST]:
     match node.value:
         case bool(value):
-            others: list[object] = [not value]
+            others: list[Any] = [not value]
         case int(value):
             others = [value + 1, value - 1]
         case bytes(value):

@@ -42,6 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "docs" / "mutation.json"
 GOLDEN = ("tests/test_golden.py", "tests/archive/test_formats.py")
 LOADED = (
+    "_hypothesis_pytestplugin",
+    "_pytest.junitxml",
+    "anyio.pytest_plugin",
     "cryptography.hazmat.primitives.asymmetric.ed25519",
     "cryptography.hazmat.primitives.asymmetric.mldsa",
     "cryptography.hazmat.primitives.ciphers.aead",
@@ -49,12 +52,14 @@ LOADED = (
     "hypothesis.strategies",
     "lmdb",
     "msgspec",
-    "numpy",
-    "pytest",
+    "numpy.random",
+    "pdb",
+    "pytest_timeout",
 )
 """What every child would import; the rooms themselves it imports with the change in them."""
 OPTIONS = [
-    *("-x", "-q", "--assert=plain", "-m", "not process and not long and not conformance"),
+    *("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-x", "-q", "--assert=plain"),
+    *("-m", "not process and not long and not conformance"),
     # Nobody reads the output, time is limited from outside, and each of these costs more than most tests.
     *("-o", "timeout=0", "-o", "faulthandler_timeout=0"),
     *(f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception")),
@@ -125,6 +130,7 @@ def _run(module: str, code: CodeType | None, stage: Stage) -> int:
     import pytest
 
     os.setsid()
+    os.chdir(ROOT)
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(quiet, stream)
@@ -162,22 +168,29 @@ class _SameExamples:
     """Lets hypothesis draw the same examples in every run, remember none, and not look for smaller ones."""
 
     def pytest_configure(self) -> None:
-        """Take the usual profile, and change that."""
-        from hypothesis import Phase, settings
+        """Set that up, after tests/conftest.py has chosen a profile."""
+        from hypothesis import HealthCheck, Phase, settings
 
-        phases = (Phase.explicit, Phase.generate)
-        usual = settings.get_profile("dev")
-        settings.register_profile("mutate", usual, derandomize=True, database=None, phases=phases)
+        settings.register_profile(
+            "mutate",
+            max_examples=50,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        )
         settings.load_profile("mutate")
 
 
 # --- a module ------------------------------------------------------------------------------------
 
 
-def prepared(module: str, *, own: bool) -> list[Stage]:
+def prepared(module: str, arguments: argparse.Namespace) -> list[Stage]:
     """Return the stages of a module with their limits, having seen all tests pass without a change."""
     stages = []
-    for tests in tests_of(module)[: 1 if own else None]:
+    asked_for = [tuple(arguments.tests)] if arguments.tests else tests_of(module)
+    for tests in asked_for[: 1 if arguments.own else None]:
         outcome, spent_s = lives(module, None, Stage(tests, 600))
         if outcome != LIVES:
             raise RuntimeError(f"{' '.join(tests)} fails without any change; mend that before")
@@ -200,8 +213,8 @@ def chosen(
     """Yield the mutants of a module that were asked for, compiled."""
     changed = lines_since(arguments.since, module) if arguments.since else None
     for mutant, tree in mutants((ROOT / module).read_text("utf-8")):
-        wanted = (changed is None or mutant.line in changed) and (not arguments.listed or mutant in listed)
-        if wanted:
+        wanted = arguments.where in {None, mutant.where} and (not arguments.listed or mutant in listed)
+        if wanted and (changed is None or mutant.line in changed):
             yield mutant, compile(tree, str(ROOT / module), "exec", dont_inherit=True)
 
 
@@ -243,15 +256,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--module", action="append", default=[], metavar="PATH", help="this file only; again for more"
     )
+    made.add_argument("--where", metavar="NAME", help="only in this function, such as Policy.parse")
     made.add_argument("--since", metavar="REVISION", help="only lines that changed since then (git)")
     made.add_argument("--listed", action="store_true", help="only those that docs/mutation.json lists")
     made.add_argument("--own", action="store_true", help="run a module's own tests only: quicker, more lives")
+    made.add_argument("--tests", nargs="+", metavar="PATH", help="run these tests, and no others")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Try all mutants that were asked for; return 0 if only listed ones live, 1 if others do, 2 if none could be tried."""
+    """Try all mutants that were asked for; return 0 if only listed ones live, 1 if not, 2 if none was tried."""
     arguments = parser().parse_args(argv)
     for name in LOADED:
         importlib.import_module(name)
@@ -271,7 +286,7 @@ def tried(module: str, arguments: argparse.Namespace, known: set[Mutant]) -> dic
     """Return counts and survivors of one module."""
     work = list(chosen(module, arguments, known))
     counts: dict[str, Any] = {"mutants": len(work), KILLED: 0, TIMEOUT: 0, LIVES: []}
-    stages = prepared(module, own=arguments.own) if work else []
+    stages = prepared(module, arguments) if work else []
     with progress(module, len(work)) as advance:
         for mutant, code in work:
             outcome = fate(module, code, stages)

@@ -8,6 +8,9 @@ archiver and the runners, so a test may let them die at any moment and take up w
     assert world.digest(shards=3) == world.digest()
     runner = world.runner(shard=0, shards=2)        # a live worker; `world.runner` again is its restart
 
+    world.steer(Skip("touchy", 3))                  # one control entry
+    world.append([tick_at(60)])                     # time passes, for reducers that take ticks
+
 `plain_fold` is the independent judge: a list of events, which the test puts into the order in which they
 count, folded by nothing but `reducers.fold`.
 """
@@ -15,7 +18,8 @@ count, folded by nothing but `reducers.fold`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import count
@@ -30,11 +34,15 @@ from archive import (
     LogSource,
     MemoryStore,
     Receipt,
+    Steering,
     Submission,
     Vault,
     read_event,
+    steering_body,
 )
 from reducers import (
+    TICK,
+    Emit,
     Key,
     Reducer,
     Slot,
@@ -45,8 +53,18 @@ from reducers import (
     reducer,
     shipped,
     state_digest,
+    tick,
 )
-from replay import STATE_TABLES, Digests, Holding, Runner, StateReader, replay_digests
+from replay import (
+    STATE_TABLES,
+    TICK_FIELD,
+    TICK_SENDER,
+    Digests,
+    Holding,
+    Runner,
+    StateReader,
+    replay_digests,
+)
 from tests.archive.site import VAULT_KEY, Site
 
 RECEIVED_US = 1_700_000_000_000_000
@@ -84,6 +102,20 @@ def raw_event(payload: bytes, keys: dict[str, str], **changes: Any) -> Submissio
         "keys": keys,
     }
     return Submission(**(fields | changes))
+
+
+def tick_at(second: int) -> Submission:
+    """Return what the server submits when that second (Unix) has begun."""
+    return Submission(
+        kind=ROW_EVENT,
+        subject="source:treering",
+        payload=json.dumps({"type": TICK, "source": "treering"}).encode(),
+        received_us=second * 1_000_000,
+        source="treering",
+        sender=TICK_SENDER,
+        form="event",
+        keys={TICK_FIELD: "1"},
+    )
 
 
 def frames(connection: Connection, *events: Any) -> list[Submission]:
@@ -127,6 +159,38 @@ def touchy(state: int, event: Event) -> int:
     return state + 1
 
 
+@reducer(scope=("student",), version=1, ticks=60)
+def beats(state: list[str], event: Event) -> list[str]:
+    """Keep events and ticks in order, and fail at a tick that finds something fragile."""
+    if event.type == TICK:
+        if state and state[-1] == "fragile":
+            raise ValueError("it broke")
+        return [*state, f"{event.keys['student']} at {event.time_ms // 1_000}"]
+    return [*state, event.type]
+
+
+@reducer(scope=(), version=1, ticks=120)
+def everyone(state: dict[str, int], event: Event) -> dict[str, int]:
+    """Count all events of all, by their type: one state for the whole log."""
+    return {**state, event.type: state.get(event.type, 0) + 1}
+
+
+@reducer(scope=("student",), version=1)
+def chatty(state: int, event: Event, emit: Emit) -> int:
+    """Say each event that it is given, and one thing more at each third; fail at each that is called "mute"."""
+    emit("chatty.heard", keys={"student": event.keys["student"]}, data=event.index)
+    if state % 3 == 2:
+        emit("chatty.third", keys={"class": "7a"})
+    if event.type == "mute":
+        raise ValueError("not a word")
+    return state + 1
+
+
+def steered_reducers() -> list[Reducer[Any]]:
+    """Return reducers of every kind: of a student, a class, two fields, all; with ticks, failures and messages."""
+    return [seen, class_size, pages, touchy, beats, everyone, chatty]
+
+
 def all_reducers() -> list[Reducer[Any]]:
     """Return the reducers that come with the package, and those of this page."""
     return [*shipped(), seen, class_size, pages, touchy]
@@ -140,6 +204,8 @@ class World:
     reducers: list[Reducer[Any]] = field(default_factory=all_reducers)
     states: dict[tuple[int, int], MemoryStore] = field(default_factory=dict)
     """By (shard, shards)."""
+    keys_max: int = 100_000
+    """States that a worker keeps in memory."""
 
     def __post_init__(self) -> None:
         self.archiver: Archiver = self.site.start()
@@ -157,6 +223,10 @@ class World:
         assert len(receipts) == len(answers), answers
         return receipts
 
+    def steer(self, steering: Steering) -> int:
+        """Append a control entry and return its index."""
+        return self.archiver.control(steering_body(steering))
+
     def vault(self) -> Vault:
         """Return the vault as a process that starts now reads it: nothing is remembered."""
         return Vault(self.site.vault, VAULT_KEY, self.site.random)
@@ -164,7 +234,7 @@ class World:
     def runner(self, shard: int = 0, shards: int = 1) -> Runner:
         """Return the worker of a shard, gone on from what it has saved."""
         store = self.states.setdefault((shard, shards), MemoryStore(STATE_TABLES))
-        holding = Holding(self.reducers, store, "all")
+        holding = Holding(self.reducers, store, "all", keys_max=self.keys_max)
         with self.source.open() as log:
             holding.resume(log)
         return Runner([holding], self.vault(), shard=shard, shards=shards)
@@ -226,18 +296,28 @@ def union(runners: Iterable[Runner]) -> bytes:
     return state_digest([pair for runner in runners for pair in runner.pairs()])
 
 
-def plain_fold(reducers: Iterable[Reducer[Any]], events: Iterable[Event]) -> bytes:
-    """Return the state digest of folding a list, by nothing but `reducers.fold`."""
+def plain_fold(
+    reducers: Iterable[Reducer[Any]],
+    events: Iterable[Event],
+    skips: Mapping[str, AbstractSet[int]] | None = None,
+) -> bytes:
+    """Return the state digest of folding a list, by nothing but `reducers.fold`.
+
+    `skips` are the indices that a reducer passes over, by its name.
+    """
     given = list(events)
     pairs: list[StatePair] = []
     for one in reducers:
-        slots: dict[Key, Slot[Any]] = fold(one, given)
+        without = (skips or {}).get(one.name, frozenset())
+        slots: dict[Key, Slot[Any]] = fold(one, [event for event in given if event.index not in without])
         pairs += [pair_of(one, key, slot) for key, slot in slots.items()]
     return state_digest(pairs)
 
 
 def event_at(index: int, submission: Submission, person: dict[str, str] | None = None, **lock: Any) -> Event:
     """Return the event of a submission that was kept at `index`, for the model of a test."""
+    if submission.sender == TICK_SENDER:
+        return tick(index, submission.received_us // 1_000)
     keys = {**submission.keys, **(person or {})}
     payload, received_ms = submission.payload, submission.received_us // 1_000
     return read_event(index, submission.form, submission.source, keys, received_ms, payload, lock)

@@ -20,6 +20,7 @@ import uvicorn
 
 from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
+from tools.past import Past
 from tools.process import quiet_collector, version, watch_parent
 from tools.sockets import RawTextProtocol
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
     shelf = Shelf(folder.state, arguments.shards, open_states, arguments.module, folder.partition)
     services = Services(folder, client, shelf, SteadyClock())
+    services.past = Past(folder)
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
     services.witnessed = arguments.witnessed
@@ -74,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_collector()
     listener = socket.socket(fileno=arguments.fd)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_Server(config).serve(sockets=[listener]))
+        server = _Server(config)
+        services.leaving = lambda: server.should_exit
+        runner.run(server.serve(sockets=[listener]))
     return 0
 
 

@@ -56,7 +56,7 @@ def tail(crew: Crew, source: LogSource, wakeups: Wakeups) -> None:
         now = time.monotonic()
         every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
         if crew.unsaved and now - saved_at >= every:
-            full = not _saved(runner, source, say_so=not full)
+            full = not _saved(crew, source, say_so=not full)
             saved_at = now
         if behind:
             wakeups.wait(0)  # only looks: who has much to do must notice, too, that the supervisor is gone

@@ -95,6 +95,7 @@ def test_any_text_is_a_checkpoint_of_one_spelling_or_is_refused(text: str) -> No
         "a\n8\nä\n",
         f"a\n8\n{B64}\n\n",
         f"a\n8\n{B64}\nx\n\n",
+        f"a\n8\n{B64}\nx",
         f"a\r\n8\n{B64}\n",
         f"a\n8\n{B64}\nx\ty\n",
     ],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merkle import Node, Plan, consistency_nodes, inclusion_nodes, range_nodes, root_nodes
+from merkle import Node, Plan, consistency_nodes, inclusion_nodes, node_hash, range_nodes, root_nodes
 from tests.merkle.rfc6962 import stored_tree
 
 SIZES = st.integers(0, 2**63)
@@ -93,3 +93,43 @@ def test_an_empty_plan_combines_to_an_empty_answer() -> None:
     """A proof between equal sizes is empty, and needs nothing read."""
     assert Plan(()).combine([]) == []
     assert consistency_nodes(7, 7) == consistency_nodes(0, 7) == Plan(())
+
+
+# The tree of seven leaves that RFC 6962, 2.1.3 draws, by the letters that it gives to the nodes.
+a, b, c, d, e, f, j = (Node(0, index) for index in range(7))
+g, h, i = (Node(1, index) for index in range(3))
+k = Node(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("index", "parts"),
+    [(0, ((b,), (h,), (i, j))), (3, ((c,), (g,), (i, j))), (4, ((f,), (j,), (k,))), (6, ((i,), (k,)))],
+)
+def test_inclusion_proofs_are_those_that_the_rfc_draws(
+    index: int, parts: tuple[tuple[Node, ...], ...]
+) -> None:
+    """The audit paths of RFC 6962, 2.1.3; its node l, over leaves 4 to 6, is made of i and j."""
+    assert inclusion_nodes(index, 7).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("old", "parts"),
+    [(3, ((c,), (d,), (g,), (i, j))), (4, ((i, j),)), (6, ((i,), (j,), (k,))), (1, ((b,), (h,), (i, j)))],
+)
+def test_consistency_proofs_are_those_that_the_rfc_draws(
+    old: int, parts: tuple[tuple[Node, ...], ...]
+) -> None:
+    """The proofs of RFC 6962, 2.1.3, from the trees of 3, 4 and 6 leaves to that of seven; and from that of one."""
+    assert consistency_nodes(old, 7).parts == parts
+
+
+def test_hashes_are_combined_part_by_part() -> None:
+    """Each hash of an answer is made of its own nodes, in the order in which they were asked for."""
+    one, two, three, four, five, six = (bytes([number]) * 32 for number in range(6))
+    plan = Plan(((a,), (g, c), (i, d, e)))
+    assert plan.nodes == (a, g, c, i, d, e)
+    assert plan.combine([one, two, three, four, five, six]) == [
+        one,
+        node_hash(two, three),
+        node_hash(four, node_hash(five, six)),
+    ]

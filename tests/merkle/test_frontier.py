@@ -79,3 +79,11 @@ def test_a_frontier_that_does_not_fit_its_size_cannot_be_made(size: int, number:
     """A truncated or foreign saved frontier is noticed before it can name a wrong root."""
     with pytest.raises(ValueError, match=f"cannot cover {size} leaves"):
         Frontier(size, (EMPTY_ROOT,) * number)
+
+
+@pytest.mark.parametrize("level", range(1, 8))
+def test_tile_levels_are_counted_up_to_the_top_of_any_tree(level: int) -> None:
+    """Whole subtrees of 256^level leaves are hashes of that tile level, and numbered from what is there already."""
+    frontier, nodes = Frontier().grow([LEAVES[0]], level=8 * level)
+    assert nodes == [(level, 0, LEAVES[0])]
+    assert frontier.grow([LEAVES[1]], level=8 * level)[1] == [(level, 1, LEAVES[1])]

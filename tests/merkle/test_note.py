@@ -19,6 +19,7 @@ from merkle import (
     open_note,
     sign_note,
 )
+from merkle.note import join_vkey, split_vkey
 from tests.merkle.rfc6962 import vectors
 
 PUBLISHED = vectors("notes")
@@ -87,9 +88,10 @@ def test_one_bad_signature_of_a_known_key_condemns_the_note() -> None:
 
 def test_a_note_of_unknown_keys_only_is_refused() -> None:
     """Text that nobody we know has signed is not shown; the error names the keys that were tried."""
-    with pytest.raises(SignatureError, match="known: example\\.com/other"):
-        open_note(SIGNED, [OTHER.verifier])
-    with pytest.raises(SignatureError, match="known: none"):
+    third = Ed25519Signer("example.com/another", bytes([2]) * 32)
+    with pytest.raises(SignatureError, match=r"\(known: example\.com/another, example\.com/other\)"):
+        open_note(SIGNED, [OTHER.verifier, third.verifier])
+    with pytest.raises(SignatureError, match=r"\(known: none\)"):
         open_note(SIGNED, [])
 
 
@@ -137,6 +139,7 @@ SIGNATURE_LINE = Signature("a", b"1234", b"x").encode()
         b"text\n",
         b"text\n\n",
         f"text\n{SIGNATURE_LINE}\n".encode(),
+        f"{SIGNATURE_LINE}\n".encode(),
         f"text\n\n{SIGNATURE_LINE}".encode(),
         f"text\n\n{SIGNATURE_LINE}\n\n".encode(),
         f"text\n\n{SIGNATURE_LINE}\r\n".encode(),
@@ -233,7 +236,23 @@ def test_verifier_keys_are_read_back_whatever_plus_signs_base64_brings(public: b
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=70))
 def test_a_key_that_is_none_verifies_nothing(public: bytes, signature: bytes) -> None:
     """Arbitrary 32 bytes, on the curve or not, and signatures of any length only ever say no."""
-    assert not Ed25519Verifier("a", public).verify(b"text\n", signature)
+    assert Ed25519Verifier("a", public).verify(b"text\n", signature) is False
+
+
+@pytest.mark.parametrize(
+    ("id_", "signature"), [(b"123", b"x"), (b"12345", b"x"), (b"", b"x"), (b"1234", b"")]
+)
+def test_a_signature_has_a_key_id_of_four_bytes_and_something_after_it(id_: bytes, signature: bytes) -> None:
+    """The two are written as one: another split between them would be read as another signature."""
+    with pytest.raises(NoteError, match="too short"):
+        Signature("a", id_, signature)
+
+
+def test_a_vkey_is_split_only_under_a_name_that_a_key_can_have() -> None:
+    """A fitting key id does not make up for a name that no signature line could carry."""
+    vkey = join_vkey("a b", 1, OURS.verifier.public_key)
+    with pytest.raises(NoteError, match="not a verifier key"):
+        split_vkey(vkey)
 
 
 def test_a_signer_does_not_show_its_secret() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -213,3 +214,45 @@ def test_a_fork_is_named_with_both_roots() -> None:
         verify_consistency(3, theirs, 4, ours, proof)
     with pytest.raises(ProofError, match="does not continue that of size 3"):
         verify_consistency(3, root_of(LEAVES[:3]), 4, theirs, proof)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_every_hash_of_a_proof_has_32_bytes(at: int) -> None:
+    """A sibling that is too long or too short is refused for its length, wherever it stands."""
+    root, old_root = root_of(LEAVES[:8]), root_of(LEAVES[:7])
+    inclusion, consistent = prove_inclusion(2, 8, LARGE.read), prove_consistency(7, 8, LARGE.read)
+    for wrong in (inclusion[at][:-1], inclusion[at] + b"\0", b""):
+        with pytest.raises(ProofError, match=f"32 bytes, not {len(wrong)}"):
+            verify_inclusion(LEAVES[2], 2, 8, root, [*inclusion[:at], wrong, *inclusion[at + 1 :]])
+        with pytest.raises(ProofError, match=f"32 bytes, not {len(wrong)}"):
+            verify_consistency(7, old_root, 8, root, [*consistent[:at], wrong, *consistent[at + 1 :]])
+
+
+def test_a_refusal_says_which_root_was_expected_and_which_computed() -> None:
+    """Whoever reads the error can tell our root from the one that the proof leads to."""
+    three, four, five = (root_of(LEAVES[:size]) for size in (3, 4, 5))
+    inclusion, consistent = prove_inclusion(1, 5, LARGE.read), prove_consistency(3, 5, LARGE.read)
+    refusals: list[tuple[Callable[[], None], bytes, bytes]] = [
+        (lambda: verify_inclusion(LEAVES[1], 1, 5, four, inclusion), four, five),
+        (lambda: verify_consistency(3, three, 5, four, consistent), four, five),
+        (lambda: verify_consistency(3, four, 5, five, consistent), four, three),
+        (lambda: verify_consistency(0, five, 5, five, []), EMPTY_ROOT, five),
+    ]
+    for verify, expected, computed in refusals:
+        with pytest.raises(ProofError) as caught:
+            verify()
+        assert (caught.value.expected, caught.value.computed) == (expected, computed)
+        assert str(caught.value).endswith(f": root {computed.hex()}, not {expected.hex()}")
+    with pytest.raises(ProofError, match="size 0 has one root only"):
+        verify_consistency(0, EMPTY_ROOT, 0, five, [])
+
+
+@pytest.mark.parametrize(("old", "needed"), [(3, 4), (4, 1), (5, 0), (0, 0)])
+def test_a_refusal_says_how_many_hashes_a_proof_takes(old: int, needed: int) -> None:
+    """The numbers are those of the proof that was handed in, also where the old root stands in for a hash of it."""
+    proof, root = prove_consistency(old, 5, LARGE.read), root_of(LEAVES[:5])
+    assert len(proof) == needed
+    with pytest.raises(ProofError, match=f"takes {needed} hashes, not {needed + 1}$"):
+        verify_consistency(old, root_of(LEAVES[:old]), 5, root, [*proof, root])
+    with pytest.raises(ProofError, match=r"takes 3 hashes, not 2$"):
+        verify_inclusion(LEAVES[1], 1, 5, root, prove_inclusion(1, 5, LARGE.read)[:2])

@@ -78,10 +78,14 @@ def internal(reducer: LoReducer, slots: dict[tuple[str, ...], Any]) -> dict[tupl
 def server(python: ModuleType, events: Iterable[Event]) -> dict[Any, dict[tuple[str, ...], tuple[Any, Any]]]:
     """Return (internal, external) by key, for each entry of REDUCERS by its place, as that server would."""
     kvs: dict[tuple[int, tuple[str, ...], str], str] = {}
-    for event in events:
-        for position, entry in enumerate(python.REDUCERS):
+
+    async def all_of_them() -> None:
+        for event in events:
             EVENT_MS.set(event.received_ms)
-            asyncio.run(_one(kvs, position, entry, event))
+            for position, entry in enumerate(python.REDUCERS):
+                await _one(kvs, position, entry, event)
+
+    asyncio.run(all_of_them())
     found: dict[Any, dict[tuple[str, ...], tuple[Any, Any]]] = {}
     for position, key, kind in kvs:
         pair = (json.loads(kvs.get((position, key, each), '"never"')) for each in ("internal", "external"))

@@ -16,7 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive import Event
-from reducers import DefinitionError, Reducer, StateError, reducer, shipped
+from reducers import (
+    DefinitionError,
+    Reducer,
+    Slot,
+    StateError,
+    fold,
+    leaf_data,
+    pair_of,
+    reducer,
+    shipped,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -78,6 +88,24 @@ def test_the_key_is_in_the_order_of_the_scope() -> None:
     """Keys follow the scope, not the event, and an event that lacks a field has no key."""
     assert tally.key_of(event(doc_id="d", student="s", more="m")) == ("s", "d")
     assert tally.key_of(event(student="s")) is None
+
+
+def test_a_global_reducer_has_one_key() -> None:
+    """Without a scope, every event belongs to the one state, whatever fields it has."""
+
+    @reducer(scope=())
+    def everything(state: int, _event: Event) -> int:
+        return state + 1
+
+    assert (everything.scope, everything.key_of(event()), everything.key_of(event(student="s"))) == (
+        (),
+        (),
+        (),
+    )
+    slots = fold(everything, [event(), event(student="s")])
+    assert slots == {(): Slot(2, 0)}
+    data = leaf_data(pair_of(everything, (), slots[()]))
+    assert data == b"treering/state/v1\0\0\0\0\x0aeverything\0\0\0\1\0\0\0" + b"2"
 
 
 def test_each_first_state_is_a_fresh_one() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from archive import Event
-from reducers import TICK, ContractError, Emit, Reducer, Slot, reducer, shipped, tick
-from reducers import laws
+from reducers import TICK, ContractError, Emit, Reducer, Slot, laws, reducer, shipped, tick
 from reducers.contract import check, with_ticks
 
 

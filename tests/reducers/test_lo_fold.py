@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archive import Event
-from reducers import StateError, check, fold
+from reducers import Reducer, StateError, check, fold
 from reducers.lo_reducer import LoState, json_of
 from tests.reducers.lo_world import (
     RECEIVED_US,
@@ -26,9 +26,11 @@ from tests.reducers.lo_world import (
     server,
     typed,
 )
-from tests.world import World, connection, plain_fold, union
+from tests.world import World, connection, run, union
 from tests.world import frames as submitted
 
+READERS = 11
+"""Place of `readers` in REDUCERS: its states are found by the document alone, as far as the ingest knows it."""
 LAWFUL = ("text", "history", "saves", "opened", "time_on_task", "loud", "readers", "fetched")
 DOCUMENT = {"object": {"url": "https://docs.google.com/document/d/essay/edit"}}
 
@@ -50,7 +52,7 @@ EVENTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("name", LAWFUL)
 def test_a_reducer_that_changes_its_state_in_place_is_lawful_here(name: str) -> None:
     """Encoding, no mutation, determinism, split and view hold, whatever the function does to what it is given."""
-    slots = check(named(lookalike(), name), frames(*EVENTS))
+    slots = check(named(lookalike(), name), frames(*EVENTS), processes=False)
     assert all(slot.error is None for slot in slots.values())
 
 
@@ -90,6 +92,8 @@ def test_states_are_those_of_the_server_that_the_module_was_written_for(values: 
     for event in events:
         event.data["source"] = WRITING  # the lock wins
     expected = server(python, events)
+    if any("object" in value for value in values):
+        expected.pop(READERS)
     names = [entry["function"] for entry in python.REDUCERS]
     for position, states in expected.items():
         scope = len(next(iter(states)))
@@ -229,28 +233,25 @@ def test_events_of_our_own_form_reach_such_reducers() -> None:
 
 def test_shards_and_restarts_do_not_show() -> None:
     """Over a real log, with identity that comes late, any number of shards has the states of a plain fold."""
-    reducers = [*lookalike().reducers]
-    world = World(reducers=list(reducers))
+    reducers: list[Reducer[Any]] = [*lookalike().reducers]
+    world = World(reducers=reducers)
     people = ["ann", "bob", "eve", "joe"]
     for number, student in enumerate(people):
         socket = connection(number + 1)
         lock = {"event": "lock_fields", "fields": {"source": WRITING}}
         world.append(submitted(socket, lock, typed("x"), {"event": "hello", "user_id": student}))
         world.append(submitted(socket, *EVENTS))
-    expected = None
+    digests = []
     for shards in (1, 2, 3):
         runners = world.runners(shards)
         for runner in runners:
-            while runner.step(world.source):
-                pass
-        digest = union(runners)
-        assert expected in (None, digest)
-        expected = digest
-    assert expected != plain_fold(reducers, [])
-    texts = [
-        slot
-        for runner in world.runners(1)
-        if not runner.step(world.source) or True
-        for slot in runner.slots[named(lookalike(), "text").name].values()
+            run(runner, world.source)
+            runner.save(world.source)
+        digests += [union(runners), union(world.runners(shards))]
+    assert set(digests) == {digests[0]}
+    pairs = [pair for pair in world.runner().pairs() if pair.name.endswith(".text")]
+    assert sorted(pair.key for pair in pairs) == [
+        (f"testcase-{student}", document) for student in people for document in ("essay", "other")
     ]
-    assert len(texts) == 2 * len(people)
+    text = named(lookalike(), "text")
+    assert {text.view(text.decode(pair.encoding))["length"] for pair in pairs} == {3, 14}

@@ -59,9 +59,16 @@ def test_each_call_gives_a_registry_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [reducer(name="r", version=2)(_zero), reducer(name="r", scope=("class",))(_zero), event_count]
+    "other",
+    [
+        reducer(name="r", version=2)(_zero),
+        reducer(name="r", scope=("class",))(_zero),
+        reducer(name="r", scope=())(_zero),
+        reducer(name="r", ticks=60)(_zero),
+        event_count,
+    ],
 )
-def test_the_fingerprint_covers_name_version_scope_and_code(other: Reducer[int]) -> None:
+def test_the_fingerprint_covers_name_version_scope_code_and_ticks(other: Reducer[int]) -> None:
     """Whatever may change a state changes the fingerprint."""
     one, two = Registry(), Registry()
     one.register(reducer(name="r")(_zero))
@@ -74,3 +81,7 @@ def test_the_fingerprint_is_as_specified() -> None:
     rows = [[each.name, each.version, list(each.scope), each.code_digest] for each in shipped()]
     plain = json.dumps(rows, separators=(",", ":")).encode()
     assert shipped().fingerprint() == hashlib.sha256(b"treering/reducers/v1\0" + plain).hexdigest()
+    registry, ticking = Registry(), reducer(name="r", ticks=60)(_zero)
+    registry.register(ticking)
+    plain = json.dumps([["r", 1, ["student"], ticking.code_digest, 60]], separators=(",", ":")).encode()
+    assert registry.fingerprint() == hashlib.sha256(b"treering/reducers/v1\0" + plain).hexdigest()

@@ -103,7 +103,7 @@ class Shard:
                 writes.append(Write("states", data, encode_stored(saved_at, slot or None)))
                 writes.append(Write("changes", saved_at.to_bytes(AT_SIZE) + data, b""))
                 if index is not None:
-                    writes.append(Write("quarantined", quarantine_key(NAME, index), data))
+                    writes.append(Write("quarantined", quarantine_key(NAME, index, data), data))
         self.store.commit([*writes, self._marker(saved_at)])
         if remember:
             self._remember()
@@ -124,7 +124,7 @@ def _forget(view: View, data: bytes) -> list[Write]:
     before = decode_stored(old)
     writes = [Write("changes", old[:AT_SIZE] + data, None)]
     if before is not None and before.error_index is not None:
-        writes.append(Write("quarantined", quarantine_key(name_of(data), before.error_index), None))
+        writes.append(Write("quarantined", quarantine_key(name_of(data), before.error_index, data), None))
     return writes
 
 

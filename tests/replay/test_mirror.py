@@ -7,7 +7,7 @@ trouble on its own, and what the mirror says of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from archive import IntegrityError, NotFound, Unavailable, Write
 from replay import MIRRORED, Mirror, ReadStore, RedisLink, RedisStore, StateReader, mirror, read_marker
 from replay.layout import SNAPSHOT
 from tests.redis_server import RedisCluster, RedisServer
+from tests.replay.classroom import CLASSROOM
 from tests.replay.mirrored import NAME, Shard, position_of, same
+from tests.world import World, run
 
 pytestmark = pytest.mark.process
 
@@ -397,6 +399,39 @@ def test_a_local_store_that_contradicts_itself_stops_the_mirror(shard: Shard, re
     shard.store.commit([Write("changes", change, None)])
     with pytest.raises(IntegrityError, match="delete the local states"):
         settle(mirror_of(shard, remote))
+
+
+def test_what_workers_saved_reads_the_same_from_redis(link: FaultyLink) -> None:
+    """A whole class, folded by real workers in slices and mirrored after each, is the same to readers of either."""
+    world = World()
+    workers = world.runners(2)
+    remotes = [RedisStore(link, f"shard {shard} of 2", MIRRORED) for shard in range(2)]
+    mirrors = [
+        Mirror(world.states[shard, 2], remote, world_has(world), clock=Ticks())
+        for shard, remote in enumerate(remotes)
+    ]
+    for start in range(0, len(CLASSROOM), 9):
+        world.append(CLASSROOM[start : start + 9])
+        for shard, worker in enumerate(workers):
+            run(worker, world.source)
+            worker.save(world.source)
+            assert settle(mirrors[shard]) == "ok"
+            ours, theirs = world.reader(shard, 2), StateReader(remotes[shard])
+            names = [reducer.name for reducer in world.reducers]
+            assert theirs.everything(names) == ours.everything(names)
+            assert theirs.changes(0, names, 1_000) == ours.changes(0, names, 1_000)
+            assert theirs.quarantined(99) == ours.quarantined(99)
+    assert all(StateReader(remote).changes(0, ["event_count"], 9)[1] for remote in remotes)
+
+
+def world_has(world: World) -> Callable[[int, bytes], bool]:
+    """Return what tells whether a world's log had a root at a size."""
+
+    def is_ours(size: int, root: bytes) -> bool:
+        with world.source.open() as log:
+            return size <= log.size and log.root(size) == root
+
+    return is_ours
 
 
 # --- what Redis can do to us -----------------------------------------------------------------------

@@ -13,7 +13,8 @@ from archive import DataFolder, LogSource, NotFound, PublishedSize
 from replay import Crew
 from tools import worker
 from tools.process import EXIT_GOOD
-from tools.worker import Wakeups, open_source, tail
+from tools.wakeups import Wakeups
+from tools.worker import open_source, tail
 
 
 class Waits(Wakeups):

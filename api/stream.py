@@ -1,0 +1,196 @@
+"""Live: GET /v1/states/{reducer}/stream, changes as server-sent events.
+
+    $ curl -N 'http://127.0.0.1:8400/v1/states/event_count/stream?student=ann'
+    event: state
+    data: {"key":{"student":"ann"},"state":{"events":3},"position":7}
+
+    id: 7.22f0cc4296c7f785
+    event: position
+    data: {"position":7}
+
+One key, all keys that begin alike (a class, where the scope begins with it), or all of a reducer.  First comes what
+there is, then what changes.  A `position` closes each group and carries the id: whoever comes back with it as
+`Last-Event-ID` (browsers do) gets every state that changed since, some perhaps twice, none never.  The id is the
+position, and the generation of states it stands in: after an upgrade everything is sent anew.
+
+States are read from the store, never pushed by a worker; a reader who is slow gets fewer and newer states, and holds up
+nobody.  Readers who have seen the same share one look.
+
+What changed since when: `replay.reader`.  Answers at one moment: `api.states`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from api.problems import Problem
+from api.services import Services
+from api.states import key_of_query, state_json
+from archive import NotFound, Unavailable
+from reducers import Key
+from replay import ReducerInfo, after
+
+POLL_S = 0.05
+QUIET_S = 5.0
+"""How often a stream in which nothing changes says where it stands."""
+ROWS = 500
+STREAMS_MAX = 1_000
+LOOKS_MAX = 1_000
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_ID = re.compile(r"([0-9]{1,18})(?:\.([0-9a-f]{16}))?")
+
+
+class Look(NamedTuple):
+    """What one shard has new after some point."""
+
+    generation: str
+    position: int
+    rows: list[tuple[Key, bytes]]
+    """(key, event) in the order of their saves."""
+    next: bytes
+    more: bool
+
+
+class Hub:
+    """Looks at the states for all streams: those who stand at the same point share what is found."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._looks: dict[tuple[str, int, bytes], tuple[float, Look]] = {}
+        self.streams = 0
+
+    def look(self, name: str, shard: int, start: bytes, now: float) -> Look:
+        """Return what there is after `start`; raise Unavailable while the states are being rebuilt.
+
+        `now` is in seconds; what was found less than 50 ms ago counts as now.
+        """
+        known = self._looks.get((name, shard, start))
+        if known is not None and now - known[0] < POLL_S:
+            return known[1]
+        if len(self._looks) >= LOOKS_MAX:
+            self._looks.clear()
+        look = self._new(name, shard, start)
+        self._looks[name, shard, start] = (now, look)
+        return look
+
+    def _new(self, name: str, shard: int, start: bytes) -> Look:
+        info, reader, generation = self._services.shelf.standing(name, shard)
+        try:
+            changes = reader.following(name, start, ROWS)
+        except NotFound as error:
+            raise Unavailable(str(error)) from None
+        rows = [
+            (slot.key, _event("state", {**state_json(info, slot), "position": changes.position}))
+            for _, slot in changes.rows
+            if slot is not None
+        ]
+        return Look(generation, changes.position, rows, changes.next, changes.more)
+
+
+def router(services: Services) -> APIRouter:
+    """Return the route of streams."""
+    routes, hub = APIRouter(prefix="/v1/states", tags=["states"]), Hub(services)
+
+    @routes.get("/{name}/stream", summary="Changes of states, as server-sent events")
+    async def get_stream(name: str, request: Request) -> StreamingResponse:
+        _, info = services.shelf.find(name)
+        prefix, begin = key_of_query(info, request), _begin(request)
+        if hub.streams >= STREAMS_MAX:
+            raise Unavailable(f"{STREAMS_MAX:,} streams are open already; try again later, or ask for states")
+        events = _events(services, hub, info, prefix, begin)
+        return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
+
+    return routes
+
+
+def _begin(request: Request) -> tuple[int, str | None] | None:
+    """Return (position, generation) after which a reader goes on, or None if he has seen nothing."""
+    text = request.headers.get("last-event-id", "")
+    if not text:
+        return None
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise Problem(
+            400, "Malformed header", "Last-Event-ID: pass on the id of the last event, or leave it out"
+        )
+    return int(match[1]), match[2]
+
+
+async def _events(
+    services: Services, hub: Hub, info: ReducerInfo, prefix: Key, begin: tuple[int, str | None] | None
+) -> AsyncIterator[bytes]:
+    hub.streams += 1
+    try:
+        stream = _Stream(services, hub, info, prefix, begin)
+        while not services.leaving():
+            if text := stream.step(asyncio.get_running_loop().time()):
+                yield text
+            await asyncio.sleep(0 if stream.more else POLL_S)
+    finally:
+        hub.streams -= 1
+
+
+class _Stream:
+    """One reader: where he stands in each shard."""
+
+    def __init__(
+        self,
+        services: Services,
+        hub: Hub,
+        info: ReducerInfo,
+        prefix: Key,
+        begin: tuple[int, str | None] | None,
+    ) -> None:
+        self._hub, self._name, self._prefix, self._begin = hub, info.name, prefix, begin
+        self._shards = range(services.shelf.shards)
+        if len(prefix) == len(info.scope):  # one key lies in one shard, and waits for no other
+            home = services.shelf.home(info, prefix, services.vault.route_key)
+            self._shards = range(home, home + 1)
+        self._generations: dict[int, str] = {}
+        self._starts: dict[int, bytes] = {}
+        self._said: tuple[int, float] = (-1, float("-inf"))
+        self._rebuilding = False
+        self.more = False
+
+    def step(self, now: float) -> bytes:
+        """Return what is to be sent now; empty if nothing is."""
+        try:
+            looks = [self._look(shard, now) for shard in self._shards]
+        except Unavailable:
+            known, self._rebuilding, self.more = self._rebuilding, True, False
+            return b"" if known else _event("rebuilding", {})
+        self._rebuilding, self.more = False, any(look.more for look in looks)
+        size = len(self._prefix)
+        text = b"".join([event for look in looks for key, event in look.rows if key[:size] == self._prefix])
+        position = min(look.position for look in looks)
+        if self.more or not (text or now - self._said[1] > QUIET_S or self._said[0] < 0):
+            return text
+        self._said = (position, now)
+        return text + _event("position", {"position": position}, f"{position}.{looks[0].generation}")
+
+    def _look(self, shard: int, now: float) -> Look:
+        look = self._hub.look(self._name, shard, self._starts.get(shard, b""), now)
+        if self._generations.get(shard) != look.generation:
+            look = self._hub.look(self._name, shard, self._start(shard, look), now)
+            self._generations[shard] = look.generation
+        self._starts[shard] = look.next
+        return look
+
+    def _start(self, shard: int, look: Look) -> bytes:
+        """Return where a shard's states of a generation that is new to this reader begin for him."""
+        begin = None if shard in self._generations else self._begin
+        if begin is None or begin[1] not in (None, look.generation) or begin[0] > look.position:
+            return b""
+        return after(begin[0])
+
+
+def _event(name: str, data: dict[str, Any], identifier: str = "") -> bytes:
+    head = f"id: {identifier}\n" if identifier else ""
+    return f"{head}event: {name}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"

@@ -1,0 +1,199 @@
+"""Live states: what there is, then what changes; who comes back misses nothing, who is slow holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.stream import Hub, _events, _Stream
+from reducers import Module, reducer
+from tests.api.front import Front, problem_of
+from tests.api.test_states import by_tens
+from tests.world import event
+
+CLOCK = count(1)
+
+
+def stream(front: Front, name: str, prefix: tuple[str, ...] = (), last: Any = None) -> _Stream:
+    """Return a stream of a reader who has just come."""
+    front.services.shelf._looked_at = float("-inf")
+    _, info = front.services.shelf.find(name)
+    return _Stream(front.services, Hub(front.services), info, prefix, last)
+
+
+def read(one: _Stream) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the states that a reader is sent until there is no more, and the last id."""
+    states, last = [], None
+    while True:
+        for block in one.step(float(next(CLOCK))).decode().split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in block.splitlines())
+            last = fields.get("id", last)
+            if fields.get("event") == "state":
+                states.append(json.loads(fields["data"]))
+        if not one.more:
+            return states, last
+
+
+def send(front: Front, *students: str, **keys: str) -> None:
+    """Keep an event of each student, and let the workers see it."""
+    front.archiver.step([event(student, **keys) for student in students])
+    front.reduce()
+
+
+def names(states: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Return whose states these are, and what they count."""
+    return [(one["key"]["student"], one["state"]["events"]) for one in states]
+
+
+def test_first_what_there_is_then_what_changes(front: Front) -> None:
+    """A reader is sent every state once, and then those that change, as they stand."""
+    send(front, "ann", "bob")
+    one = stream(front, "event_count")
+    states, last = read(one)
+    assert sorted(names(states)) == [("ann", 1), ("bob", 1)]
+    assert last is not None
+    assert last.startswith("4.")
+    assert read(one)[0] == []
+    send(front, "bob", "bob")
+    assert names(read(one)[0]) == [("bob", 3)]
+
+
+def test_one_key_and_keys_that_begin_alike(front: Front) -> None:
+    """A reader of one student, or of one document's writers, is sent nothing else."""
+    send(front, "ann", "bob", doc_id="essay")
+    assert names(read(stream(front, "event_count", ("bob",)))[0]) == [("bob", 1)]
+    whole = read(stream(front, "reconstruct"))[0]
+    assert len(whole) == 2
+    first = whole[0]["key"]
+    prefix = (next(iter(first.values())),)
+    some = read(stream(front, "reconstruct", prefix))[0]
+    assert {next(iter(one["key"].values())) for one in some} == set(prefix)
+
+
+def test_who_comes_back_gets_what_he_missed(front: Front) -> None:
+    """Last-Event-ID: everything that changed since, and nothing of what did not."""
+    send(front, "ann", "bob")
+    _, last = read(stream(front, "event_count"))
+    send(front, "bob")
+    send(front, "cleo")
+    assert last is not None
+    position, generation = last.split(".")
+    for begin in ((int(position), generation), (int(position), None)):
+        states, _ = read(stream(front, "event_count", last=begin))
+        assert sorted(names(states)) == [("bob", 2), ("cleo", 1)]
+
+
+@pytest.mark.parametrize("last", [(3, "0" * 16), (999, None)], ids=["another generation", "ahead of the log"])
+def test_who_comes_from_elsewhere_gets_everything(front: Front, last: Any) -> None:
+    """An id of other states, or of a log that was longer, says nothing about these."""
+    send(front, "ann", "bob")
+    assert sorted(names(read(stream(front, "event_count", last=last))[0])) == [("ann", 1), ("bob", 1)]
+
+
+def test_an_upgrade_under_way_sends_everything_anew(front: Front) -> None:
+    """When the new generation takes over, each state is sent as the new code sees it."""
+    send(front, "ann")
+    one = stream(front, "touchy")
+    assert [state["state"] for state in read(one)[0]] == [1]
+    front.modules[-1] = Module("touchy", (reducer(name="touchy", version=2)(by_tens),))
+    front.crews = [front.crew(shard, 2) for shard in range(2)]
+    front.services.shelf._looked_at = float("-inf")
+    assert read(one)[0] == []
+    front.reduce()
+    assert [state["state"] for state in read(one)[0]] == [10]
+
+
+def test_states_that_are_being_rebuilt_say_so_once(front: Front) -> None:
+    """Nothing is sent that looks like an empty class; afterwards the states come, all of them."""
+    send(front, "ann")
+    one = stream(front, "event_count")
+    read(one)
+    for shard in (0, 1):
+        front.clear(shard)
+    assert one.step(float(next(CLOCK))) == b"event: rebuilding\ndata: {}\n\n"
+    assert one.step(float(next(CLOCK))) == b""
+    front.crews = [front.crew(shard, 2) for shard in range(2)]
+    send(front, "ann")
+    assert names(read(one)[0]) == [("ann", 2)]
+
+
+def test_many_states_come_in_pieces(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a piece is bounded, each comes once, and only the last piece carries an id."""
+    monkeypatch.setattr("api.stream.ROWS", 3)
+    students = [f"s{number:02}" for number in range(25)]
+    send(front, *students)
+    one = stream(front, "event_count")
+    first = one.step(float(next(CLOCK)))
+    assert one.more
+    assert b"id: " not in first
+    states, last = read(one)
+    got = first.count(b"event: state") + len(states)
+    assert (got, last is not None) == (25, True)
+
+
+def test_a_slow_reader_gets_the_newest_state_only(front: Front) -> None:
+    """What he did not take meanwhile is not kept for him: there is no queue that could grow."""
+    one = stream(front, "event_count", ("ann",))
+    for _ in range(20):
+        send(front, "ann")
+    assert names(read(one)[0]) == [("ann", 20)]
+
+
+def test_readers_who_stand_alike_share_a_look(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred dashboards cost one look at the store."""
+    send(front, "ann")
+    _, info = front.services.shelf.find("event_count")
+    hub, looks = Hub(front.services), list[bytes]()
+    plain = hub._new
+
+    def counted(name: str, shard: int, start: bytes) -> Any:
+        looks.append(start)
+        return plain(name, shard, start)
+
+    monkeypatch.setattr(hub, "_new", counted)
+    streams = [_Stream(front.services, hub, info, (), None) for _ in range(100)]
+    assert len({one.step(7.0) for one in streams}) == 1
+    assert len(looks) == 2
+
+
+def test_a_stream_ends_with_its_front(front: Front) -> None:
+    """A front that is told to end does not wait for its readers."""
+    send(front, "ann")
+    front.services.leaving = iter([False, True]).__next__
+    hub = Hub(front.services)
+    _, info = front.services.shelf.find("event_count")
+
+    async def all_of_it() -> bytes:
+        return b"".join([part async for part in _events(front.services, hub, info, (), None)])
+
+    text = asyncio.run(all_of_it())
+    assert text.count(b"event: state") == 1
+    assert hub.streams == 0
+
+
+def test_the_answer_is_an_event_stream(front: Front, http: TestClient) -> None:
+    """Media type, and no copy anywhere; a wrong key, an unknown reducer and a wrong id are refused with a reason."""
+    send(front, "ann")
+    front.services.leaving = iter([False, True]).__next__
+    answer = http.get("/v1/states/event_count/stream?student=ann")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    assert 'event: state\ndata: {"key":{"student":"ann"}' in answer.text
+    assert "student" in problem_of(http.get("/v1/states/event_count/stream?pupil=ann"), 400)
+    problem_of(http.get("/v1/states/nothing/stream"), 404)
+    headers = {"Last-Event-ID": "yesterday"}
+    assert "Last-Event-ID" in problem_of(http.get("/v1/states/event_count/stream", headers=headers), 400)
+
+
+def test_too_many_streams_are_told_to_come_later(
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open is bounded."""
+    send(front, "ann")
+    monkeypatch.setattr("api.stream.STREAMS_MAX", 0)
+    assert "streams are open" in problem_of(http.get("/v1/states/event_count/stream"), 503)

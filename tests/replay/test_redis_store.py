@@ -1,0 +1,375 @@
+"""The store on Redis, beyond the contract of all stores: what Redis may lose, who may look, what is said when it fails.
+
+The contract itself, which Redis and Redis Cluster keep like any other store: tests/archive/test_store_contract.py.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from archive import Unavailable, Write
+from replay import RedisLink, RedisStore, redis_link
+from tests.redis_server import HOST, RedisCluster, RedisServer, free_port
+
+pytestmark = pytest.mark.process
+TABLES = ("t", "u")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Yield a running server."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
+    """Yield an empty store whose link never rests."""
+    monkeypatch.setattr(redis_link, "REST_S", (0.0, 0.0))
+    server.flush()
+    link = RedisLink(server.url, rest_s_max=0.0)
+    yield RedisStore(link, "a shard", TABLES)
+    link.close()
+
+
+def put(store: RedisStore, **values: bytes) -> None:
+    """Commit keys and values to table t."""
+    store.commit([Write("t", key.encode(), value) for key, value in values.items()])
+
+
+# --- views ---------------------------------------------------------------------------------------
+
+
+def test_a_view_outlives_hundreds_of_commits(store: RedisStore) -> None:
+    """However many commits overtake a reader, he reads on in the store as it was."""
+    put(store, a=b"1", b=b"1", c=b"1")
+    with store.view() as view:
+        for number in range(300):
+            put(store, b=b"%d" % number, d=b"new")
+            store.commit([Write("t", b"a", None)])
+            put(store, a=b"again")
+        assert list(view.scan("t")) == [(b"a", b"1"), (b"b", b"1"), (b"c", b"1")]
+        assert view.get_many("t", [b"d", b"a"]) == [None, b"1"]
+        assert view.last("t") == (b"c", b"1")
+
+
+@pytest.mark.parametrize("how", ["flushed", "cleared", "flushed and filled again", "undo records gone"])
+def test_a_view_that_cannot_go_on_says_so(store: RedisStore, server: RedisServer, how: str) -> None:
+    """Who reads while Redis loses what he is reading is told to ask again, and given nothing."""
+    put(store, a=b"1", b=b"2")
+    with store.view() as view:
+        scan = view.scan("t")
+        if how == "cleared":
+            store.clear()
+        elif how.startswith("flushed"):
+            server.flush()
+        if how.endswith(("again", "gone")):
+            put(store, a=b"1", b=b"2")
+        if how == "undo records gone":
+            server.cli("DEL", *[name for name in server.names() if ":undo:" in name])
+        with pytest.raises(Unavailable, match="ask again"):
+            next(scan)
+        with pytest.raises(Unavailable, match="ask again"):
+            view.get("t", b"a")
+
+
+def test_many_values_and_their_beginnings_in_one_call(store: RedisStore) -> None:
+    """Values come in the order of the keys that were asked for, whole or cut, also after they were overtaken."""
+    store.commit([Write("t", number.to_bytes(2), b"%05d" % number) for number in range(2_500)])
+    keys = [number.to_bytes(2) for number in range(2_499, -1, -1)]
+    with store.view() as view:
+        store.commit([Write("t", keys[0], b"other"), Write("t", keys[1], None)])
+        assert view.get_many("t", [*keys, b"none"]) == [b"%05d" % n for n in range(2_499, -1, -1)] + [None]
+        assert view.get_many("t", keys[:2], size=3) == [b"024", b"024"]
+        assert list(view.keys("t")) == sorted(keys)
+
+
+def test_large_values_come_in_pieces(store: RedisStore) -> None:
+    """A scan of values that are larger than a piece gives them all."""
+    store.commit([Write("t", bytes([number]), bytes([number]) * 700_000) for number in range(5)])
+    with store.view() as view:
+        assert [(key, len(value)) for key, value in view.scan("t")] == [
+            (bytes([n]), 700_000) for n in range(5)
+        ]
+        assert view.last("t") == (b"\x04", b"\x04" * 700_000)
+
+
+# --- commits -------------------------------------------------------------------------------------
+
+
+def test_a_commit_on_an_older_look_is_not_made(store: RedisStore) -> None:
+    """Who has been overtaken writes nothing, and learns it."""
+    put(store, a=b"1")
+    with store.view() as view:
+        since = view.token
+    token = store.commit_since(since, [Write("t", b"a", b"2")])
+    assert token not in {None, since}
+    assert store.commit_since(since, [Write("t", b"a", b"3"), Write("t", b"b", b"3")]) is None
+    with store.view() as view:
+        assert view.token == token
+        assert list(view.scan("t")) == [(b"a", b"2")]
+
+
+def test_a_commit_that_is_sent_twice_is_made_once(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends again what was answered into a broken connection is told that it is done."""
+    put(store, a=b"1")
+    run = store.link.run
+    monkeypatch.setattr(store.link, "run", lambda *call: (run(*call), run(*call))[1])
+    with store.view() as view:
+        since = view.token
+    token = store.commit_since(since, [Write("t", b"b", b"2")])
+    with store.view() as view:
+        assert view.token == token
+        assert view.count("t") == 2
+
+
+def test_a_full_server_writes_nothing_of_a_commit(store: RedisStore, server: RedisServer) -> None:
+    """Where there is no memory the old content stays, readable; removing everything is always possible."""
+    put(store, a=b"1")
+    server.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(Unavailable, match="no memory left: raise its maxmemory"):
+            store.commit([Write("t", b"a", None), Write("u", b"b", b"2")])
+        with store.view() as view:
+            assert list(view.scan("t")) == [(b"a", b"1")]
+            assert view.count("u") == 0
+        store.clear()
+        assert [name for name in server.names() if ":undo:" not in name] == []
+    finally:
+        server.cli("CONFIG", "SET", "maxmemory", "0")
+
+
+# --- what lies in Redis --------------------------------------------------------------------------
+
+
+def test_no_name_of_a_person_is_in_a_name_of_a_key(store: RedisStore, server: RedisServer) -> None:
+    """Keys of states stand in fields and values: what monitoring shows of Redis names nobody."""
+    store.commit([Write("t", b"event_count\0\0\3ann", b"1")])
+    store.commit([Write("t", b"event_count\0\0\3ann", b"2")])
+    assert server.names()
+    assert not [name for name in server.names() if "ann" in name]
+    head = next(name for name in server.names() if name.endswith(":head"))
+    assert server.cli("HGET", head, "about").strip() == "a shard"
+
+
+def test_everything_expires_some_day(store: RedisStore, server: RedisServer) -> None:
+    """A copy that nobody tends goes by itself; `touch` and commits put that off, for all of its keys alike."""
+    put(store, a=b"1")
+    put(store, a=b"2")
+    for name in server.names():
+        server.cli("EXPIRE", name, "100")
+    store.touch()
+    left = {name: int(server.cli("TTL", name)) for name in server.names()}
+    assert all((ttl > 86_000) == (":undo:" not in name) for name, ttl in left.items()), left
+    assert all(ttl > 0 for ttl in left.values())
+
+
+@pytest.mark.parametrize("part", ["head", "t", "t:order"])
+def test_a_store_with_a_key_missing_answers_nothing(
+    store: RedisStore, server: RedisServer, part: str
+) -> None:
+    """Where one key was evicted, no view opens and no read goes on, and no commit is laid over the hole."""
+    put(store, a=b"1")
+    with store.view() as view:
+        server.cli("DEL", next(name for name in server.names() if name.endswith(f":{part}")))
+        with pytest.raises(Unavailable, match="lost some of these states"):
+            view.get("t", b"a")
+        with pytest.raises(Unavailable, match="lost some of these states"):
+            list(view.scan("t"))
+        with pytest.raises(Unavailable, match="lost some of these states"), store.view():
+            pass
+        with pytest.raises(Unavailable, match="lost some of these states"):
+            store.commit([Write("t", b"b", b"1")])
+    store.clear()
+    put(store, b=b"2")
+    with store.view() as view:
+        assert list(view.scan("t")) == [(b"b", b"2")]
+
+
+def test_a_key_of_another_kind_is_an_error_not_an_answer(store: RedisStore, server: RedisServer) -> None:
+    """Somebody else's key under our name is reported, with Redis's own words."""
+    put(store, a=b"1")
+    name = next(name for name in server.names() if name.endswith(":t"))
+    server.cli("DEL", name)
+    server.cli("SET", name, "x")
+    with pytest.raises(Unavailable, match="wrong kind of value"), store.view():
+        pass
+
+
+# --- the link ------------------------------------------------------------------------------------
+
+
+def reason(url: str) -> str:
+    """Return what is said of a URL that leads nowhere good."""
+    link = RedisLink(url)
+    with pytest.raises(Unavailable) as caught, RedisStore(link, "a shard", TABLES).view():
+        pass
+    link.close()
+    assert str(caught.value) == link.down
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def test_a_password_is_used_and_never_told(tmp_path: Path) -> None:
+    """The right one opens; a wrong or missing one is named as what is wrong, not by its letters."""
+    with RedisServer(tmp_path, password="letmein") as server:
+        link = RedisLink(server.url)
+        put(RedisStore(link, "a shard", TABLES), a=b"1")
+        link.close()
+        for url in (server.url.replace("letmein", "s3cret"), server.url.replace(":letmein@", "")):
+            said = reason(url)
+            assert "refuses user or password: correct redis_url" in said
+            assert "s3cret" not in said + repr(RedisLink(url))
+
+
+def test_a_user_without_the_rights_is_told_which(tmp_path: Path) -> None:
+    """An ACL that lacks something leads to the list of what is needed; with that, all goes well."""
+    with RedisServer(tmp_path) as server:
+        server.cli("ACL", "SETUSER", "tree", "on", ">pw", "~treering:*", "+get")
+        url = f"redis://tree:pw@{HOST}:{server.port}"
+        assert "does not permit this user what it needs: EVAL" in reason(url)
+        server.cli("ACL", "SETUSER", "tree", "+@read", "+@write", "+eval", "+info")
+        link = RedisLink(url)
+        put(RedisStore(link, "a shard", TABLES), a=b"1")
+        assert link.policies() == {"noeviction"}
+        link.close()
+
+
+def test_one_node_of_a_cluster_is_told_from_a_server(tmp_path: Path) -> None:
+    """Who names a Cluster as a single server is told what to write; a dead start node does not matter."""
+    with RedisCluster(tmp_path) as cluster:
+        said = {
+            reason_or_none(RedisStore(RedisLink(node.url), f"shard {number}", TABLES))
+            for node in cluster.nodes
+            for number in range(3)
+        }
+        assert any("write redis+cluster:// in redis_url" in one for one in said if one)
+        hosts = cluster.url.partition("://")[2]
+        link = RedisLink(f"redis+cluster://{HOST}:{free_port()},{hosts}")
+        put(RedisStore(link, "a shard", TABLES), a=b"1")
+        assert link.policies() == {"noeviction"}
+        link.close()
+    assert "is no Cluster that can be reached" in reason(cluster.url)
+
+
+def reason_or_none(store: RedisStore) -> str | None:
+    """Return why a store cannot be looked at, or None."""
+    try:
+        with store.view():
+            return None
+    except Unavailable as error:
+        return str(error)
+    finally:
+        store.link.close()
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting_twice(server: RedisServer) -> None:
+    """The first call waits its time; those after it fail at once until the rest is over, and then all is well."""
+    now = [0.0]
+
+    def clock() -> float:
+        return now[0] + time.monotonic()
+
+    server.flush()
+    link = RedisLink(server.url, clock=clock)
+    store = RedisStore(link, "a shard", TABLES)
+    put(store, a=b"1")
+    server.hang()
+    try:
+        with pytest.raises(Unavailable, match="did not answer within 2 s"), store.view():
+            pass
+        link._client = None  # whoever asked the server now would make a new client
+        for _ in range(100):
+            with pytest.raises(Unavailable, match="did not answer within 2 s"), store.view():
+                pass
+        assert link._client is None
+    finally:
+        server.wake()
+    now[0] += redis_link.REST_S[1]
+    with store.view() as view:
+        assert view.get("t", b"a") == b"1"
+    assert link.down == ""
+    link.close()
+
+
+def test_a_server_that_was_started_again_is_found_at_once(tmp_path: Path) -> None:
+    """A connection that broke while nobody used it is opened anew without a word."""
+    with RedisServer(tmp_path) as server:
+        link = RedisLink(server.url)
+        store = RedisStore(link, "a shard", TABLES)
+        put(store, a=b"1")
+        server.stop()
+        server.start()
+        with store.view() as view:
+            assert view.count("t") == 0
+        link.close()
+
+
+def test_tls_is_spoken_and_certificates_are_checked(tmp_path: Path) -> None:
+    """`rediss://` reaches a server whose certificate is trusted, and no other."""
+    certificate(tmp_path)
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
+    with RedisServer(tmp_path, *options, "--tls-auth-clients", "no"):
+        link = RedisLink(f"rediss://{HOST}:{port}?ssl_ca_certs={tmp_path}/cert.pem")
+        put(RedisStore(link, "a shard", TABLES), a=b"1")
+        link.close()
+        assert "cannot be reached" in reason(f"rediss://{HOST}:{port}")
+
+
+def certificate(folder: Path) -> None:
+    """Write a key and a certificate for loopback that signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:6379", "begins with none of redis://"),
+        ("https://:s3cret@host", "begins with none of redis://"),
+        ("redis://", "names no host"),
+        ("redis+cluster://:s3cret@", "names no host"),
+        ("redis://:s3cret@host:port", "port"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_without_its_password(url: str, said: str) -> None:
+    """What is wrong with the setting is said when it is read, not at the first answer that is missing."""
+    with pytest.raises(ValueError, match=said) as caught:
+        RedisLink(url)
+    assert str(caught.value).startswith("redis_url: ")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_socket_on_this_machine_is_a_server_too(tmp_path: Path) -> None:
+    """`unix://` needs no port."""
+    with RedisServer(tmp_path, "--unixsocket", str(tmp_path / "s")):
+        link = RedisLink(f"unix://{tmp_path}/s")
+        put(RedisStore(link, "a shard", TABLES), a=b"1")
+        link.close()

@@ -1,0 +1,136 @@
+"""treering new module: what it makes can be installed, passes its own test and is found; it harms nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import new
+from tools.process import EXIT_GOOD, EXIT_USAGE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.process
+def test_a_new_module_installs_passes_its_test_and_is_found(tmp_path: Path) -> None:
+    """From the command to a module that a server would load, with nothing written by hand."""
+    assert new.main(["module", "essay-stats", "--dir", str(tmp_path)]) == EXIT_GOOD
+    made, target = tmp_path / "essay-stats", tmp_path / "site"
+    pip = ["-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    flags = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(target)]
+    run([*pip, *flags, str(made)], {"PIP_CACHE_DIR": str(tmp_path / "cache")})
+    there = {"PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+    ran = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(made / "tests")], there, tmp_path)
+    assert "3 passed" in ran
+    code = (
+        "from reducers import available, load; ref = available()['essay-stats']; module = load(ref);"
+        "print(ref.kind, ref.value, module.version, [each.name for each in module.reducers])"
+    )
+    listed = run(["-c", code], there, tmp_path)
+    assert listed == "treering essay_stats 0.1.0 ['essay_stats_typing']\n"
+
+
+def run(arguments: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:
+    """Run this Python; return what it printed, or fail with all that it said."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_what_is_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files for people, an object for programs, and the next step."""
+    assert new.main(["module", "essay_stats", "--dir", str(tmp_path), "--json"]) == EXIT_GOOD
+    told = json.loads(capsys.readouterr().out)
+    assert told["package"] == "essay_stats"
+    assert told["folder"] == str(tmp_path / "essay_stats")
+    assert sorted(told["files"]) == sorted(
+        path.relative_to(told["folder"]).as_posix()
+        for path in Path(told["folder"]).rglob("*")
+        if path.is_file()
+    )
+    assert new.main(["module", "other", "--dir", str(tmp_path)]) == EXIT_GOOD
+    assert f"next: pip install --no-deps -e {tmp_path}/other && pytest" in capsys.readouterr().out
+
+
+def test_nothing_of_the_pattern_is_left(tmp_path: Path) -> None:
+    """Each place for a name is filled in, and each Python file can be compiled."""
+    assert new.main(["module", "essay-stats", "--dir", str(tmp_path)]) == EXIT_GOOD
+    for path in (tmp_path / "essay-stats").rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert "PACKAGE" not in text
+            assert "NAME" not in text
+            if path.suffix == ".py":
+                compile(text, str(path), "exec")
+
+
+def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what would be made, and leaves the folder as it was."""
+    assert new.main(["module", "essay", "--dir", str(tmp_path), "--dry-run"]) == EXIT_GOOD
+    assert "essay/pyproject.toml" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("7up", "cannot be a module's name"),
+        ("two words", "cannot be a module's name"),
+        ("../up", "cannot be a module's name"),
+        ("a.b", "cannot be a module's name"),
+        ("", "cannot be a module's name"),
+        ("class", "cannot be a module's name"),
+        ("a" * 65, "cannot be a module's name"),
+        ("activity", "a module named 'activity' is installed already"),
+        ("json", "there is a Python package 'json' already"),
+        ("numpy", "there is a Python package 'numpy' already"),
+        ("tools", "there is a Python package 'tools' already"),
+        ("treering", "there is a Python package 'treering' already"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
+) -> None:
+    """One that is none, or that would hide what is there; nothing is written."""
+    assert new.main(["module", name, "--dir", str(tmp_path)]) == EXIT_USAGE
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is overwritten, not even an empty folder or a link to nowhere; and nothing is made elsewhere."""
+    (tmp_path / "essay").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("essay", "link"):
+        assert new.main(["module", name, "--dir", str(tmp_path)]) == EXIT_USAGE
+        assert "exists; nothing is overwritten" in capsys.readouterr().err
+    assert new.main(["module", "other", "--dir", str(tmp_path / "nowhere")]) == EXIT_USAGE
+    assert "there is no such folder" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["essay", "link"]
+
+
+def test_a_module_is_there_wholly_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails half-way, nothing is left to clean up."""
+    real = Path.write_text
+
+    def full(self: Path, text: str, **more: str) -> int:
+        if self.name.startswith("test_"):
+            raise OSError(28, "No space left on device")
+        return real(self, text, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert new.main(["module", "essay", "--dir", str(tmp_path)]) == EXIT_USAGE
+    assert list(tmp_path.iterdir()) == []
