@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check format test-long bench wheel-check lock clean print-python
+.PHONY: help run demo test check format test-long mutate bench wheel-check lock clean print-python
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
@@ -49,6 +49,9 @@ format: .venv/.stamp ## put the source into its usual form
 
 test-long: .venv/.stamp ## the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m long -o timeout=3600 -o faulthandler_timeout=3500 $(ARGS)
+
+mutate: .venv/.stamp ## change the source in small ways, one at a time: do the tests notice? (minutes; ARGS=)
+	@exec nice -n 10 $(BIN)/python -m tests.mutate $(ARGS)
 
 bench: .venv/.bench-stamp ## measure, as ratios within one run (figures, no verdict)
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -175,7 +175,7 @@ def _item(raw: bytes, rules: Rules, received_us: int, line: int | None) -> Item:
 def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     """Return the submission of one event; raise InvalidEvent that names the field that is wrong."""
     value = parse_json(raw)
-    check_reserved(value, type_of(value))
+    check_reserved(value)
     ours = isinstance(value, dict) and isinstance(value.get("keys"), dict)
     keys = _own_keys(value["keys"]) if ours else {}
     for field, (path, find) in rules.keys.items():
@@ -198,18 +198,23 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     )
 
 
-def check_reserved(value: Any, name: str) -> None:
-    """Raise InvalidEvent, which names the field, if an event of this value and type claims to be the system's own.
+def check_reserved(value: Any) -> None:
+    """Raise InvalidEvent, which names the field, if an event claims to be the system's own.
 
-    >>> check_reserved({"source": "treering.module.progress"}, "t")
+    Every field is looked at from which a type may be taken, so that no lock of fields can uncover one later.
+
+    >>> check_reserved({"source": "treering.module.progress"})
     Traceback (most recent call last):
     archive.errors.InvalidEvent: field source: 'treering.module.progress' is reserved for the system; use another name
     """
-    source = value.get("source") if isinstance(value, dict) else None
-    if isinstance(source, str) and (source == RESERVED or _is_reserved(source)):
-        raise InvalidEvent(_reserved("field source", source))
-    if _is_reserved(name):
-        raise InvalidEvent(_reserved("the event's type", name))
+    if not isinstance(value, dict):
+        return
+    verb = value.get("verb")
+    found = {"event": value.get("event"), "type": value.get("type"), "source": value.get("source")}
+    found["verb.id"] = verb.get("id") if isinstance(verb, dict) else None
+    for field, name in found.items():
+        if isinstance(name, str) and (_is_reserved(name) or (name == RESERVED and field == "source")):
+            raise InvalidEvent(_reserved(f"field {field}", name))
 
 
 def _is_reserved(name: str) -> bool:

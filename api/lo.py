@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.ingest import ANONYMOUS, PARTITION_KEY, VALUE_SIZE_MAX, check_reserved, refused, scalar_text
-from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, InvalidEvent, Submission, parse_json, type_of
+from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, InvalidEvent, Submission, parse_json
 
 KEY_FIELDS = ("class", "doc_id", "resource", "teacher")
 LOCK_BYTES_MAX = 16_384
@@ -76,7 +76,6 @@ class Connection:
         if name == "lock_fields":
             self._lock_fields(event)
         merged = {**event, **self._lock}
-        check_reserved(merged, type_of(merged))
         person = _person_of(merged)
         replies: list[dict[str, Any]] = []
         binds = None
@@ -102,7 +101,7 @@ class Connection:
         fields = event.get("fields")
         if not isinstance(fields, dict):
             raise InvalidEvent("lock_fields: fields must be an object")
-        check_reserved(fields, type_of(fields))  # before it is locked: a frame that is refused changes nothing
+        check_reserved(fields)
         # Nobody says of himself that he is authenticated: that field is the server's.
         lock = {**self._lock, **{name: value for name, value in fields.items() if name != "auth"}}
         encoded = _encode(lock)
@@ -167,6 +166,7 @@ def _event_of(data: bytes, text: bool) -> dict[str, Any]:
         raise InvalidEvent("a frame must be a JSON object")
     if not isinstance(value.get("event"), str):
         raise InvalidEvent("field event is missing; expected a string")
+    check_reserved(value)
     return value
 
 

@@ -12,6 +12,7 @@ behind a subject number.
 from __future__ import annotations
 
 from archive.archiver import Archiver
+from archive.attested import Attestations
 from archive.block import Block, decode_block
 from archive.caches import Caches
 from archive.client import ArchiverClient, Unknown
@@ -75,6 +76,7 @@ from archive.memory_store import MemoryStore
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
 from archive.published import MemoryPublished, PublishedSize
+from archive.reading import open_many, read_many, rows_of
 from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
 from archive.remembered import Remembered
 from archive.resume import Resume
@@ -136,6 +138,7 @@ __all__ = [
     "Archiver",
     "ArchiverClient",
     "Attest",
+    "Attestations",
     "Block",
     "Caches",
     "Check",
@@ -242,6 +245,7 @@ __all__ = [
     "node_key",
     "open_entry",
     "open_entry_of",
+    "open_many",
     "open_row",
     "parse_json",
     "parse_key",
@@ -254,6 +258,7 @@ __all__ = [
     "read_cosigned",
     "read_event",
     "read_key",
+    "read_many",
     "read_rotation",
     "read_secret",
     "read_tile",
@@ -263,6 +268,7 @@ __all__ = [
     "rotation_statement",
     "rotations_of",
     "routing_hash",
+    "rows_of",
     "scan_leaves",
     "settle",
     "size_of",

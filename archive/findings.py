@@ -35,6 +35,7 @@ CHECKS: Final = {
     "root": "each commit's root is the one that follows from the entries",
     "checkpoint": "every commit has a checkpoint, signed, of that size and that root",
     "keys": "the log's key changes only as an entry signed by both keys says",
+    "steering": "what steers the reducers has a known form, and no two attestations of states contradict each other",
     "stray": "nothing lies beyond the last commit",
     "seal": "what was sealed last is still there",
     "kept": "a checkpoint that somebody kept elsewhere is still part of this log",
@@ -86,6 +87,8 @@ class Tally:
     blocks: int = 0
     checkpoints: int = 0
     control: int = 0
+    attested: int = 0
+    """Attestations of states."""
     opened: int = 0
     erased: int = 0
     """Private entries whose subject is not in the vault any more."""

@@ -22,6 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from archive.attested import Attestations
 from archive.block import NO_BLOCK
 from archive.chain import Chain, block_hash, strays
 from archive.duplicates import IdRuns
@@ -108,6 +109,7 @@ class Check:
         self._before = before
         self._memory = Remembered(given.seals, given.kept, given.resume)
         self._frontier = _aligned(before.frontier)
+        self._attestations = Attestations()
         self._chain = Chain(before.block + 1, before.block_hash, before.size)
         self._chained: dict[int, list[Finding]] = {}
         self._time_s = before.time_s
@@ -180,6 +182,8 @@ class Check:
     def _judge(self, job: Job, answer: Answer) -> Iterator[Finding]:
         yield from answer.findings
         yield from self._origin(job, answer)
+        for index, body in answer.bodies:
+            yield from self._attestations.take_body(index, body)
         backwards = answer.first_s is not None and answer.first_s < self._time_s
         if backwards and job.start >= self._before.size:
             detail = f"its archive time {answer.first_s} is before that of the entry before, {self._time_s}"
@@ -254,6 +258,7 @@ class Check:
         tally = self.tally
         tally.entries, tally.blocks = job.stop, self._chain.blocks
         tally.control += answer.controls
+        tally.attested = self._attestations.count
         tally.opened += answer.opened
         tally.erased += answer.erased
         tally.checkpoints += answer.checkpoints

@@ -20,11 +20,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from archive.entry import encode_control
 from archive.errors import FormatError
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\Z")]
 Index = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Version = Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
 Field = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
@@ -95,17 +96,34 @@ def parse_steering(body: dict[str, Any]) -> Steering | None:
 
     Raises FormatError, which names the field, if it is of such a kind and malformed.
     """
-    if body.get("control") not in KINDS:
+    kind = body.get("control")
+    if not isinstance(kind, str) or kind not in KINDS:
         return None
     try:
         steering: Steering = msgspec.convert(body, Steering)
     except msgspec.ValidationError as error:
-        raise FormatError(f"control entry {body['control']!r}: {error}") from None
-    if isinstance(steering, Retry):
-        whole = steering.module is not None
-        if whole == (steering.reducer is not None) or whole == (steering.index is not None):
-            raise FormatError("control entry 'retry': give a module, or a reducer and an index")
+        raise FormatError(f"control entry {kind!r}: {error}") from None
+    if fault := _fault(steering):
+        raise FormatError(f"control entry {kind!r}: {fault}")
+    try:  # also refused, by `encode_control`: what is longer than an entry may be, or no text
+        canonical = encode_control(0, body) == encode_control(0, steering_body(steering))
+    except UnicodeEncodeError as error:
+        raise FormatError(f"control entry {kind!r}: {error}") from None
+    if not canonical:
+        raise FormatError(f"control entry {kind!r}: leave out what is null or false")
     return steering
+
+
+def _fault(steering: Steering) -> str:
+    if isinstance(steering, Retry):
+        given = (steering.module is not None, steering.reducer is not None, steering.index is not None)
+        if given not in {(True, False, False), (False, True, True)}:
+            return "give a module, or a reducer and an index"
+    elif isinstance(steering, Activate):
+        names = [one.name for one in steering.reducers]
+        if len(set(names)) < len(names):
+            return "a reducer is named twice"
+    return ""
 
 
 def steering_body(steering: Steering) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Answer:
     """Sizes whose checkpoint is missing or wrong."""
     origin: str | None = None
     controls: int = 0
+    bodies: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """Indices and bodies of control entries, in order."""
     checkpoints: int = 0
     opened: int = 0
     erased: int = 0
@@ -236,6 +238,7 @@ def _controls(job: Job, leaves: Leaves, rows: Rows, found: Findings, answer: Ans
         body: dict[str, Any] = leaves.controls.get(index, {})
         if (body.get("control") == "origin") != (index == 0) and index not in leaves.malformed:
             found.add("origin", index, "the origin entry must be entry 0, and no other", "order")
+        answer.bodies.append((index, body))
     if job.start == 0 and job.done == 0 and 0 in controls:
         named = str(leaves.controls[0].get("origin"))
         if answer.origin not in {None, named}:

@@ -38,13 +38,16 @@ from reducers.errors import (
 )
 from reducers.fold import Slot, addressed, fold, fold_one
 from reducers.message import Emit, Message, Outbox, source_of
-from reducers.modules import Module, ModuleRef, available, compose, is_module_name, load, shipped
+from reducers.modules import BUILTIN, Module, ModuleRef, available, compose, is_module_name, load, shipped
 from reducers.reading import read
 from reducers.registry import Registry
+from reducers.ticks import SOURCE as TICK_SOURCE
 from reducers.ticks import TICK, due, is_tick, tick, tick_of
 
 __all__ = [
+    "BUILTIN",
     "TICK",
+    "TICK_SOURCE",
     "ContractError",
     "ContractNote",
     "DataError",

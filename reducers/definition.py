@@ -24,12 +24,14 @@ import inspect
 import re
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import msgspec
 
 from reducers.base import Reducer
-from reducers.errors import DefinitionError, StateError
+from reducers.errors import DefinitionError, PurityError, StateError
+from reducers.guard import active, running
 from reducers.purity import check_purity
 
 S = TypeVar("S")
@@ -166,13 +168,17 @@ def _factory(state_type: Any, default: Any) -> Callable[[], Any]:
 def _check_default(made: Reducer[Any]) -> None:
     """Find at the definition what would else stop a worker at its first event or snapshot."""
     try:
-        state = made.initial()
+        # Where modules are loaded the guard stands already; here it must not be what puts it up.
+        with active(made) if running.installed else nullcontext():
+            state = made.initial()
         encoding = made.encode(state)
         again = made.encode(made.decode(encoding))
     except (TypeError, StateError) as error:
         raise DefinitionError(
             f"reducer {made.name!r}: no first state of type {made.state_type!r}: {error}; pass default=..."
         ) from error
+    except PurityError as error:
+        raise DefinitionError(str(error)) from error
     if state is None or again != encoding:
         raise DefinitionError(
             f"reducer {made.name!r}: default {state!r} is not of its state type {made.state_type!r}"

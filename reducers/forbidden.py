@@ -52,8 +52,8 @@ FUNCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "platform": {MACHINE: ("node", "platform", "machine", "processor", "system", "release", "uname")},
     "builtins": {FILES: ("open",), MACHINE: ("input",)},
     "io": {FILES: ("open", "open_code", "FileIO")},
-    "threading": {PROCESSES: ("Thread", "Timer", "_start_new_thread")},
-    "_thread": {PROCESSES: ("start_new_thread",)},
+    "threading": {PROCESSES: ("Thread", "Timer", "_start_new_thread", "_start_joinable_thread")},
+    "_thread": {PROCESSES: ("start_new_thread", "start_joinable_thread")},
 }
 """Single names of modules that are otherwise free."""
 

@@ -101,7 +101,8 @@ class active:  # noqa: N801 - used like a function
         self._reducer = reducer
 
     def __enter__(self) -> None:
-        install()
+        if not running.installed:
+            install()
         self._before = running.reducer, running.frame
         running.reducer, running.frame = self._reducer, sys._getframe(1)
 

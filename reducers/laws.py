@@ -11,6 +11,7 @@ Which laws there are and what they are for: `reducers.contract`.  The one law th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 from archive import Event
 from reducers import canonical
 from reducers.base import Key, Reducer
-from reducers.errors import StateError
+from reducers.errors import PurityError, StateError
 from reducers.fold import Slot, addressed, fold_one
 from reducers.forbidden import sentence
+from reducers.guard import active
 from reducers.message import Message
 from reducers.purity import faults
 from reducers.watching import watching
@@ -62,6 +64,10 @@ def purity(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
     for function in (reducer.function, reducer.viewer):
         for fault in faults(function) if function is not None else ():
             return Fault(0, sentence(reducer.name, *fault))
+    with watching(reducer) as seen, contextlib.suppress(PurityError), active(reducer):
+        reducer.initial()
+    if seen:
+        return Fault(0, seen[0])
     slots: Slots = {}
     for position, event in enumerate(copy.deepcopy(events)):
         with watching(reducer) as seen:

@@ -104,10 +104,15 @@ def load(ref: ModuleRef) -> Module:
     """Import a module and return it; raise ModuleError, and no other exception, where that fails."""
     if ref.fault:
         raise ModuleError(ref.name, ref.fault)
-    install()  # before the module's own imports, so that names which they take are the guarded ones
+    foreign = (
+        ref.kind != "builtin"
+    )  # who only asks what comes with the package, as the archiver does, is left alone
+    if foreign:
+        install()  # before the module's own imports, so that names which they take are the guarded ones
     try:
         module = _load_lo(ref) if ref.kind == "lo" else _load(ref)
-        install(numpy=ref.kind != "builtin")
+        if foreign:
+            install(numpy=True)
         for each in module.reducers:
             check_purity(each.name, each.function, each.viewer)  # again: now it can see all of the file
     except ModuleError as error:

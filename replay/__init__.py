@@ -9,6 +9,11 @@ shard), `layout` (how states are stored) and `catalogue` (what there is, for rea
 
 from __future__ import annotations
 
+from replay.attempt import IDLE, IMPORTING, Word, attempts_file, index_of, read_attempts, word_of
+from replay.attesting import (
+    Difference as AttestedDifference,
+)
+from replay.attesting import compared, forget_notes, is_attested, joined, next_attested, notes, take_note
 from replay.audit import Difference, Digests, compare, live_digests, replay_digests, replayed
 from replay.catalogue import (
     Catalogue,
@@ -25,8 +30,21 @@ from replay.catalogue import (
 )
 from replay.choosing import ReadStore, Status, Stores, memory_folder, states_name
 from replay.crew import Crew
+from replay.escalation import (
+    LEVELS,
+    Fault,
+    Level,
+    Record,
+    begun,
+    not_loaded,
+    reached,
+    rested,
+    retried,
+    struck,
+)
 from replay.feed import MODULE_SENDER, TICK_SENDER, Feed, Item, locked_fields
-from replay.holding import Holding, Outgoing, Stopped
+from replay.folded import Outgoing, Stopped
+from replay.holding import Holding
 from replay.layout import TABLES as STATE_TABLES
 from replay.layout import (
     Identity,
@@ -38,6 +56,7 @@ from replay.layout import (
     read_marker,
     state_key,
 )
+from replay.messages import HOPS_MAX, message_id, submission_of, tick_submission, too_far
 from replay.mirror import MIRRORED, Mirror
 from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
@@ -47,26 +66,34 @@ from replay.runner import Runner, replay_key, run_to
 from replay.steering import Gathered
 
 __all__ = [
+    "HOPS_MAX",
+    "IDLE",
+    "IMPORTING",
+    "LEVELS",
     "MIRRORED",
     "MODULE_SENDER",
     "PARTITION_KEY",
     "STATE_TABLES",
     "TICK_FIELD",
     "TICK_SENDER",
+    "AttestedDifference",
     "Catalogue",
     "Crew",
     "Difference",
     "Digests",
+    "Fault",
     "Feed",
     "Gathered",
     "Holding",
     "Identity",
     "Item",
+    "Level",
     "Marker",
     "Mirror",
     "Only",
     "Outgoing",
     "ReadStore",
+    "Record",
     "RedisLink",
     "RedisStore",
     "ReducerInfo",
@@ -78,30 +105,52 @@ __all__ = [
     "StoredSlot",
     "Stores",
     "Waiting",
+    "Word",
     "after",
+    "attempts_file",
+    "begun",
     "catalogue_of",
     "catalogues",
     "compare",
+    "compared",
+    "forget_notes",
     "generation_of",
     "home_of",
     "identities_of",
+    "index_of",
     "info_of",
+    "is_attested",
+    "joined",
     "live_digests",
     "locked_fields",
     "memory_folder",
+    "message_id",
     "module_folder",
     "name_of",
+    "next_attested",
+    "not_loaded",
+    "notes",
+    "reached",
+    "read_attempts",
     "read_catalogue",
     "read_marker",
     "replay_digests",
     "replay_key",
     "replayed",
+    "rested",
+    "retried",
     "routing_field",
     "run_to",
     "shard_folder",
     "shard_of",
     "state_key",
     "states_name",
+    "struck",
+    "submission_of",
+    "take_note",
+    "tick_submission",
     "tidy",
+    "too_far",
+    "word_of",
     "write_catalogue",
 ]

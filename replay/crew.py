@@ -1,8 +1,8 @@
 """A crew: all modules that one worker process runs, each at its own position.
 
-Modules that stand at one position share a runner; who is behind is let catch up first, in steps that end where the next
-one stands, and joins it there.  So a module that was added, upgraded or away for a while delays no other for longer than
-a slice, and from then on every entry is opened once for all.
+Modules that stand at one position share a runner; who is behind is let catch up first, in steps that end where the
+next one stands, and joins it there.  So a module that was added, upgraded or away for a while delays no other for longer
+than a slice, and from then on every entry is opened once for all.
 
     crew = Crew(holdings, vault, shard=0, shards=2)
     while crew.step(source): ...
@@ -17,7 +17,9 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from archive import LogSource, Vault
-from replay.holding import Holding, Outgoing, Stopped
+from replay.attesting import is_attested, next_attested
+from replay.folded import Outgoing, Stopped
+from replay.holding import Holding
 from replay.runner import Runner
 from replay.steering import Gathered
 
@@ -50,6 +52,11 @@ class Crew:
         return any(runner.unsaved for runner in self.runners)
 
     @property
+    def to_attest(self) -> bool:
+        """Whether somebody has come to a size at which states are attested, and is not saved there yet."""
+        return any(runner.unsaved and is_attested(runner.position) for runner in self.runners)
+
+    @property
     def outbox(self) -> list[Outgoing]:
         """Messages that must be in the log before the positions may be saved."""
         return [message for runner in self.runners for message in runner.outbox]
@@ -62,11 +69,13 @@ class Crew:
     def step(self, source: LogSource) -> int:
         """Let everybody take one slice, up to where the next one stands, and return how many entries that were.
 
-        0 means that all have caught up.
+        No slice goes beyond a size at which states are attested.  0 means that all have caught up.
         """
         taken = 0
         for runner, ahead in zip(self.runners, [*self.runners[1:], None], strict=True):
-            taken += runner.step(source, None if ahead is None else ahead.position)
+            until = next_attested(runner.position)
+            stop = until if ahead is None else min(until, ahead.position)
+            taken += runner.step(source, stop, ahead=True)
         self._let_go()
         return taken
 

@@ -25,14 +25,15 @@ Where the events come from is `replay.feed`; the layout of the store, `replay.la
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from archive import ActiveReducer, Event, Log, Store, Unavailable, View, Write
 from reducers import (
+    BUILTIN,
     Key,
     Message,
     Reducer,
@@ -44,7 +45,9 @@ from reducers import (
     fold_one,
     pair_of,
 )
+from replay.attempt import IDLE, Word, index_of, word_of
 from replay.feed import Item
+from replay.folded import Outgoing, Stopped, private, reason_of, shown_of
 from replay.layout import (
     AT_SIZE,
     LAYOUT,
@@ -73,34 +76,6 @@ Slots = dict[Key, "Slot[Any] | None"]
 """By key; None: known to have no state."""
 
 
-class Stopped(NamedTuple):
-    """Why a module's position does not move: what was running, at which event."""
-
-    reducer: str
-    at: int
-    reason: str
-
-
-class Outgoing(NamedTuple):
-    """A message that a reducer emitted, and what it came of."""
-
-    module: str
-    reducer: str
-    key: Key
-    at: int
-    """Index of the event that led to it."""
-    ordinal: int
-    message: Message
-    subjects: tuple[int, ...]
-    hops: int
-    time_ms: int
-    """Client time of the event that led to it."""
-    received_ms: int
-    """When that event was received."""
-    person: str | None = None
-    """Whose state said it, if it is one person's."""
-
-
 class Holding:
     """The states of one module in one shard.  Without a store they live in memory only (a replay)."""
 
@@ -121,8 +96,11 @@ class Holding:
         """As it was loaded; the feed keeps it."""
         self.stopped: Stopped | None = None
         self.outbox: list[Outgoing] = []
-        self.attempt = array("Q", [0])
-        """Index of the event that is being folded: what is to blame if this process dies.  May be shared memory."""
+        self.attempt: Word = array("Q", [IDLE])
+        """What is being folded: what is to blame if this process dies (`replay.attempt`).  May be shared memory."""
+        self.after_fold: Callable[[Holding], None] | None = None
+        """Called when the events of a piece are folded: whoever looks after the process measures it here."""
+        self._private = any(one.module not in BUILTIN for one in self.reducers)
         self._store, self._keys_max = store, keys_max
         self._by_name = {reducer.name: reducer for reducer in self.reducers}
         self._dirty: set[tuple[str, Key]] = set()
@@ -130,6 +108,11 @@ class Holding:
         self._emits_from: int | None = None
         self._complete = True
         """Whether all states are in memory."""
+
+    @property
+    def store(self) -> Store | None:
+        """Where the states are kept, if anywhere."""
+        return self._store
 
     @property
     def identities(self) -> list[ActiveReducer]:
@@ -183,6 +166,7 @@ class Holding:
             return
         with self._store.view() as view:
             writes = [write for name, key in self._dirty for write in self._writes(view, position, name, key)]
+        self.attempt[0] = IDLE
         for subject, waiting in backlog.items():
             for number, packed in waiting.chunks():
                 writes.append(Write("backlog", subject.to_bytes(8) + number.to_bytes(4), packed))
@@ -208,12 +192,14 @@ class Holding:
             yield Write("quarantined", quarantine_key(name, slot.error_index, data), data)
 
     def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
+        self.attempt[0] = word_of(slot.changed_at)  # a view is the author's code, too
         try:
             encoding = reducer.encode(slot.state)
         except (StateError, MemoryError, RecursionError) as error:
-            self.stopped = Stopped(reducer.name, slot.changed_at, _reason(error))
+            self.stopped = Stopped(reducer.name, slot.changed_at, reason_of(error))
+            self.attempt[0] = IDLE
             raise StateError(reducer.name, self.stopped.reason) from error
-        shown = None if reducer.viewer is None else _shown(reducer, slot.state)
+        shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
         return StoredSlot(
             reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
         )
@@ -285,6 +271,15 @@ class Holding:
 
     # --- the fold --------------------------------------------------------------------------------
 
+    def apart(self, reducer: Reducer[Any]) -> Holding:
+        """Return an empty holding of one reducer, without a store: to fold some of its keys anew.
+
+        It is of no module, hence never an active one: it emits nothing.
+        """
+        alone = Holding([reducer])
+        alone.attempt, alone.after_fold = self.attempt, self.after_fold
+        return alone
+
     def steer(self, steering: Gathered) -> None:
         """Take over which events are passed over, and from where on messages are emitted."""
         skips = {reducer.name: steering.skipped(reducer.name) for reducer in self.reducers}
@@ -301,9 +296,12 @@ class Holding:
             self._fold(items, routing)
         except StateError as error:
             reason = f"{error}; its states are rebuilt from the log"
-            self.stopped = Stopped(error.reducer, self.attempt[0], reason)
+            self.stopped = Stopped(error.reducer, index_of(self.attempt[0]) or 0, reason)
             with suppress(Unavailable):  # then the next start comes to the same state, and tries again
                 self.clear()
+        self.attempt[0] = IDLE
+        if self.after_fold is not None:
+            self.after_fold(self)
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         own, attempt = self._by_name, self.attempt
@@ -311,14 +309,17 @@ class Holding:
             for reducer in item.reducers:
                 if reducer.name not in own:
                     continue
-                attempt[0] = item.at
+                attempt[0] = word_of(item.at)
                 if self._skips and item.at in self._skips.get(reducer.name, ()):
                     continue
-                for key, event in self._addressed(reducer, item):
+                for beat, (key, event) in enumerate(self._addressed(reducer, item)):
+                    if beat:
+                        attempt[0] = word_of(item.at, beat)
                     before = self.get(reducer, key)
                     if before is None and not routing.holds(reducer, key):
                         continue
-                    self._fold_one(reducer, key, before, event, item)
+                    own_event = private(event) if self._private else event
+                    self._fold_one(reducer, key, before, own_event, item)
                     if self.stopped is not None:
                         return
 
@@ -336,7 +337,7 @@ class Holding:
         try:
             after = fold_one(reducer, before, event, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other
-            self.stopped = Stopped(reducer.name, item.at, _reason(error))
+            self.stopped = Stopped(reducer.name, item.at, reason_of(error))
             return
         if after is not before:
             self.put(reducer, key, after)
@@ -361,18 +362,6 @@ class Holding:
                     person=person,
                 )
             )
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
-
-
-def _shown(reducer: Reducer[Any], state: Any) -> bytes:
-    """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead."""
-    try:
-        return msgspec.json.encode(reducer.view(state))
-    except Exception as error:  # noqa: BLE001 - the author's code: it may raise anything
-        return msgspec.json.encode({"view_failed": f"{type(error).__name__}"})
 
 
 def _all_stored(view: View, name: str) -> Iterator[StoredSlot]:

@@ -5,6 +5,7 @@ r"""How states lie in a store: the tables, their keys and their values, made and
     changes       saved_at (8 bytes) ‖ state key → nothing: exactly one for each state, where it was saved last
     quarantined   name 00 index (8 bytes)      → the state key that stands still at this event; a tick may stop
                   hash of the state key (16)       many, so each has a row of its own
+    attested      name 00 size (8 bytes)       → digests of a reducer's states at a size (`replay.attesting`)
     backlog       provisional subject, 8 bytes;  → indices, 8 bytes each, in chunks of 1,024: a save rewrites
                   number of the chunk, 4 bytes     the last one and adds more, however long the backlog is
 
@@ -29,7 +30,7 @@ import msgspec
 from archive import View
 from reducers import Key, Reducer
 
-TABLES: Final = ("meta", "states", "changes", "quarantined", "backlog")
+TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
 LAYOUT: Final = 3
 """Of these tables; states of another layout are not recognised, hence rebuilt."""
 CHUNK: Final = 1_024

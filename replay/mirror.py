@@ -1,9 +1,9 @@
 """A mirror of one shard's states in Redis, for readers on other machines: always a copy, never the only one.
 
 A worker folds and saves into its own store (LMDB), each save at a greater position than the one before.  `Mirror.step`
-looks at the marker in Redis, and copies the states that were saved since.  There is one way for all cases: the local table `changes` lists states in the order of their
-saves, so a copy is a walk along it, from the position after the remote marker or, where that marker is none of ours,
-from the beginning of an empty store.
+looks at the marker in Redis, and copies the states that were saved since.  There is one way for all cases: the local
+table `changes` lists states in the order of their saves, so a copy is a walk along it, from the position after the
+remote marker or, where that marker is none of ours, from the beginning of an empty store.
 
     remote marker                                          then
     missing, of another log, other reducers, another       everything in Redis is removed at once,

@@ -26,7 +26,8 @@ from typing import Any
 from archive import LogSource, Vault
 from reducers import Key, Reducer, StateError, StatePair
 from replay.feed import Feed
-from replay.holding import Holding, Outgoing, Stopped
+from replay.folded import Outgoing, Stopped
+from replay.holding import Holding
 from replay.layout import Waiting
 from replay.routing import Only, Routing
 from replay.steering import Change, Gathered
@@ -89,15 +90,16 @@ class Runner:
         for holding in self.holdings:
             holding.outbox.clear()
 
-    def step(self, source: LogSource, until: int | None = None) -> int:
+    def step(self, source: LogSource, until: int | None = None, *, ahead: bool = False) -> int:
         """Take the next slice of the log (up to `until`, if given) and return how many entries it had.
 
-        0 means caught up, or that no module is left.  Raises IntegrityError where an entry cannot be what was
+        What steers the fold is read up to `until`, or with `ahead` up to the head: a worker must learn that the event
+        it cannot get over is to be skipped.  0 means caught up, or that no module is left.  Raises IntegrityError where an entry cannot be what was
         committed.
         """
         # The view ends before the folding begins: an open one pins pages for as long as reducers take.
         with source.open() as log:
-            fresh = self.steering.extend(log, until)
+            fresh = self.steering.extend(log, None if ahead else until)
             work, end = self._feed.load(log, until)
         if fresh:
             self._steer()
@@ -190,8 +192,7 @@ class Runner:
 
     def _anew(self, holding: Holding, reducer: Reducer[Any], only: Only | None, source: LogSource) -> None:
         """Fold one key from the beginning, or all that are here, and put in what comes of it."""
-        alone = Holding([reducer])  # of no module, hence never an active one: it emits nothing
-        alone.attempt = holding.attempt
+        alone = holding.apart(reducer)
         runner = Runner(
             [alone],
             self._vault,

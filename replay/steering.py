@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from archive import (
     Activate,
+    Attest,
     ActiveReducer,
     FormatError,
     Log,
@@ -58,6 +59,7 @@ class Gathered:
         """By module, ascending."""
         self._skips: dict[str, frozenset[int]] = {}
         self._retried: dict[str, int] = {}
+        self._attested: dict[tuple[str, int, str, int], tuple[int, Attest]] = {}
         self._changes: list[Change] = []
 
     def extend(self, log: Log, until: int | None = None) -> list[tuple[int, Steering]]:
@@ -82,6 +84,8 @@ class Gathered:
         elif isinstance(steering, Skip):
             self._skips[steering.reducer] = self.skipped(steering.reducer) | {steering.index}
             self._changes.append(Change(index, steering.reducer, steering.index, skip=True))
+        elif isinstance(steering, Attest):
+            self._attested[_about(steering)] = (index, steering)
         elif isinstance(steering, Retry):
             if steering.module is not None:
                 self._retried[steering.module] = index
@@ -122,7 +126,19 @@ class Gathered:
             found = index
         return found
 
+    def attested(self, one: Attest) -> tuple[int, Attest] | None:
+        """Return (index, entry) of the last attestation of the same reducer, version, code and size, or None."""
+        return self._attested.get(_about(one))
+
+    def attestations(self) -> list[tuple[int, Attest]]:
+        """Return (index, entry) of the last attestation of each reducer, version, code and size, in order."""
+        return sorted(self._attested.values(), key=lambda one: one[0])
+
     def versions(self, module: str) -> dict[str, int]:
         """Return the version of each reducer of a module's last activation."""
         active = self.active(module)
         return {} if active is None else {one.name: one.version for one in active[1].reducers}
+
+
+def _about(one: Attest) -> tuple[str, int, str, int]:
+    return (one.reducer, one.version, one.code_digest, one.size)

@@ -65,8 +65,8 @@ OPTIONS = [
     *(f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception")),
 ]
 MEMORY_MAX = 2 << 30
-SLOWER, SLOWER_S = 3, 2
-"""A mutant may take three times the processor time of the unchanged module, and two seconds."""
+SLOWER, SLOWER_S = 3, 1
+"""A mutant may take three times the processor time of the unchanged module, and a second."""
 KILLED, TIMEOUT, LIVES = "killed", "timeout", "lives"
 
 
@@ -87,10 +87,10 @@ def modules(names: Sequence[str]) -> list[str]:
     return [Path(name).resolve().relative_to(ROOT).as_posix() for name in names]
 
 
-def tests_of(module: str) -> list[tuple[str, ...]]:
+def stages_of(module: str) -> list[tuple[str, ...]]:
     """Return the tests that speak of a module, nearest first: its own, the rest of its room's, the golden ones.
 
-    >>> tests_of("merkle/proof.py")[:2]
+    >>> stages_of("merkle/proof.py")[:2]
     [('tests/merkle/test_proof.py',), ('tests/merkle', '--ignore=tests/merkle/test_proof.py')]
     """
     room, name = module.rsplit("/", 1)
@@ -189,7 +189,7 @@ class _SameExamples:
 def prepared(module: str, arguments: argparse.Namespace) -> list[Stage]:
     """Return the stages of a module with their limits, having seen all tests pass without a change."""
     stages = []
-    asked_for = [tuple(arguments.tests)] if arguments.tests else tests_of(module)
+    asked_for = [tuple(arguments.tests)] if arguments.tests else stages_of(module)
     for tests in asked_for[: 1 if arguments.own else None]:
         outcome, spent_s = lives(module, None, Stage(tests, 600))
         if outcome != LIVES:

@@ -93,8 +93,12 @@ class RedisServer:
         return ["-a", self.password, "--no-auth-warning"] if self.password else []
 
     def __enter__(self) -> RedisServer:
-        """Start."""
-        self.start()
+        """Start; what does not come up is not left behind."""
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -148,8 +152,12 @@ class RedisCluster:
         return sorted(key for node in self.nodes for key in node.names())
 
     def __enter__(self) -> RedisCluster:
-        """Start."""
-        self.start()
+        """Start; what does not come up is not left behind."""
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

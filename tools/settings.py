@@ -4,6 +4,14 @@ A key that is not known is refused: a typing error must not silently leave a def
 
 >>> load({"port": 9000}, {"TREERING_SHARDS": "3"}, None).shards
 3
+
+How a module is kept from harming others stands in a table of its own (docs/modules.md):
+
+    seconds_per_event = 5.0          # for all modules
+
+    [module.essay]
+    isolation = "own"                # "shared", "own" or "cell"
+    memory_mb = 512
 """
 
 from __future__ import annotations
@@ -11,20 +19,38 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from archive import InvalidEvent
 from merkle import Ed25519Signer, NoteError
+from replay import LEVELS, Level
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SHARDS_MAX = 64
 
 
+ISOLATIONS: Final[tuple[Level, ...]] = LEVELS
+MEMORY_MB, MEMORY_MB_MIN = 1_024, 64
+SECONDS_PER_EVENT = 10.0
+
+
 class SettingsError(InvalidEvent):
     """A setting is not known or not possible: correct it where the message says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a module runs, and what it may use there."""
+
+    isolation: Level = "shared"
+    """With others in one process, in one of its own, or in one of its own without keys and files."""
+    memory_mb: int = MEMORY_MB
+    """What a process may take beyond what it has once everything is loaded, MiB."""
+    seconds_per_event: float = SECONDS_PER_EVENT
+    """How long one event may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +73,16 @@ class Settings:
     """Hosts of web pages that may send events over the socket; browser extensions always may."""
     modules: tuple[str, ...] = ()
     """Modules to run; by default all that are installed."""
+    memory_mb: int = MEMORY_MB
+    seconds_per_event: float = SECONDS_PER_EVENT
+    module: tuple[tuple[str, Limits], ...] = ()
+    """Limits of single modules, by name."""
     host_names: tuple[str, ...] = ()
     """Names under which the server may be asked beside those of loopback (a proxy's)."""
+
+    def limits(self, name: str) -> Limits:
+        """Return the limits of a module."""
+        return dict(self.module).get(name, Limits("shared", self.memory_mb, self.seconds_per_event))
 
     def digest(self) -> str:
         """Return the hex SHA-256 of all settings, by which a start entry names them."""
@@ -67,7 +101,34 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         if variable.startswith(prefix) and name != "vault_key":
             values[name] = _typed(name, text, variable)
     values |= {name: _typed(name, value, f"--{name}") for name, value in flags.items() if value is not None}
-    return _checked(Settings(**values))
+    tables = values.pop("module", {})
+    plain = Settings(**values)
+    limits = [(name, _limits(name, table, plain, str(file))) for name, table in sorted(tables.items())]
+    return _checked(replace(plain, module=tuple(limits)))
+
+
+def _limits(name: str, table: Any, settings: Settings, where: str) -> Limits:
+    """Return the limits in the table of a module; what it does not say is as for all."""
+    where = f"{where}: [module.{name}]"
+    if not isinstance(table, dict):
+        raise SettingsError(f"{where}: must be a table")
+    known = [field.name for field in fields(Limits)]
+    if unknown := sorted(set(table) - set(known)):
+        raise SettingsError(f"{where}: there is no setting {unknown[0]!r}; there are {', '.join(known)}")
+    values = {key: _typed(key, value, where) for key, value in table.items() if key != "isolation"}
+    isolation = table.get("isolation", "shared")
+    if isolation not in ISOLATIONS:
+        raise SettingsError(f"{where}: isolation is one of {', '.join(ISOLATIONS)}, not {isolation!r}")
+    limits = replace(settings.limits(name), isolation=isolation, **values)
+    _check_limits(limits.memory_mb, limits.seconds_per_event, where)
+    return limits
+
+
+def _check_limits(memory_mb: int, seconds_per_event: float, where: str) -> None:
+    if memory_mb < MEMORY_MB_MIN:
+        raise SettingsError(f"{where}: memory_mb is at least {MEMORY_MB_MIN}, not {memory_mb}")
+    if not 0.1 <= seconds_per_event <= 3_600:
+        raise SettingsError(f"{where}: seconds_per_event is 0.1 to 3600, not {seconds_per_event}")
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -82,8 +143,12 @@ def _typed(name: str, value: Any, where: str) -> Any:
     if name not in known:
         raise SettingsError(f"{where}: there is no setting {name!r}; there are {', '.join(sorted(known))}")
     try:
-        if name in {"port", "shards"}:
+        if name in {"port", "shards", "memory_mb"}:
             return int(value)
+        if name == "seconds_per_event":
+            return float(value)
+        if name == "module":
+            return dict(value)
         if name in {"data", "seal", "policy"}:
             return Path(value)
         if name == "policy_wait":
@@ -102,6 +167,7 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(f"port: 0 to 65535, not {settings.port}")
     if settings.policy_wait and settings.policy is None:
         raise SettingsError("policy_wait: there is no policy to wait for; set policy, too")
+    _check_limits(settings.memory_mb, settings.seconds_per_event, "settings")
     if settings.origin is not None:
         try:
             Ed25519Signer(settings.origin, bytes(32))  # what a log cannot sign under is no name of a log

@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
 from archive import (
     STRETCH,
+    Attestations,
     Finding,
     Findings,
     FormatError,
@@ -135,7 +137,8 @@ class _Public:
         self._memory = Remembered(kept=kept, resume=resume)
         self._time_s = 0
         self._higher: dict[tuple[int, int], bytes] = {}
-        self._controls: dict[int, dict[str, object]] = {}
+        self._controls: dict[int, dict[str, Any]] = {}
+        self._attestations = Attestations()
         self._whole = True
 
     def findings(self, advance: Advance) -> Iterator[Finding]:
@@ -209,10 +212,12 @@ class _Public:
         for index, body in leaves.controls.items():
             if (body.get("control") == "origin") != (index == 0):
                 yield Finding("origin", index, "the origin entry must be entry 0, and no other", "order")
+            yield from self._attestations.take_body(index, body)
         named = leaves.controls.get(0, {}).get("origin", self._checkpoint.origin)
         if leaves.start == 0 and named != self._checkpoint.origin:
             yield Finding("origin", 0, f"it names the log {named!r}, the checkpoint another")
         self.tally.control += len(leaves.controls)
+        self.tally.attested = self._attestations.count
 
     def _grow(self, leaves: Leaves) -> Iterator[Finding]:
         """Add a stretch to the frontier; compare its tiles of level 1, and the roots that somebody knows."""
@@ -282,7 +287,7 @@ def _first(data: bytes | None, width: int) -> bytes | None:
         return data
 
 
-def _ring(controls: dict[int, dict[str, object]], known: Ed25519Verifier) -> KeyRing:
+def _ring(controls: dict[int, dict[str, Any]], known: Ed25519Verifier) -> KeyRing:
     """Return the keys that control entries name; raise IntegrityError if they are not sound, or not the known one's."""
     rotations = [(index, body) for index, body in controls.items() if body.get("control") == "rotate"]
     ring = KeyRing(read_rotation(*rotations[0])[0] if rotations else known)

@@ -16,8 +16,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from archive import (
     ArchiveError,
@@ -27,13 +28,17 @@ from archive import (
     NotFound,
     PublishedSize,
     Unavailable,
+    Vault,
     make_folder,
     take_lock,
 )
 from reducers import ModuleError
 from replay import Crew
+from tools.attester import Attester
 from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
+from tools.post import RETRY_S, Post, origin_of, time_of
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, quiet_collector, say
+from tools.ticker import Ticker
 from tools.wakeups import Wakeups
 
 SAVE_EVERY_S = 0.02
@@ -45,32 +50,66 @@ CATCH_UP_S = 2.0
 """How long a worker that must stop goes on folding; the supervisor kills it after `tools.serve.DRAIN_S`."""
 
 
-def tail(crew: Crew, source: LogSource, wakeups: Wakeups) -> None:
+class Duties(NamedTuple):
+    """What a worker does beside folding."""
+
+    post: Post | None = None
+    """Brings what modules say to the log, before positions are saved; logs ticks."""
+    after_save: Sequence[Callable[[Crew], None]] = ()
+
+    def deliver(self, crew: Crew) -> bool:
+        """Deliver messages; return whether none is left, so that more may be folded, and positions saved."""
+        return self.post is None or self.post.deliver(crew)
+
+    def tick(self, crew: Crew) -> float:
+        """Log the ticks that are due; return after how many seconds to look again."""
+        wait_s = None if self.post is None else self.post.tick(crew, time.time())
+        return POLL_S if wait_s is None else wait_s
+
+
+def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = Duties()) -> None:
     """Fold the log as it grows, until stopped; the last save is made on the way out.
 
-    States that find no space on the disk stay in memory, and are saved as soon as there is some.
+    States that find no space on the disk stay in memory, and are saved as soon as there is some.  While a message
+    cannot be delivered, nothing is folded and no position is saved.
     """
-    saved_at, full = 0.0, False
+    saved_at, full, delivered = 0.0, False, True
     while not wakeups.stopped:
-        behind = crew.step(source) > 0
+        behind = delivered and crew.step(source) > 0
+        delivered, idle_s = duties.deliver(crew), duties.tick(crew)
         now = time.monotonic()
         every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
-        if crew.unsaved and now - saved_at >= every:
-            full = not _saved(crew, source, say_so=not full)
+        if delivered and crew.unsaved and now - saved_at >= every:
+            full = not _saved(crew, source, duties, say_so=not full)
             saved_at = now
-        if behind:
+        if not delivered:
+            wakeups.wait(RETRY_S)
+        elif behind:
             wakeups.wait(0)  # only looks: who has much to do must notice, too, that the supervisor is gone
         else:
-            wakeups.wait(saved_at + (POLL_S if full else SAVE_EVERY_S) - now if crew.unsaved else POLL_S)
+            save_s = saved_at + (POLL_S if full else SAVE_EVERY_S) - now if crew.unsaved else POLL_S
+            wakeups.wait(min(save_s, idle_s))
+    _wind_up(crew, source, duties)
+
+
+def _wind_up(crew: Crew, source: LogSource, duties: Duties) -> None:
+    """Fold the little that is left, and save; what cannot be delivered any more is folded again by the next start."""
+    if not duties.deliver(crew):
+        return
+    if crew.unsaved:
+        crew.save(source)
     give_up_at = time.monotonic() + CATCH_UP_S
-    while crew.step(source) > 0 and time.monotonic() < give_up_at:
+    while crew.step(source) > 0 and duties.deliver(crew) and time.monotonic() < give_up_at:
         pass
-    crew.save(source)
+    if duties.deliver(crew):
+        crew.save(source)
 
 
-def _saved(crew: Crew, source: LogSource, *, say_so: bool) -> bool:
+def _saved(crew: Crew, source: LogSource, duties: Duties, *, say_so: bool) -> bool:
     try:
         crew.save(source)
+        for do in duties.after_save:
+            do(crew)
     except Unavailable as error:
         if say_so:
             say(f"worker: states are kept in memory until they can be saved: {error}")
@@ -95,7 +134,7 @@ def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
     return None
 
 
-def hired(folder: DataFolder, source: LogSource, arguments: argparse.Namespace) -> Crew:
+def hired(folder: DataFolder, source: LogSource, vault: Vault, arguments: argparse.Namespace) -> Crew:
     """Return the crew of a shard: every module that can run, gone on from where it stood."""
     names, shard, shards = arguments.module, arguments.shard, arguments.shards
     loaded = load_modules(names, others_of(folder.state, folder.partition, names))
@@ -116,7 +155,13 @@ def hired(folder: DataFolder, source: LogSource, arguments: argparse.Namespace) 
         holdings.append(holding_at(place, module, source))
     for fault in loaded.errors:
         say(f"worker {shard}: {fault}")
-    return Crew(holdings, folder.open_vault(os.urandom), shard=shard, shards=shards)
+    return Crew(holdings, vault, shard=shard, shards=shards)
+
+
+def posted(folder: DataFolder, source: LogSource, vault: Vault, shard: int) -> Post:
+    """Return what delivers the messages of a shard; that of shard 0 logs the ticks, too."""
+    ticker = Ticker(time_of(source)) if shard == 0 else None
+    return Post(DirectClient(folder.socket), origin_of(source), vault.name, ticker=ticker)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,10 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = open_source(folder, wakeups)
         if source is None:
             return EXIT_GOOD
-        crew = hired(folder, source, arguments)
+        vault = folder.open_vault(os.urandom)
+        crew = hired(folder, source, vault, arguments)
+        attester = Attester(folder, arguments.shard, arguments.shards)
+        duties = Duties(posted(folder, source, vault, arguments.shard), after_save=[attester.step])
         quiet_collector()
         print("ready", flush=True)
-        tail(crew, source, wakeups)
+        tail(crew, source, wakeups, duties)
     except (Unavailable, NotFound) as error:
         say(f"worker {arguments.shard}: {error}")
         return EXIT_AGAIN

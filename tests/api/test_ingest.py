@@ -411,3 +411,53 @@ def check(item: Item, rules: Rules) -> None:
         assert (sent.kind, sent.keys, sent.id) == (ROW_REFUSED, {}, None)
         assert sent.subject == "refused:2023-11-14"
         assert sent.extra["reason"]
+
+
+# --- what is the system's own --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({"keys": {}, "producer": "module:progress"}, "field producer: 'module:progress' is reserved"),
+        ({"keys": {}, "producer": "module:treering.tick"}, "field producer"),
+        ({"keys": {}, "source": "treering"}, "field source: 'treering' is reserved"),
+        ({"keys": {}, "source": "treering.module.progress"}, "field source"),
+        ({"source": "treering." + "x" * 5_000}, "field source"),
+        ({"keys": {}, "type": "treering.tick"}, "field type: 'treering.tick' is reserved"),
+        ({"type": 7, "event": "treering.tick"}, "field event"),
+        ({"verb": {"id": "treering.tick"}}, "field verb.id"),
+        ({"keys": {"treering.tick": "1"}}, "key field: 'treering.tick' is reserved"),
+    ],
+)
+def test_nobody_outside_can_be_the_system(event: Any, says: str) -> None:
+    """An event that claims to be a message or a tick is refused by name, and kept as refused, from nobody."""
+    body = json.dumps(event).encode()
+    assert says in fault(body)
+    assert "use another name" in fault(body)
+    (item,) = items(ANY_JSON, body, NO_RULES, NOW_US)
+    assert (item.submission.sender, item.submission.source, item.submission.keys) == ("", "", {})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"keys": {"treering": "1"}, "type": "treering", "producer": "module", "source": "treerings"},
+        {"producer": "module:progress", "type": "no keys, so nobody's producer"},
+        {"keys": {}, "data": {"source": "treering", "type": "treering.tick"}},
+    ],
+)
+def test_names_that_only_resemble_are_free(event: Any) -> None:
+    """What is reserved is no more than what the system uses."""
+    submission = one(json.dumps(event).encode())
+    assert not submission.sender.startswith("module:")
+
+
+@pytest.mark.parametrize("parameter", ["treering.tick", "treering"])
+def test_no_parameter_names_a_key_field_of_the_system(parameter: str) -> None:
+    """A rule of a request gives fields plain names only."""
+    if "." in parameter:
+        with pytest.raises(Problem, match="treering"):
+            Rules.parse([(parameter, "$.n")])
+    else:
+        assert one(b'{"n": 1}', Rules.parse([(parameter, "$.n")])).keys == {"treering": "1"}

@@ -366,3 +366,30 @@ def test_any_frames_are_answered(sent: list[tuple[bytes, bool]]) -> None:
             assert "student" not in own.keys
         assert "auth" not in locked(own)
         assert all(reply["status"] == "auth" for reply in step.replies)
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        ({"event": "treering.tick", "source": "treering"}, "field event"),
+        ({"event": "hello", "source": "treering"}, "field source"),
+        ({"event": "hello", "source": "treering.module.progress"}, "field source"),
+        ({"event": "hello", "type": "treering.tick"}, "field type"),
+        ({"event": "lock_fields", "source": "treering", "fields": {"version": "2"}}, "field source"),
+        ({"event": "lock_fields", "fields": {"source": "treering"}}, "field source"),
+        ({"event": "lock_fields", "fields": {"event": "treering.tick", "version": "2"}}, "field event"),
+        ({"event": "lock_fields", "fields": {"event": 5, "type": "treering.tick"}}, "field type"),
+    ],
+)
+def test_no_frame_is_the_system(frame: Any, says: str) -> None:
+    """A frame that claims to be a tick or a message is refused, locked or not, and leaves nothing behind."""
+    client = Client()
+    client.lock(version="1")
+    step = client.send(frame)
+    assert step.refused is not None
+    assert says in step.refused
+    assert "reserved for the system" in step.refused
+    assert (step.submissions[0].kind, step.submissions[0].sender) == (ROW_REFUSED, "")
+    client.events("hello", user_id="ann")
+    assert locked(client.kept[-1]) == {"version": "1"}
+    assert all(one.sender == "" and not one.source.startswith("treering") for one in client.kept)

@@ -160,3 +160,9 @@ def test_every_changed_bit_of_a_receipt_is_noticed() -> None:
             altered = text[:at] + bytes([text[at] ^ 1 << bit]) + text[at + 1 :]
             with pytest.raises(MerkleError):
                 TlogProof.decode(altered).verify(LEAF, SIGNER.verifier)
+
+
+def test_a_missing_index_line_is_shown_as_what_it_is() -> None:
+    """The error quotes what stands where the index should: nothing."""
+    with pytest.raises(FormatError, match="not an index line: ''"):
+        TlogProof.decode(b"c2sp.org/tlog-proof@v1")

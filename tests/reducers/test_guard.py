@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 
 from archive import Event
-from reducers import ContractError, PurityError, Slot, check, fold_one, reducer
+from reducers import ContractError, DefinitionError, PurityError, Slot, check, fold_one, reducer
 from reducers.guard import active, install, running
 
 EVENT = Event(
@@ -219,6 +219,26 @@ def test_a_view_is_guarded_as_its_reducer_is() -> None:
     assert running.reducer is None
 
 
+def _start() -> int:
+    return TABLE["start"]()  # type: ignore[no-any-return]
+
+
+def test_a_first_state_is_guarded_as_its_reducer_is() -> None:
+    """Where modules are loaded, it shows at the definition; a later change of heart shows in the contract."""
+    TABLE["start"] = time.time_ns
+
+    def begun(state: int, _event: Event) -> int:
+        return state
+
+    with pytest.raises(DefinitionError, match=r"reducer 'begun' reaches for the clock \(time\.time_ns\)"):
+        reducer(default=_start)(begun)
+    TABLE["start"] = int
+    made = reducer(default=_start)(begun)
+    TABLE["start"] = time.time_ns
+    with pytest.raises(ContractError, match=r"law of purity: .*the clock \(time\.time_ns\)"):
+        check(made, [EVENT], processes=False)
+
+
 def test_a_name_taken_before_the_guard_stood_is_found_by_the_contract() -> None:
     """What only C code sees, such as datetime.now of a library, is seen by the profiler of the test."""
     for do, thing in (
@@ -259,6 +279,18 @@ def test_the_reducers_frame_is_named_and_not_the_librarys() -> None:
     slot = run(lambda: uuid.uuid1())
     assert slot.error is not None
     assert " at reducers/test_guard.py:" in slot.error
+
+
+def test_who_folds_nothing_is_left_alone() -> None:
+    """The archiver asks which reducers come with the package; its clock is the one that Python came with."""
+    code = (
+        "import time; from reducers import fold, shipped; before = time.time; registry = shipped();"
+        "assert time.time is before; fold(registry.get('event_count'), []); assert time.time is before;"
+        "from reducers import Event;"
+        "event = Event(index=0, type='t', source='s', keys={'student': 'a'}, data=0, received_ms=0, time_ms=0);"
+        "fold(registry.get('event_count'), [event]); assert time.time is not before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_functions_keep_their_names() -> None:

@@ -519,6 +519,33 @@ def test_keys_that_went_missing_are_no_answer_and_come_back(
         assert same(shard.store, remote)
 
 
+def test_a_server_that_comes_back_with_an_older_copy_gets_what_it_lacks(tmp_path: Path, shard: Shard) -> None:
+    """What Redis had on disk is whole, only older: who saw more is not shown it, and what it lacks is copied."""
+    with RedisServer(tmp_path) as server:
+        link = RedisLink(server.url, clock=Ticks())
+        remote = RedisStore(link, "a shard", MIRRORED)
+        mirror = mirror_of(shard, remote)
+        store = ReadStore("redis", lambda: shard.store, remote, shard.is_ours)
+        settle(mirror)
+        server.cli("SAVE")
+        before = shard.position
+        shard.save({"student 1": b"2", "student 2": None})
+        settle(mirror)
+        assert StateReader(store).position() == shard.position
+        with remote.view() as view:
+            server.stop()
+            server.start()
+            assert position_of(remote) == before
+            with pytest.raises(Unavailable, match="ask again"):
+                view.get("states", b"any")
+        assert StateReader(store).position() == shard.position
+        assert store.status().state == "catching up"
+        assert mirror.step()
+        assert mirror.state == "ok"
+        assert same(shard.store, remote)
+        link.close()
+
+
 def test_a_copy_in_a_cluster(shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards lie on whichever node their hash tag says, each of them whole, also after one node was emptied."""
     monkeypatch.setattr(mirror, "PIECE_STATES", 2)

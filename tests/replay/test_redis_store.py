@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from archive import Unavailable, Write
 from replay import RedisLink, RedisStore, redis_link
+from tests.architecture.source import ROOT
 from tests.redis_server import HOST, RedisCluster, RedisServer, free_port
 
 pytestmark = pytest.mark.process
 TABLES = ("t", "u")
+RIGHTS = ("~treering:*", "+@read", "+@write", "+@connection", "+eval", "+info", "+cluster")
+"""As docs/state-stores.md says."""
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +241,7 @@ def test_a_user_without_the_rights_is_told_which(tmp_path: Path) -> None:
         server.cli("ACL", "SETUSER", "tree", "on", ">pw", "~treering:*", "+get")
         url = f"redis://tree:pw@{HOST}:{server.port}"
         assert "does not permit this user what it needs: EVAL" in reason(url)
-        server.cli("ACL", "SETUSER", "tree", "+@read", "+@write", "+eval", "+info")
+        server.cli("ACL", "SETUSER", "tree", *RIGHTS)
         link = RedisLink(url)
         put(RedisStore(link, "a shard", TABLES), a=b"1")
         assert link.policies() == {"noeviction"}
@@ -259,6 +263,70 @@ def test_one_node_of_a_cluster_is_told_from_a_server(tmp_path: Path) -> None:
         assert link.policies() == {"noeviction"}
         link.close()
     assert "is no Cluster that can be reached" in reason(cluster.url)
+
+
+def test_the_documented_rights_are_enough_in_a_cluster(tmp_path: Path) -> None:
+    """A user with what docs/state-stores.md lists can do all that we do, and nothing beyond our keys."""
+    documented = (ROOT / "docs" / "state-stores.md").read_text("utf-8")
+    assert f"`{' '.join(RIGHTS)}`" in documented
+    with RedisCluster(tmp_path) as cluster:
+        for node in cluster.nodes:
+            node.cli("ACL", "SETUSER", "tree", "on", ">pw", *RIGHTS)
+        link = RedisLink(cluster.url.replace("://", "://tree:pw@"))
+        store = RedisStore(link, "a shard", TABLES)
+        put(store, a=b"1")
+        with store.view() as view:
+            put(store, a=b"2")
+            assert list(view.scan("t")) == [(b"a", b"1")]
+        store.touch()
+        store.clear()
+        assert link.policies() == {"noeviction"}
+        with pytest.raises(Unavailable, match="does not permit"):
+            link.run("return redis.call('SET', KEYS[1], 'x')", [b"other"], [])
+        link.close()
+
+
+def test_while_a_cluster_moves_a_slot_answers_are_right_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of one store move to another node one by one; a reader never meets some here and some there."""
+    monkeypatch.setattr(redis_link, "REST_S", (0.0, 0.0))
+    with RedisCluster(tmp_path) as cluster:
+        link = RedisLink(cluster.url, rest_s_max=0.0)
+        store = RedisStore(link, "a shard", TABLES)
+        store.commit([Write("t", b"a", b"1"), Write("u", b"b", b"1")])
+        answers: list[tuple[bytes | None, ...] | None] = []
+
+        def ask() -> None:
+            try:
+                with store.view() as view:
+                    answers.append((view.get("t", b"a"), view.get("u", b"b"), view.get("t", b"x")))
+            except Unavailable:
+                answers.append(None)
+
+        for move in moves_of_a_slot(cluster):
+            move()
+            ask()
+        assert set(answers) <= {(b"1", b"1", None), None}
+        assert answers[-1] is not None
+        put(store, a=b"2")
+        ask()
+        assert answers[-1] == (b"2", b"1", None)
+        link.close()
+
+
+def moves_of_a_slot(cluster: RedisCluster) -> Iterator[Callable[[], object]]:
+    """Yield what is to be done, call by call, to move a store's slot from its node to another."""
+    source = next(node for node in cluster.nodes if node.names())
+    target = next(node for node in cluster.nodes if node is not source)
+    slot = source.cli("CLUSTER", "KEYSLOT", source.names()[0]).strip()
+    ids = {node.port: node.cli("CLUSTER", "MYID").strip() for node in cluster.nodes}
+    yield partial(target.cli, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+    yield partial(source.cli, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    for name in source.names():
+        yield partial(source.cli, "MIGRATE", HOST, str(target.port), name, "0", "5000")
+    for node in (target, source, *cluster.nodes):
+        yield partial(node.cli, "CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
 
 
 def reason_or_none(store: RedisStore) -> str | None:

@@ -45,6 +45,11 @@ class Far(Crew):
         """Whether the position moved since the last save."""
         return self.position != self._saved
 
+    @property
+    def to_attest(self) -> bool:
+        """Whether a size to attest was reached: never."""
+        return False
+
     def step(self, source: LogSource) -> int:
         """Fold a slice."""
         del source

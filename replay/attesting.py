@@ -1,0 +1,121 @@
+"""Attesting: what the states come to is written into the log, so that whoever differs is found.
+
+At certain sizes, 1,000, 2,000 … 9,000, 10,000, 20,000 and so on, each shard stops for a moment, notes the digest of
+every state it holds, and goes on.  When all shards of a module have done so, one of them joins the digests to that of
+each reducer (`reducers.digest`) and appends an attestation.  The sizes depend on nothing but the size, so an attestation
+never causes another, and replicas attest at the same places.
+
+>>> [size for size in range(1, 25_000) if is_attested(size)]
+[1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 20000]
+>>> next_attested(9_500), next_attested(10_000)
+(10000, 20000)
+
+An attestation that is there already is compared instead: a difference is a finding about the reducer, which is not
+deterministic, or about a machine.  States into which a later skip or retry has entered are attested no more.
+
+Where the notes lie: table `attested` of `replay.layout`.  Who calls: `tools.worker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from archive import Attest, Store, Write
+from reducers import Key, StatePair, digest_of_entries, entry_digest
+from replay.catalogue import ReducerInfo
+from replay.layout import decode_stored, state_key
+from replay.steering import Gathered
+
+FIRST = 1_000
+"""The smallest size that is attested."""
+
+Noted = list[tuple[tuple[str, ...], bytes]]
+"""(key, entry digest) of each state of one reducer in one shard."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], bytes]]).decode
+
+
+class Difference(NamedTuple):
+    """An attestation in the log that these states contradict."""
+
+    at: int
+    """Index of the entry."""
+    attested: Attest
+    found: Attest
+
+
+def is_attested(size: int) -> bool:
+    """Return whether states are attested at this size: one digit and zeros, 1,000 or more."""
+    return size >= FIRST and size % 10 ** (len(str(size)) - 1) == 0
+
+
+def next_attested(size: int) -> int:
+    """Return the first size after `size` at which states are attested."""
+    if size < FIRST:
+        return FIRST
+    step: int = 10 ** (len(str(size)) - 1)
+    return (size // step + 1) * step
+
+
+def note_key(name: str, size: int) -> bytes:
+    """Return the database key of a reducer's note at a size."""
+    return name.encode() + b"\0" + size.to_bytes(8)
+
+
+def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> None:
+    """Note the digest of every state in a store, which must stand at `size`."""
+    writes = []
+    with store.view() as view:
+        for info in reducers:
+            noted: list[tuple[Key, bytes]] = []
+            prefix = state_key(info.name, ())
+            for data, value in view.scan("states", prefix):
+                if not data.startswith(prefix):
+                    break
+                if (slot := decode_stored(value)) is not None:
+                    pair = StatePair(info.name, slot.version, slot.key, slot.encoding, slot.error_index)
+                    noted.append((slot.key, entry_digest(pair)))
+            writes.append(Write("attested", note_key(info.name, size), _encode(noted)))
+    store.commit(writes)
+
+
+def notes(store: Store) -> list[int]:
+    """Return the sizes of which a store holds notes, ascending."""
+    with store.view() as view:
+        return sorted({int.from_bytes(data[-8:]) for data, _ in view.scan("attested")})
+
+
+def forget_notes(store: Store, size: int) -> None:
+    """Remove the notes up to a size."""
+    with store.view() as view:
+        gone = [data for data, _ in view.scan("attested") if int.from_bytes(data[-8:]) <= size]
+    if gone:
+        store.commit([Write("attested", data, None) for data in gone])
+
+
+def joined(stores: Sequence[Store], info: ReducerInfo, size: int) -> Attest | None:
+    """Return what all shards' notes come to for one reducer, or None while one is missing."""
+    digests: dict[tuple[str, int, Key], bytes] = {}
+    for store in stores:
+        with store.view() as view:
+            value = view.get("attested", note_key(info.name, size))
+        if value is None:
+            return None
+        digests |= {(info.name, info.version, key): digest for key, digest in _decode(value)}
+    digest = digest_of_entries(digests).hex()
+    return Attest(size, info.name, info.version, info.code_digest, len(digests), digest)
+
+
+def compared(steering: Gathered, found: Attest) -> Attest | Difference | None:
+    """Return what is to be done: append it, report a difference, or nothing."""
+    if steering.last_change >= found.size:
+        return None  # a skip that came later is in these states already
+    said = steering.attested(found)
+    if said is None:
+        return found
+    index, attested = said
+    return None if attested == found else Difference(index, attested, found)
