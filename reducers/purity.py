@@ -69,10 +69,10 @@ def _same_package(one: Any, root: FunctionType) -> bool:
 def _nodes_of(one: Any) -> Iterator[tuple[ast.AST, dict[str, Any]]]:
     """Yield the syntax trees of a function or class, with the names that its module defines."""
     try:
-        source, filename = "".join(inspect.findsource(one)[0]), inspect.getsourcefile(one)
-    except (OSError, TypeError):
+        tree, filename = _tree("".join(inspect.findsource(one)[0])), inspect.getsourcefile(one)
+    except (OSError, TypeError, SyntaxError):  # none, or one that was edited since
         return
-    for node in ast.walk(_tree(source)):
+    for node in ast.walk(tree):
         if _is_that(node, one):
             yield node, {**_names_of(one), "__file__": filename}
 
@@ -171,9 +171,9 @@ def value_fault(value: Any) -> tuple[str, str] | None:
     """Judge a value by where it was defined, whatever name it has here."""
     if isinstance(value, ModuleType | str | int) or value is _UNKNOWN:
         return None
-    owner = getattr(value, "__self__", None)
+    owner = _known(value, "__self__")
     if isinstance(owner, type) and issubclass(owner, dt.date):
-        name = getattr(value, "__name__", "")
+        name = _known(value, "__name__")
         return (CLOCK, f"{owner.__module__}.{owner.__qualname__}.{name}") if name in CLASS_METHODS else None
     for module, name in _homes(value):
         if (kind := kind_of(module, name)) is not None:
@@ -183,8 +183,8 @@ def value_fault(value: Any) -> tuple[str, str] | None:
 
 def _homes(value: Any) -> Iterator[tuple[str, str]]:
     """Yield the (module, name) under which a function or class is known; C code goes by private names."""
-    name, module = getattr(value, "__name__", None), getattr(value, "__module__", None)
-    owner, chance = getattr(value, "__self__", None), sys.modules.get("random")
+    name, module = _known(value, "__name__"), _known(value, "__module__")
+    owner, chance = _known(value, "__self__"), sys.modules.get("random")
     if chance is not None and isinstance(owner, chance.Random):
         if owner is vars(chance).get(
             "_inst"
@@ -192,6 +192,14 @@ def _homes(value: Any) -> Iterator[tuple[str, str]]:
             yield "random", str(name)
     elif isinstance(name, str) and isinstance(module, str):
         yield {"posix": "os", "_io": "io"}.get(module, module), name
+
+
+def _known(value: Any, name: str) -> Any:
+    """Return an attribute, or None; a stand-in that fetches its object late may raise anything."""
+    try:
+        return getattr(value, name, None)
+    except Exception:  # noqa: BLE001 - then it is not known yet
+        return None
 
 
 def _imported(node: ast.AST) -> dict[str, Any]:

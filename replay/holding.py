@@ -25,9 +25,9 @@ Where the events come from is `replay.feed`; the layout of the store, `replay.la
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -76,6 +76,16 @@ Slots = dict[Key, "Slot[Any] | None"]
 """By key; None: known to have no state."""
 
 
+class Watch(Protocol):
+    """Looks after a process that several modules share: `tools.metering`."""
+
+    def before(self, holding: Holding, /) -> None:
+        """Take note that a module begins to fold a piece."""
+
+    def after(self, holding: Holding, /) -> None:
+        """Take note that it has folded it; a module that takes too much is stopped here."""
+
+
 class Holding:
     """The states of one module in one shard.  Without a store they live in memory only (a replay)."""
 
@@ -98,8 +108,8 @@ class Holding:
         self.outbox: list[Outgoing] = []
         self.attempt: Word = array("Q", [IDLE])
         """What is being folded: what is to blame if this process dies (`replay.attempt`).  May be shared memory."""
-        self.after_fold: Callable[[Holding], None] | None = None
-        """Called when the events of a piece are folded: whoever looks after the process measures it here."""
+        self.watch: Watch | None = None
+        """Whoever looks after the process that this module shares with others."""
         self._private = any(one.module not in BUILTIN for one in self.reducers)
         self._store, self._keys_max = store, keys_max
         self._by_name = {reducer.name: reducer for reducer in self.reducers}
@@ -277,7 +287,7 @@ class Holding:
         It is of no module, hence never an active one: it emits nothing.
         """
         alone = Holding([reducer])
-        alone.attempt, alone.after_fold = self.attempt, self.after_fold
+        alone.attempt = self.attempt
         return alone
 
     def steer(self, steering: Gathered) -> None:
@@ -292,16 +302,19 @@ class Holding:
         Where the module cannot go on, `stopped` says why, and the states must not be saved.  If that is because a
         stored state cannot be read, all of them are removed, and the next start begins anew.
         """
+        if self.watch is not None:
+            self.watch.before(self)
         try:
             self._fold(items, routing)
+            if self.watch is not None:
+                self.watch.after(self)
         except StateError as error:
             reason = f"{error}; its states are rebuilt from the log"
             self.stopped = Stopped(error.reducer, index_of(self.attempt[0]) or 0, reason)
             with suppress(Unavailable):  # then the next start comes to the same state, and tries again
                 self.clear()
-        self.attempt[0] = IDLE
-        if self.after_fold is not None:
-            self.after_fold(self)
+        finally:  # whatever is raised is not the module's doing, and what does not even return leaves its word
+            self.attempt[0] = IDLE
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         own, attempt = self._by_name, self.attempt

@@ -67,7 +67,10 @@ class Duties(NamedTuple):
         return POLL_S if wait_s is None else wait_s
 
 
-def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = Duties()) -> None:
+NO_DUTIES = Duties()
+
+
+def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = NO_DUTIES) -> None:
     """Fold the log as it grows, until stopped; the last save is made on the way out.
 
     States that find no space on the disk stay in memory, and are saved as soon as there is some.  While a message

@@ -122,6 +122,45 @@ def test_names_are_octets_not_letters() -> None:
     assert not made.met({"K"})
 
 
+def test_every_octet_that_is_no_control_character_may_stand_in_a_comment() -> None:
+    """From the first to the last of each stretch: space to tilde, and 80 to ff; and the tab."""
+    octets = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+    assert Policy.parse(b"#" + octets + b"\nquorum none\n").quorum == "none"
+    for octet in {*range(0x20), 0x7F} - {0x09, 0x0A}:
+        with pytest.raises(FormatError, match=f"line 1: control character {octet:02x}"):
+            Policy.parse(b"# " + bytes([octet]) + b"\nquorum none\n")
+
+
+def test_addresses_are_kept() -> None:
+    """Where a log is read and where a witness is asked stands on its line, if anywhere."""
+    key = Ed25519Signer("example.com/other", bytes(32)).verifier.encode()
+    made = policy(
+        f"log {Ed25519Signer('b.example', bytes([9]) * 32).verifier.encode()} https://b.example", "quorum w1"
+    )
+    assert [one.url for one in made.logs] == [None, "https://b.example"]
+    assert [one.url for one in made.witnesses] == [f"http://127.0.0.1/{n}" for n in range(1, 7)]
+    with pytest.raises(FormatError, match="line 2: the key of 'example"):
+        Policy.parse(f"log {LOG.verifier.encode()}\nlog {key}\nquorum none\n".encode())
+
+
+def test_a_witness_under_the_name_of_the_log_is_not_the_log() -> None:
+    """Name and key id together say who signed: a cosignature under the origin is still a cosignature."""
+    namesake = Cosigner(LOG.name, bytes([8]) * 32)
+    made = policy(f"witness namesake {namesake.verifier.encode()}", "quorum namesake")
+    check = check_policy(sign_note(CHECKPOINT.encode(), [namesake.at(9), LOG]), made)
+    assert (check.log, check.met) == (LOG.verifier, True)
+    with pytest.raises(SignatureError, match="no log of the policy"):
+        check_policy(sign_note(CHECKPOINT.encode(), [namesake.at(9)]), made)
+
+
+def test_of_two_keys_of_a_log_the_first_that_signed_is_named() -> None:
+    """While a log rotates, both of its keys may stand below a checkpoint."""
+    new = Ed25519Signer(LOG.name, bytes([7]) * 32)
+    made = policy(f"log {new.verifier.encode()}", "quorum none")
+    for signers in ([new, LOG], [LOG, new]):
+        assert check_policy(sign_note(CHECKPOINT.encode(), signers), made).log == signers[0].verifier
+
+
 WITNESS = f"witness w {KEYS[0]}\n"
 REFUSED = {
     "a word that starts no line": ("quorums none\n", "line 1: 'quorums' starts no line"),
@@ -132,9 +171,15 @@ REFUSED = {
     "a carriage return": ("quorum none\r\n", "line 1: control character 0d"),
     "a delete character": ("# \x7f\nquorum none\n", "line 1: control character 7f"),
     "a form feed": ("\n\x0c\nquorum none\n", "line 2: control character 0c"),
-    "a log without key": ("log\n", "line 1: expected: log <vkey>"),
-    "too many items": (f"log {LOG.verifier.encode()} u u\n", "line 1: expected: log"),
-    "a witness without key": ("witness w\n", "line 1: expected: witness"),
+    "a log without key": ("log\n", r"line 1: expected: log <vkey> \[<url>\]$"),
+    "a log with too many items": (
+        f"log {LOG.verifier.encode()} u u\n",
+        r"line 1: expected: log <vkey> \[<url>\]$",
+    ),
+    "a witness without key": ("witness w\n", r"line 1: expected: witness <name> <vkey> \[<url>\]$"),
+    "a witness with too many items": (f"witness w {KEYS[0]} u u\n", "line 1: expected: witness"),
+    "a quorum of nobody": ("quorum\n", "line 1: expected: quorum <name>$"),
+    "a quorum of two": ("quorum none none\n", "line 1: expected: quorum <name>$"),
     "a log's key as a witness's": (f"witness w {LOG.verifier.encode()}\n", "line 1: .* of type 01"),
     "a witness's key as a log's": (f"log {KEYS[0]}\n", "line 1: .* of type 04"),
     "a mistyped key": (f"witness w {KEYS[0][:-4]}AAA=\n", "line 1: "),
@@ -151,7 +196,7 @@ REFUSED = {
     "a member of a later line": (f"group g any w\n{WITNESS}quorum g\n", "line 1: 'w' is no witness"),
     "a group of itself": (WITNESS + "group g any g\n", "line 2: 'g' is no witness"),
     "a quorum of a later line": (f"quorum w\n{WITNESS}", "line 1: 'w' is no witness"),
-    "a group of nobody": ("group g any\n", "line 1: expected: group"),
+    "a group of nobody": ("group g any\n", "line 1: expected: group <name> <k, all or any> <member>...$"),
     "a member twice in a group": (WITNESS + "group g 1 w w\n", "line 2: 'w' is a member already"),
     "a member of two groups": (WITNESS + "group g any w\ngroup h any w\n", "line 3: 'w' is a member already"),
     "a threshold of 0": (WITNESS + "group g 0 w\n", "line 2: a group of 1 needs"),
