@@ -11,7 +11,7 @@ from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
 from api.services import SHARDS_FILE, Counters, Services, open_states
-from api.shelf import Shelf
+from api.shelf import Place, Shelf
 
 __all__ = [
     "LOOPBACK_HOSTS",
@@ -19,6 +19,7 @@ __all__ = [
     "STATUS",
     "Connection",
     "Counters",
+    "Place",
     "Problem",
     "Services",
     "Shelf",

@@ -34,12 +34,13 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/readyz", summary="Events can be kept and states be read")
     async def readyz() -> JSONResponse:
-        answer = readiness(services)
+        answer = await services.read(lambda: readiness(services))
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
     @routes.get("/metrics", summary="Prometheus metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        text = await services.read(lambda: generate_latest(registry))
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return routes
 

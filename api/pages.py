@@ -52,16 +52,20 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/", response_class=HTMLResponse)
     async def overview(request: Request) -> HTMLResponse:
-        state = readiness(services)
-        state["rate"] = services.rate.seen(services.clock.now_us(), state["size"])
-        context = {
-            **state,
-            **_checkpoint(services),
-            "reducers": [_table(services, info) for info in services.shelf.reducers()],
-        }
+        context = await services.read(lambda: _context(services))
         return templates.TemplateResponse(request, "overview.html", context, headers=HEADERS)
 
     return routes
+
+
+def _context(services: Services) -> dict[str, Any]:
+    state = readiness(services)
+    return {
+        **state,
+        **_checkpoint(services),
+        "rate": services.rate.seen(services.clock.now_us(), state["size"]),
+        "reducers": [_table(services, info) for info in services.shelf.reducers()],
+    }
 
 
 def _checkpoint(services: Services) -> dict[str, Any]:

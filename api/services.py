@@ -6,16 +6,16 @@ first needed, because a server may answer before its archiver has made them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from api.bodies import Bodies
 from api.rate import Rate
-from api.shelf import Shelf
+from api.shelf import Place, Shelf
 from archive import (
     ArchiverClient,
     Clock,
@@ -35,13 +35,14 @@ from archive import (
 from reducers import Key
 from replay import STATE_TABLES
 
+T = TypeVar("T")
 SHARDS_FILE = "shards"
 """In the state folder: how many shards the server that ran last has."""
 
 
-def open_states(folder: Path) -> Store:
-    """Open the states of one shard for reading; raise NotFound while there are none."""
-    return LmdbStore(folder, STATE_TABLES, read_only=True)
+def open_states(place: Place) -> Store:
+    """Open the states of one shard on this machine for reading; raise NotFound while there are none."""
+    return LmdbStore(place.folder, STATE_TABLES, read_only=True)
 
 
 class Past(Protocol):
@@ -74,6 +75,8 @@ class Services:
     bodies: Bodies = field(default_factory=Bodies)
     page_hosts: frozenset[str] = frozenset()
     """Hosts of web pages that may open the ingest socket, beside those that this server is asked by."""
+    slow: bool = False
+    """Whether reading states may have to wait for another machine: then a thread does it."""
     leaving: Callable[[], bool] = lambda: False
     """Whether this front is about to end: then streams end, and their readers come back to the next one."""
     past: Past | None = None
@@ -99,6 +102,10 @@ class Services:
         except NotFound as error:
             raise Unavailable(str(error)) from None
         return self._published.get()
+
+    async def read(self, ask: Callable[[], T]) -> T:
+        """Return what reading states gives, without holding up others while it waits."""
+        return await asyncio.to_thread(ask) if self.slow else ask()
 
     def woken(self, size: int) -> None:
         """Take note that the log was published up to `size`."""

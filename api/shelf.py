@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from archive import NotFound, Store, Unavailable
@@ -22,6 +23,17 @@ from reducers import Key, UnknownReducer
 from replay import Catalogue, ReducerInfo, StateReader, catalogues, home_of, module_folder, shard_folder
 
 LOOK_EVERY_S = 0.5
+
+
+class Place(NamedTuple):
+    """Which states a store is to hold."""
+
+    module: str
+    generation: str
+    shard: int
+    shards: int
+    folder: Path
+    """Where they lie on this machine."""
 
 
 class Standing(NamedTuple):
@@ -35,7 +47,7 @@ class Standing(NamedTuple):
 class Shelf:
     """All modules' states of one partition.
 
-    `open_store` opens a store for reading, by its folder, and raises NotFound while there is none.  With `expected`,
+    `open_store` opens a store for reading, by its place, and raises NotFound while there is none.  With `expected`,
     the names of the modules that this server runs, other modules' states (which were left behind) are none.
     """
 
@@ -43,7 +55,7 @@ class Shelf:
         self,
         state: Path,
         shards: int,
-        open_store: Callable[[Path], Store],
+        open_store: Callable[[Place], Store],
         expected: Collection[str] = (),
         partition: int = 0,
     ) -> None:
@@ -52,6 +64,7 @@ class Shelf:
         self._stores: dict[Path, Store] = {}
         self._found: dict[str, Catalogue] = {}
         self._looked_at = float("-inf")
+        self._lock = Lock()
 
     def modules(self) -> list[Catalogue]:
         """Return the catalogues of all modules, by name."""
@@ -101,11 +114,13 @@ class Shelf:
         """Return the states of one generation in one shard, or None while there are none."""
         place = module_folder(self._state, self._partition, catalogue.module)
         folder = shard_folder(place, catalogue.generation, shard, self.shards)
-        if folder not in self._stores:
-            try:
-                self._stores[folder] = self._open_store(folder)
-            except NotFound:
-                return None
+        with self._lock:  # an environment must not be opened twice in a process
+            if folder not in self._stores:
+                wanted = Place(catalogue.module, catalogue.generation, shard, self.shards, folder)
+                try:
+                    self._stores[folder] = self._open_store(wanted)
+                except NotFound:
+                    return None
         return StateReader(self._stores[folder], catalogue.identities)
 
     def position(self, catalogue: Catalogue, shard: int) -> int | None:

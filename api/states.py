@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -96,11 +97,7 @@ def number(request: Request, name: str, default: int) -> int:
 async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int) -> dict[str, Any]:
     shard = services.shelf.home(reducer, key, services.vault.route_key)
     await wait_for(services, reducer.name, shard, min_size)
-    info, reader, _ = services.shelf.standing(reducer.name, shard)
-    try:
-        position, slot = reader.get(reducer.name, key)
-    except NotFound as error:
-        raise Unavailable(str(error)) from None
+    info, position, slot = await services.read(lambda: _slot(services, reducer.name, shard, key))
     if slot is None:
         raise NotFound(f"no event of this key in the first {position} entries")
     pair = StatePair(reducer.name, slot.version, slot.key, slot.encoding, slot.error_index)
@@ -113,6 +110,24 @@ async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int
         "code_digest": info.code_digest,
         "state_digest": entry_digest(pair).hex(),
     }
+
+
+def _slot(services: Services, name: str, shard: int, key: Key) -> tuple[ReducerInfo, int, StoredSlot | None]:
+    info, reader, _ = services.shelf.standing(name, shard)
+    try:
+        return info, *reader.get(name, key)
+    except NotFound as error:
+        raise Unavailable(str(error)) from None
+
+
+def _rows(
+    services: Services, name: str, shard: int, prefix: Key, after: bytes, limit: int
+) -> tuple[int, list[tuple[bytes, StoredSlot]]]:
+    _, reader, _ = services.shelf.standing(name, shard)
+    try:
+        return reader.scan(name, prefix, after, limit)
+    except NotFound as error:
+        raise Unavailable(str(error)) from None
 
 
 async def _as_it_was(services: Services, reducer: ReducerInfo, key: Key, size: int) -> dict[str, Any]:
@@ -136,11 +151,8 @@ async def _page(
     positions, rows = [], []
     for shard in range(services.shelf.shards):
         await wait_for(services, reducer.name, shard, min_size)
-        try:
-            _, reader, _ = services.shelf.standing(reducer.name, shard)
-            position, found = reader.scan(reducer.name, prefix, after, limit)
-        except NotFound as error:
-            raise Unavailable(str(error)) from None
+        ask = partial(_rows, services, reducer.name, shard, prefix, after, limit)
+        position, found = await services.read(ask)
         positions.append(position)
         rows += [(data, slot, position) for data, slot in found]
     rows.sort(key=lambda row: row[0])
@@ -178,7 +190,7 @@ def checkpoint_json(services: Services) -> dict[str, Any]:
 async def wait_for(services: Services, name: str, shard: int, min_size: int) -> None:
     """Wait until a reducer's shard has seen `min_size` entries; raise Unavailable after ten seconds."""
     deadline = asyncio.get_running_loop().time() + WAIT_S_MAX
-    while min_size and _position(services, name, shard) < min_size:
+    while min_size and await services.read(lambda: _position(services, name, shard)) < min_size:
         if asyncio.get_running_loop().time() > deadline:
             raise Unavailable(f"the states have not reached size {min_size} yet; ask again shortly")
         await asyncio.sleep(WAIT_STEP_S)

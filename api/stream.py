@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -130,7 +131,8 @@ async def _events(
     try:
         stream = _Stream(services, hub, info, prefix, begin)
         while not services.leaving():
-            if text := stream.step(asyncio.get_running_loop().time()):
+            now = asyncio.get_running_loop().time()
+            if text := await services.read(partial(stream.step, now)):
                 yield text
             await asyncio.sleep(0 if stream.more else POLL_S)
     finally:

@@ -4,8 +4,9 @@ Both are functions of the rows.  So neither is written on the commit path: they 
 then, and what a crash loses is read again from the rows since.  A random B-tree put for each id halved a
 prototype, and cost more as the log grew; sorted immutable runs do not.
 
-An id's run holds (first 8 bytes of its hash, index), 16 bytes an id, sorted, in a memory-mapped file.  Eight bytes
-say *perhaps*; the row itself decides.  Runs are merged geometrically, so that few have to be searched.
+A run holds, of the ids of some stretch of entries, the first 8 bytes of each hash, sorted, then where in the stretch
+each stands, in 4 bytes: 12 bytes an id, in a memory-mapped file.  Eight bytes say *perhaps*; the row itself decides.
+Runs are merged geometrically, so that few have to be searched.
 
 >>> caches = Caches()
 >>> caches.learn(0, 7, b"i" * 16)
@@ -33,11 +34,15 @@ from archive.log import Log
 
 SAVE_ENTRIES = 131_072
 MERGE_RATIO = 4
+STRETCH_MAX: Final = 1 << 32
+"""Entries of one run at most: a place has 4 bytes."""
+_ID_SIZE: Final = 12
 
-_NAME: Final = re.compile(r"(ids|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
+_NAME: Final = re.compile(r"(places|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
 """Kind, start, stop, root of the log at `stop`, CRC-32 of the file."""
 
 Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.uint32]
 
 
 class _Run(NamedTuple):
@@ -45,7 +50,9 @@ class _Run(NamedTuple):
 
     start: int
     stop: int
-    table: Words  # shape (2, n): prefixes, indices
+    prefixes: Words
+    places: Places
+    """Index of each, less `start`."""
 
 
 class Caches:
@@ -97,7 +104,7 @@ class Caches:
                 np.uint64
             )
             for run in self._runs:
-                _search(run.table, prefixes, found)
+                _search(run, prefixes, found)
         return found
 
     def catch_up(self, log: Log) -> None:
@@ -138,18 +145,22 @@ class Caches:
 
     def _frozen(self, folder: Path, root: bytes) -> list[_Run]:
         """Return the runs and one of the recent ids, merged with those before that are not much larger."""
-        runs, start, pieces = self._runs[:], self._saved, [_sorted_run(self._recent)]
-        while runs and runs[-1].table.shape[1] <= MERGE_RATIO * sum(p.shape[1] for p in pieces):
-            run = runs.pop()
-            start, pieces = run.start, [run.table, *pieces]
-        table = np.concatenate(pieces, axis=1)
-        table = table[:, np.argsort(table[0], kind="stable")]
-        path = _write_checked(folder, f"ids-{start}-{self.size}-{root.hex()[:16]}", table.tobytes())
-        return [*runs, _Run(start, self.size, _mapped(path))]
+        runs, merged = self._runs[:], [_sorted_run(self._recent, self._saved, self.size)]
+        while runs and self.size - runs[-1].start <= STRETCH_MAX:
+            if len(runs[-1].prefixes) > MERGE_RATIO * sum(len(run.prefixes) for run in merged):
+                break
+            merged.insert(0, runs.pop())
+        start = merged[0].start
+        prefixes = np.concatenate([run.prefixes for run in merged])
+        places = np.concatenate([run.places + np.uint32(run.start - start) for run in merged])
+        order = np.argsort(prefixes, kind="stable")
+        data = prefixes[order].tobytes() + places[order].tobytes()
+        path = _write_checked(folder, f"places-{start}-{self.size}-{root.hex()[:16]}", data)
+        return [*runs, _mapped(path, start, self.size)]
 
     def _sweep(self, folder: Path) -> None:
         """Remove files that newer ones replace; a file that stays by accident is only dead weight."""
-        live = {("ids", run.start, run.stop) for run in self._runs} | {("sequences", 0, self.size)}
+        live = {("places", run.start, run.stop) for run in self._runs} | {("sequences", 0, self.size)}
         for path in folder.iterdir():
             found = _NAME.fullmatch(path.name)
             if found is None or (found[1], int(found[2]), int(found[3])) not in live:
@@ -157,12 +168,12 @@ class Caches:
 
     def _load_saved(self, folder: Path, log: Log) -> None:
         whole = [(found, path) for path in folder.iterdir() if (found := _whole(path, log))]
-        runs = {int(found[2]): (int(found[3]), path) for found, path in whole if found[1] == "ids"}
+        runs = {int(found[2]): (int(found[3]), path) for found, path in whole if found[1] == "places"}
         sequences = {int(found[3]): path for found, path in whole if found[1] == "sequences"}
         chain, end = [], 0
         while end in runs:
             start, (end, path) = end, runs[end]
-            chain.append(_Run(start, end, _mapped(path)))
+            chain.append(_mapped(path, start, end))
         if end in sequences:
             self._sequences = array("Q", sequences[end].read_bytes())
             self._runs, self._saved, self.size = chain, end, end
@@ -186,26 +197,26 @@ def _whole(path: Path, log: Log) -> re.Match[str] | None:
     return found if belongs and f"{crc32(path.read_bytes()):08x}" == found[5] else None
 
 
-def _sorted_run(recent: dict[bytes, int]) -> Words:
-    if not recent:
-        return np.empty((2, 0), dtype=np.uint64)
+def _sorted_run(recent: dict[bytes, int], start: int, stop: int) -> _Run:
     joined = np.frombuffer(b"".join(recent), dtype=">u8")
     prefixes = joined[::2].astype(np.uint64)
     indices = np.fromiter(recent.values(), dtype=np.uint64, count=len(recent))
     order = np.argsort(prefixes, kind="stable")
-    return np.stack((prefixes[order], indices[order]))
+    return _Run(start, stop, prefixes[order], (indices[order] - np.uint64(start)).astype(np.uint32))
 
 
-def _mapped(path: Path) -> Words:
-    if os.path.getsize(path) == 0:
-        return np.empty((2, 0), dtype=np.uint64)
-    words: Words = np.memmap(path, dtype=np.uint64, mode="r").reshape(2, -1)
-    return words
+def _mapped(path: Path, start: int, stop: int) -> _Run:
+    count = os.path.getsize(path) // _ID_SIZE
+    if count == 0:
+        return _Run(start, stop, np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint32))
+    prefixes: Words = np.memmap(path, dtype=np.uint64, mode="r", shape=(count,))
+    places: Places = np.memmap(path, dtype=np.uint32, mode="r", offset=8 * count, shape=(count,))
+    return _Run(start, stop, prefixes, places)
 
 
-def _search(table: Words, prefixes: Words, found: list[list[int]]) -> None:
-    left = np.searchsorted(table[0], prefixes, side="left")
-    right = np.searchsorted(table[0], prefixes, side="right")
+def _search(run: _Run, prefixes: Words, found: list[list[int]]) -> None:
+    left = np.searchsorted(run.prefixes, prefixes, side="left")
+    right = np.searchsorted(run.prefixes, prefixes, side="right")
     hits: Iterable[np.intp] = np.flatnonzero(right > left)
     for at in hits:
-        found[at].extend(int(index) for index in table[1, left[at] : right[at]])
+        found[at].extend(run.start + int(place) for place in run.places[left[at] : right[at]])

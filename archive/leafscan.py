@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from archive.cutting import BUNDLE_ENTRIES
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE_SIZE, control_body, parse_leaf, unbundle
 from archive.errors import FormatError
 from archive.findings import Findings, span
 from archive.kernel import kernel
-from archive.plan import BUNDLE_ENTRIES
 from merkle import leaf_hash
 
 _RECORD = LEAF_PRIVATE_SIZE + 2

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from archive.block import Block, decode_block
+from archive.cutting import BUNDLE_ENTRIES
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf, unbundle
 from archive.errors import FormatError, IntegrityError, NotFound
 from archive.kernel import kernel
-from archive.plan import BUNDLE_ENTRIES, Head, node_key
+from archive.plan import Head, node_key
 from archive.ports import Store, View
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
 

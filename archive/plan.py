@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from archive.block import NO_BLOCK, Block
+from archive.cutting import cuts
 from archive.entry import RANDOM_SIZE, Draft, bundle, encode_control, leaf_prefix
 from archive.kernel import kernel
 from archive.ports import Write
@@ -26,8 +27,6 @@ from merkle import Checkpoint, Frontier
 TABLES: Final = ("leaves", "rows", "nodes", "blocks", "checkpoints")
 APPEND_TABLES: Final = ("leaves", "rows", "blocks", "checkpoints")
 
-BUNDLE_ENTRIES: Final = 256
-BUNDLE_BYTES_MAX: Final = 1 << 20
 BUNDLE_ROWS_MIN: Final = 32
 
 
@@ -113,21 +112,6 @@ def _entries(drafts: Sequence[Draft | ControlDraft], time_s: int, random: bytes)
 
 
 def _bundled(table: str, first: int, parts: Sequence[bytes], width: int, bundle_min: int) -> Iterator[Write]:
-    """Yield writes that keep `parts`, cut at multiples of 256 and at 1 MiB; short stretches go singly."""
-    for start, stop in _stretches(first, [len(part) for part in parts]):
-        stretch = parts[start:stop]
-        if len(stretch) >= bundle_min:
-            yield Write(table, (first + start).to_bytes(8), bundle(stretch, width))
-        else:
-            for number, part in enumerate(stretch, first + start):
-                yield Write(table, number.to_bytes(8), bundle((part,), width))
-
-
-def _stretches(first: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start = total = 0
-    for at, size in enumerate(sizes):
-        if at > start and ((first + at) % BUNDLE_ENTRIES == 0 or total + size > BUNDLE_BYTES_MAX):
-            yield start, at
-            start, total = at, 0
-        total += size
-    yield start, len(sizes)
+    """Yield writes that keep `parts`; where they are cut is said by `archive.cutting`."""
+    for start, stop in cuts(first, [width + len(part) for part in parts], bundle_min):
+        yield Write(table, (first + start).to_bytes(8), bundle(parts[start:stop], width))

@@ -17,11 +17,11 @@ from zlib import crc32
 
 import numpy as np
 
+from archive.cutting import BUNDLE_ENTRIES
 from archive.entry import parse_row
 from archive.errors import FormatError
 from archive.findings import Findings, span
 from archive.kernel import kernel
-from archive.plan import BUNDLE_ENTRIES
 
 EachRow = Callable[[int, bytes], None]
 

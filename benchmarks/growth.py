@@ -45,7 +45,9 @@ class Step(NamedTuple):
     events_per_s: float
     slowest_ms: float
     disk: int
-    """Bytes on disk."""
+    """Bytes on disk, without the vault."""
+    vault: int
+    """Bytes of the vault on disk."""
 
 
 # --- the process that writes ---------------------------------------------------------------------
@@ -109,7 +111,8 @@ def write(path: Path, count: int, subjects: int, *, kind: str) -> None:
     with (sqlite if kind == "sqlite" else ours)(path) as keep:
         for size in steps(count):
             rate, slowest_s = grow(keep, done, size, subjects)
-            print(json.dumps(Step(size, rate, slowest_s * 1e3, disk_bytes(path))), flush=True)
+            vault = disk_bytes(path / "vault")
+            print(json.dumps(Step(size, rate, slowest_s * 1e3, disk_bytes(path) - vault, vault)), flush=True)
             sys.stdin.readline()
             done = size
 
@@ -204,6 +207,8 @@ def rows(step: Step, subjects: int, memory: tuple[float, float], kind: str) -> I
     yield Row(f"{name}, anonymous memory, {at}", memory[0], "MiB")
     yield Row(f"{name}, the most of it, {at}", memory[1], "MiB")
     yield Row(f"{name}, disk beyond the payload, {at}", step.disk / step.size - SIZE, "B/event")
+    if step.vault:
+        yield Row(f"{name}, vault on disk, {at}", step.vault / MIB, "MiB")
 
 
 def verified(path: Path, step: Step, subjects: int) -> Iterator[Row]:

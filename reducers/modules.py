@@ -8,7 +8,7 @@ ModuleError with one message, and costs the others nothing.
     essay = "essay_stats"                   # a Python module with REDUCERS = [...], or "essay_stats:MODULE"
 
 >>> [ref.name for ref in available().values() if ref.kind == "builtin"]
-['activity', 'writing']
+['activity', 'writing', 'progress', 'classes']
 >>> [each.name for each in load(available()["activity"]).reducers]
 ['event_count', 'last_activity', 'time_on_task']
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module, metadata
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from reducers.registry import Registry
 
 GROUP = "treering.modules"
 LO_GROUP = "lo_modules"
+_GROUPS = {GROUP, LO_GROUP}
 BUILTIN = {
     "activity": (
         "reducers.event_count:event_count",
@@ -42,6 +43,8 @@ BUILTIN = {
         "reducers.time_on_task:time_on_task",
     ),
     "writing": ("reducers.reconstruct:reconstruct",),
+    "progress": ("reducers.student_progress:student_progress",),
+    "classes": ("reducers.class_progress:class_progress",),
 }
 """Where the reducers of each built-in module stand."""
 
@@ -91,9 +94,8 @@ def available() -> dict[str, ModuleRef]:
     """Return all modules that are installed, by name, built-in ones first; imports none of them."""
     refs = {name: ModuleRef(name, "builtin", " ".join(places)) for name, places in BUILTIN.items()}
     found: dict[str, list[tuple[str, ModuleRef]]] = {}
-    for point in sorted({*metadata.entry_points(group=GROUP), *metadata.entry_points(group=LO_GROUP)}):
-        package = point.dist.name if point.dist is not None else ""
-        found.setdefault(point.name, []).append((package, _ref_of(point)))
+    for package, ref in sorted(_installed(), key=lambda pair: (pair[0], pair[1].kind, pair[1].value)):
+        found.setdefault(ref.name, []).append((package, ref))
     for name, candidates in sorted(found.items()):
         key = f"{candidates[0][0] or 'unknown package'}:{name}" if name in refs else name
         refs[key] = _chosen(name, candidates)
@@ -170,10 +172,40 @@ def _adopted(name: str, reducers: Any) -> list[Reducer[Any]]:
     return [dataclasses.replace(each, module=name) for each in reducers]
 
 
-def _ref_of(point: metadata.EntryPoint) -> ModuleRef:
+def _installed() -> Iterator[tuple[str, ModuleRef]]:
+    """Yield (package, module) for each entry point; of packages of one name, the first on the path counts.
+
+    `metadata.entry_points` would do the same, but one package whose file is damaged would hide all others.
+    """
+    seen: set[str] = set()
+    for each in metadata.distributions():
+        package = str(each.metadata["Name"] or "")
+        plain = re.sub(r"[-_.]+", "-", package).lower()
+        if plain and plain in seen:
+            continue
+        seen.add(plain)
+        try:
+            yield from [
+                (package, _ref_of(point, each)) for point in each.entry_points if point.group in _GROUPS
+            ]
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file does to the parser
+            if _names_us(each):
+                fault = f"the entry points of package {package!r} cannot be read ({error}); install it again"
+                yield package, ModuleRef(package, "treering", "", fault=fault)
+
+
+def _names_us(package: metadata.Distribution) -> bool:
+    try:
+        text = package.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):
+        return False
+    return any(group in text for group in _GROUPS)
+
+
+def _ref_of(point: metadata.EntryPoint, package: metadata.Distribution) -> ModuleRef:
     kind: Kind = "lo" if point.group == LO_GROUP else "treering"
-    version = point.dist.version if point.dist is not None else ""
-    return ModuleRef(point.name, kind, point.value, version, "" if is_module_name(point.name) else _BAD_NAME)
+    fault = "" if is_module_name(point.name) else _BAD_NAME
+    return ModuleRef(point.name, kind, point.value, str(package.metadata["Version"] or ""), fault)
 
 
 def _chosen(name: str, candidates: list[tuple[str, ModuleRef]]) -> ModuleRef:
@@ -220,7 +252,9 @@ def _load_lo(ref: ModuleRef) -> Module:
 
 
 def _object_at(place: str) -> Any:
-    path, _, attributes = place.partition(":")
+    path, _, attributes = place.partition("[")[0].partition(
+        ":"
+    )  # in brackets: extras, as in `package:object [extra]`
     found: Any = import_module(path.strip())
     for attribute in filter(None, attributes.strip().split(".")):
         found = getattr(found, attribute)

@@ -5,7 +5,7 @@ fingerprint names the set: equal fingerprints mean equal names, versions, scopes
 
 >>> from reducers import shipped
 >>> [each.name for each in shipped()]
-['event_count', 'last_activity', 'reconstruct', 'time_on_task']
+['class_progress', 'event_count', 'last_activity', 'reconstruct', 'student_progress', 'time_on_task']
 
 How modules are found and loaded: `reducers.modules`.  How they are isolated is the business of `replay`.
 """

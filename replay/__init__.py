@@ -28,6 +28,17 @@ from replay.catalogue import (
     tidy,
     write_catalogue,
 )
+from replay.cell import CellDied, CellHolding, remote
+from replay.cell_wire import (
+    FRAME_BYTES_MAX,
+    Done,
+    Hello,
+    Piece,
+    Refused,
+    decode_back,
+    decode_piece,
+    encode_frame,
+)
 from replay.choosing import ReadStore, Status, Stores, memory_folder, states_name
 from replay.crew import Crew
 from replay.escalation import (
@@ -64,8 +75,10 @@ from replay.redis_store import RedisStore
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
 from replay.runner import Runner, replay_key, run_to
 from replay.steering import Gathered
+from replay.tenant import Tenant
 
 __all__ = [
+    "FRAME_BYTES_MAX",
     "HOPS_MAX",
     "IDLE",
     "IMPORTING",
@@ -78,12 +91,16 @@ __all__ = [
     "TICK_SENDER",
     "AttestedDifference",
     "Catalogue",
+    "CellDied",
+    "CellHolding",
     "Crew",
     "Difference",
     "Digests",
+    "Done",
     "Fault",
     "Feed",
     "Gathered",
+    "Hello",
     "Holding",
     "Identity",
     "Item",
@@ -92,11 +109,13 @@ __all__ = [
     "Mirror",
     "Only",
     "Outgoing",
+    "Piece",
     "ReadStore",
     "Record",
     "RedisLink",
     "RedisStore",
     "ReducerInfo",
+    "Refused",
     "Routing",
     "Runner",
     "StateReader",
@@ -104,6 +123,7 @@ __all__ = [
     "Stopped",
     "StoredSlot",
     "Stores",
+    "Tenant",
     "Waiting",
     "Word",
     "after",
@@ -113,6 +133,9 @@ __all__ = [
     "catalogues",
     "compare",
     "compared",
+    "decode_back",
+    "decode_piece",
+    "encode_frame",
     "forget_notes",
     "generation_of",
     "home_of",
@@ -134,6 +157,7 @@ __all__ = [
     "read_attempts",
     "read_catalogue",
     "read_marker",
+    "remote",
     "replay_digests",
     "replay_key",
     "replayed",

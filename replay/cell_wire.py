@@ -4,8 +4,9 @@ r"""What a worker and a cell say to each other: frames of 4 bytes (length) and a
     cell -> worker   Hello     the module's reducers, once it is imported; or Refused, why it is not
                      Done      what changed, what was emitted, and where it stopped, if it did
 
-A cell runs code that nobody trusts, so a worker believes nothing of what it reads: frames are of bounded size, every field
-has a type, and what it says about keys is held against what it was asked (`replay.cell`).  A cell believes its worker.
+A cell runs code that nobody trusts, so a worker believes nothing of what it reads: frames are of bounded size, every
+field has a type, and what it says about keys is held against what it was asked (`replay.cell`).  A cell believes its
+worker.
 
 >>> frame = encode_frame(Refused("no"))
 >>> decode_back(frame[4:])
@@ -104,7 +105,7 @@ class Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Halt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Where a module cannot go on; `encoding` says that the state has no encoding, which some earlier task may have done."""
+    """Where a module cannot go on; with `encoding`, the state has none, and some earlier task may have done it."""
 
     task: Ordinal
     reason: Annotated[str, msgspec.Meta(max_length=2_000)]
@@ -138,9 +139,10 @@ def encode_frame(message: Piece | Back) -> bytes:
 def decode_back(data: bytes) -> Back:
     """Return what a cell said; raise FormatError if it is no answer."""
     try:
-        return _decode_back(data)
+        back: Back = _decode_back(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FormatError(f"a cell said what is no answer: {error}") from None
+    return back
 
 
 def to_wire(event: Event) -> WireEvent:

@@ -36,11 +36,16 @@ from archive import (
     parse_opening,
     parse_row,
     read_event,
+    read_many,
+    rows_of,
 )
 from reducers import Reducer, due, tick
+from replay.layout import Waiting
 from replay.routing import Routing
 
 SLICE_ENTRIES = 4_096
+PIECE = 128
+"""Events folded together: they are opened a piece at a time, and still in the processor's cache."""
 SLICE_BYTES_MAX = 32 << 20
 MODULE_SENDER = "module:"
 """How the sender of every message of a module begins; nobody outside can be it (`api.ingest`)."""
@@ -91,7 +96,7 @@ class Feed:
         self.touched: dict[int, int] = {}
         """Backlogs that changed since the last save → how many of their indices are stored as they are."""
         self.stored = {subject: len(indices) for subject, indices in self.backlog.items()}
-        """How many indices of each backlog are stored."""
+        """How many indices of each backlog are stored, at most."""
         self.erased = 0
         self.routing = routing
         self._vault = vault
@@ -101,35 +106,46 @@ class Feed:
         stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
         work: list[_Work | _Bound] = []
         size, end = 0, self.position
-        for index, data in log.rows(self.position, stop):
-            if size > SLICE_BYTES_MAX:
-                break
-            end, size = index + 1, size + len(data)
-            if not data:
-                continue
-            row = parse_row(data)
-            if row.kind == ROW_BINDING:
-                work.append(_Bound(index, row, self._taken(row)))
-            elif row.provisional:
-                subject = row.subjects[0]
-                self.touched.setdefault(subject, self.stored.get(subject, 0))
-                self.backlog.setdefault(subject, []).append(index)
-            elif row.kind == ROW_EVENT and (reducers := self.routing.concerned(row)):
-                work.append(_Work(index, index, row, reducers, None))
+        concerned = self.routing.concerned
+        for first, rows in rows_of(log, self.position, stop):
+            for index, row in enumerate(rows, first):
+                if size > SLICE_BYTES_MAX:
+                    return work, end
+                end = index + 1
+                if row is None:
+                    continue
+                size += len(row.ciphertext)
+                if row.kind == ROW_BINDING:
+                    work.append(_Bound(index, row, self._taken(row)))
+                elif row.provisional:
+                    subject = row.subjects[0]
+                    self.touched.setdefault(subject, self.stored.get(subject, 0))
+                    self.backlog.setdefault(subject, []).append(index)
+                elif row.kind == ROW_EVENT and (reducers := concerned(row)):
+                    work.append(_Work(index, index, row, reducers, None))
         return work, end
 
     def pieces(self, work: list[_Work | _Bound], source: LogSource) -> Iterator[list[Item]]:
-        """Yield the events of a slice in order, in lists no longer than a slice; no view is open meanwhile."""
-        piece: list[Item] = []
+        """Yield the events of a slice in order, in short lists; no view is open meanwhile."""
+        run: list[_Work] = []
         for one in work:
             if isinstance(one, _Work):
-                if (item := self._item(one)) is not None:
-                    piece.append(item)
+                run.append(one)
             elif one.indices:
-                yield piece
-                piece = []
+                yield from self._items(run)
+                run = []
                 yield from self._backlog_of(one, source)
-        yield piece
+        yield from self._items(run)
+
+    def waiting(self) -> dict[int, Waiting]:
+        """Return what became of the backlogs since the last save that every store has made."""
+        for subject in self.touched:
+            # Of several stores some may make this save: what they hold then must be removed by the next one.
+            self.stored[subject] = max(self.stored.get(subject, 0), len(self.backlog.get(subject, [])))
+        return {
+            subject: Waiting(self.backlog.get(subject, []), kept, self.stored[subject])
+            for subject, kept in self.touched.items()
+        }
 
     def kept(self) -> None:
         """Take note that the backlogs are stored as they are."""
@@ -165,6 +181,27 @@ class Feed:
             at, size = at + 1, size + len(data)
         return piece, at
 
+    def _items(self, run: list[_Work]) -> Iterator[list[Item]]:
+        """Yield the events of entries that no binding is about, in pieces that were opened together."""
+        found = read_many([one.at for one in run], [one.row for one in run], self._vault, MODULE_SENDER)
+        items: list[Item] = []
+        for one, read in zip(run, found, strict=True):
+            item = self._read(one, read)
+            if item is not None:
+                items.append(item)
+                if len(items) == PIECE:
+                    yield items
+                    items = []
+        yield items
+
+    def _read(self, one: _Work, read: Event | Opened | None) -> Item | None:
+        if isinstance(read, Event):
+            return Item(one.at, one.due, read, one.reducers, one.row.subjects)
+        if read is None:
+            self.erased += 1
+            return None
+        return self._special(one, read, None)
+
     def _item(self, one: _Work) -> Item | None:
         """Return the event of an entry, or None if it is erased or cannot be read by anybody."""
         try:
@@ -173,6 +210,10 @@ class Feed:
         except NotFound:
             self.erased += 1
             return None
+        return self._special(one, opened, binding)
+
+    def _special(self, one: _Work, opened: Opened, binding: Opened | None) -> Item | None:
+        """Return the event of an opened entry, all circumstances considered; None if nobody can read it."""
         header, keys = opened.header, keys_of(opened.header)
         try:
             lock = locked_fields(opened)

@@ -85,5 +85,5 @@ def shown_of(reducer: Reducer[Any], state: Any) -> bytes:
     """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead."""
     try:
         return msgspec.json.encode(reducer.view(state))
-    except Exception as error:  # noqa: BLE001 - the author's code: it may raise anything
+    except BaseException as error:  # noqa: BLE001 - the author's code: it may raise anything
         return msgspec.json.encode({"view_failed": f"{type(error).__name__}"})

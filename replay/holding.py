@@ -252,8 +252,7 @@ class Holding:
         found = [key for key, slot in slots.items() if slot is not None]
         if not self._complete and self._store is not None:
             with self._store.view() as view:
-                stored = _all_stored(view, reducer.name)
-                found += [each.key for each in stored if each.key not in slots]
+                found += [one.key for one in _all_stored(view, reducer.name) if one.key not in slots]
         return found
 
     def pairs(self) -> Iterator[StatePair]:
@@ -325,16 +324,20 @@ class Holding:
                 attempt[0] = word_of(item.at)
                 if self._skips and item.at in self._skips.get(reducer.name, ()):
                     continue
-                for beat, (key, event) in enumerate(self._addressed(reducer, item)):
-                    if beat:
-                        attempt[0] = word_of(item.at, beat)
-                    before = self.get(reducer, key)
-                    if before is None and not routing.holds(reducer, key):
-                        continue
-                    own_event = private(event) if self._private else event
-                    self._fold_one(reducer, key, before, own_event, item)
-                    if self.stopped is not None:
-                        return
+                try:
+                    for beat, (key, event) in enumerate(self._addressed(reducer, item)):
+                        if beat:
+                            attempt[0] = word_of(item.at, beat)
+                        before = self.get(reducer, key)
+                        if before is None and not routing.holds(reducer, key):
+                            continue
+                        own_event = private(event) if self._private else event
+                        self._fold_one(reducer, key, before, own_event, item)
+                        if self.stopped is not None:
+                            return
+                except (MemoryError, RecursionError) as error:  # a stored state that is too much just now
+                    self.stopped = Stopped(reducer.name, item.at, reason_of(error))
+                    return
 
     def _addressed(self, reducer: Reducer[Any], item: Item) -> Sequence[tuple[Key, Event]]:
         if item.tick:

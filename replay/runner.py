@@ -10,9 +10,10 @@ why what a replay gives is what the dashboard showed, or one of the two is broke
 Modules that stand at one position are run together, so that an entry is opened once.  A module that cannot go on is let
 go: it is in `stopped`, and the others do not notice.
 
-**Folding a key again.**  A skip or a retry in the log names the event at which a key stands still.  That key alone is
-folded again, from the beginning and without what is to be skipped, by a runner of its own that reads nothing else; it
-emits nothing.  The result replaces the state.
+**Folding again.**  A skip or a retry in the log names an event.  What went into a state of ours that it changes is folded
+again, from the beginning and without what is to be skipped: the key that stands still there, or whose event it is, by
+a runner of its own that reads nothing else; where only the whole tells whose it is (a tick, a late identity), all keys of
+the reducer.  It emits nothing, and the result replaces the state.  `Holding.steered` says up to where this is done.
 
 **Rebuilding.**  States that begin from nothing have to see what the log held at that moment before they are an
 answer; until then every save says so (`replay.layout.Marker.rebuilt_to`).
@@ -28,7 +29,6 @@ from reducers import Key, Reducer, StateError, StatePair
 from replay.feed import Feed
 from replay.folded import Outgoing, Stopped
 from replay.holding import Holding
-from replay.layout import Waiting
 from replay.routing import Only, Routing
 from replay.steering import Change, Gathered
 
@@ -94,8 +94,8 @@ class Runner:
         """Take the next slice of the log (up to `until`, if given) and return how many entries it had.
 
         What steers the fold is read up to `until`, or with `ahead` up to the head: a worker must learn that the event
-        it cannot get over is to be skipped.  0 means caught up, or that no module is left.  Raises IntegrityError where an entry cannot be what was
-        committed.
+        it cannot get over is to be skipped.  0 means caught up, or that no module is left.  Raises IntegrityError where
+        an entry cannot be what was committed; after that, or any other error, this runner is of no more use.
         """
         # The view ends before the folding begins: an open one pins pages for as long as reducers take.
         with source.open() as log:
@@ -122,10 +122,7 @@ class Runner:
         assert not self.outbox, "a message could be lost: send the outbox first"
         with source.open() as log:
             root = log.root(self.position)
-        backlog = {
-            subject: Waiting(self.backlog.get(subject, []), kept, self._feed.stored.get(subject, 0))
-            for subject, kept in self._feed.touched.items()
-        }
+        backlog = self._feed.waiting()
         for holding in self.holdings:
             try:
                 holding.save(self.position, root, backlog)

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from archive import (
     Activate,
-    Attest,
     ActiveReducer,
+    Attest,
     FormatError,
     Log,
     Retry,

@@ -6,8 +6,8 @@
 It folds as `replay.holding` does, with the same `fold_one`; what it does not do is to decide anything.  Which events go
 into which state, what is saved and what is emitted is the worker's business (`replay.cell`).
 
-`word` is memory shared with the worker: which task runs, counted from 1 on within a piece, and on through the states that
-are encoded at its end.  It only grows, so that a worker can tell standing still from being slow.
+`word` is memory shared with the worker: which task runs, counted from 1 on within a piece, and on through the states
+that are encoded at its end.  It only grows, so that a worker can tell standing still from being slow.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import pytest
 
 from archive import Tally, check_log
 from merkle import Ed25519Verifier
-from reducers import digest_of_entries, shipped
+from reducers import digest_of_entries
 from replay import replay_digests
-from tests.golden import GOLDEN, VAULT_KEY, golden_copy, make, open_golden
+from tests.golden import GOLDEN, VAULT_KEY, golden_copy, make, open_golden, reducers
 
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
@@ -35,7 +35,7 @@ def test_the_golden_log_replays_to_its_states(tmp_path: Path) -> None:
     with golden_copy(tmp_path / "golden") as folder:
         source, size = open_golden(folder)
         vault = folder.open_vault(os.urandom)
-        digests = replay_digests(source, shipped(), vault, size=size)
+        digests = replay_digests(source, reducers(), vault, size=size)
         vault.close()
     assert len(digests) == EXPECTED["states"]
     assert digest_of_entries(digests).hex() == EXPECTED["state_digest"]

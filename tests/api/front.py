@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from api import Services, Shelf, create_app, open_states
+from api import Place, Services, Shelf, create_app, open_states
 from archive import (
     Answer,
     Archiver,
@@ -136,11 +136,11 @@ class Front:
             _vault=vault,
         )
 
-    def open_store(self, folder: Path) -> LmdbStore:
-        """Return the store in a folder, or raise NotFound."""
-        if folder not in self.stores:
-            raise NotFound(f"{folder}: nothing there")
-        return self.stores[folder]
+    def open_store(self, place: Place) -> LmdbStore:
+        """Return the store at a place, or raise NotFound."""
+        if place.folder not in self.stores:
+            raise NotFound(f"{place.folder}: nothing there")
+        return self.stores[place.folder]
 
     def crew(self, shard: int, shards: int) -> Crew:
         """Return the crew of a shard, gone on from what it has saved."""

@@ -221,7 +221,7 @@ def test_an_event_that_the_archiver_refuses_is_an_error(
     http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is too large for the log is answered with its own problem."""
-    monkeypatch.setattr("archive.archiver.PAYLOAD_SIZE_MAX", 10)
+    monkeypatch.setattr("archive.drafting.PAYLOAD_SIZE_MAX", 10)
     assert "at most 10" in problem_of(http.post("/v1/events", json=ours()), 400)
 
 

@@ -373,7 +373,7 @@ def test_closing_saves_the_caches(tmp_path: Path) -> None:
     assert list((tmp_path / "caches").iterdir()) == []
     archiver.close()
     saved = sorted(path.name.rsplit("-", 2)[0] for path in (tmp_path / "caches").iterdir())
-    assert saved == ["ids-0-3", "sequences-0-3"]
+    assert saved == ["places-0-3", "sequences-0-3"]
     assert site.start().step([event(b"1", id="x")]) == [Receipt(2, 3)]
 
 

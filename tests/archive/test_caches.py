@@ -191,13 +191,13 @@ def flip(kind: str) -> Callable[[Path], None]:
 def strangers(folder: Path) -> None:
     """Lay files into the folder that nobody saved."""
     for name in (
-        "ids-x",
-        "ids-0-99-00",
+        "places-x",
+        "places-0-99-00",
         "sequences",
         "sequences-x-y-z",
-        "ids-0-4-abc.tmp",
+        "places-0-4-abc.tmp",
         "note.txt",
-        "ids-0-0--",
+        "places-0-0--",
     ):
         (folder / name).write_bytes(b"?" * 16)
 

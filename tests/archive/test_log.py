@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import Archiver, FormatError, IntegrityError, Log, NotFound, Write, decode_block, load_head
+from archive import (
+    TABLES,
+    Archiver,
+    FormatError,
+    IntegrityError,
+    Log,
+    MemoryStore,
+    NotFound,
+    Write,
+    decode_block,
+    load_head,
+)
+from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, bundle, encode_control
 from merkle import leaf_hash, prove_inclusion, verify_inclusion
 from tests.archive import spec
 from tests.archive.site import Site, event
@@ -171,3 +183,57 @@ def test_a_start_refuses_a_block_that_is_none() -> None:
     site.log.commit([Write("blocks", spec.u64(99), b"?")])
     with pytest.raises(FormatError, match="not of version 1"):
         site.start()
+
+
+# --- control entries -----------------------------------------------------------------------------
+
+PRIVATE = bytes((1, LEAF_PRIVATE)) + bytes(LEAF_PRIVATE_SIZE - 2)
+SIMILAR = bytes((1, LEAF_PRIVATE)) + b"\1" * (LEAF_PRIVATE_SIZE - 2)
+SHORT = encode_control(0, {"control": "retry", "module": "a"})
+ALIKE = encode_control(0, {"control": "x" * 34})
+TWICE = encode_control(0, {"control": "y" * 94})
+runs = st.lists(
+    st.tuples(st.sampled_from([PRIVATE, SIMILAR, SHORT, ALIKE, TWICE]), st.integers(1, 150)), max_size=8
+)
+
+
+def test_some_control_entries_are_as_long_as_private_ones() -> None:
+    """What the next test is about: a bundle cannot be told to be private by its length alone."""
+    assert len(ALIKE) == LEAF_PRIVATE_SIZE
+    assert len(TWICE) + 2 == 2 * (LEAF_PRIVATE_SIZE + 2)
+
+
+@given(runs, st.data())
+def test_control_entries_are_found_without_reading_the_others(
+    lengths: list[tuple[bytes, int]], data: st.DataObject
+) -> None:
+    """In whatever bundles they lie, the control entries of a range are those that a reading of all leaves finds."""
+    leaves = [leaf for leaf, count in lengths for _ in range(count)]
+    store, at = MemoryStore(TABLES), 0
+    while at < len(leaves):  # a bundle never crosses a multiple of 256
+        end = min(at + data.draw(st.sampled_from([1, 2, 30, 256])), at // 256 * 256 + 256, len(leaves))
+        store.commit([Write("leaves", at.to_bytes(8), bundle(leaves[at:end], 2))])
+        at = end
+    with store.view() as view:
+        for _ in range(9):
+            start, stop, size = (data.draw(st.integers(0, len(leaves))) for _ in range(3))
+            log = Log(view, size)
+            want = [one for one in log.leaves(start, stop) if one[1][1] == LEAF_CONTROL]
+            assert list(log.controls(start, stop)) == want
+        log = Log(view, len(leaves))
+        assert [index for index, _ in log.controls(0, log.size + 9)] == [
+            index for index, leaf in enumerate(leaves) if leaf[1] == LEAF_CONTROL
+        ]
+
+
+def test_control_entries_of_a_log_are_those_of_its_archiver() -> None:
+    """What an archiver writes of itself and what it is asked to write are found, among the events of many commits."""
+    site, archiver = grown()
+    indices = [0, 1]
+    for count in (1, 70, 300):
+        indices.append(archiver.control({"control": "retry", "module": "a"}))
+        archiver.step([event(b"%d" % one) for one in range(count)])
+    with site.log.view() as view:
+        log = Log(view, archiver.head.size)
+        assert [index for index, _ in log.controls(0, log.size)] == indices
+        assert all(leaf == log.leaf(index) for index, leaf in log.controls(0, log.size))

@@ -6,6 +6,7 @@ import base64
 from struct import pack
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,10 +116,11 @@ def test_every_changed_byte_is_noticed(cosigner: Cosigner) -> None:
     for at in (*range(8), 8, 40, len(signature) - 1):
         changed = bytearray(signature)
         changed[at] ^= 1
-        assert not cosigner.verifier.verify(TEXT.encode(), bytes(changed)), f"byte {at}"
+        assert cosigner.verifier.verify(TEXT.encode(), bytes(changed)) is False, f"byte {at}"
     for wrong in (b"", signature[:8], signature[:-1], signature + b"\0"):
-        assert not cosigner.verifier.verify(TEXT.encode(), wrong)
-    assert not cosigner.verifier.verify(TEXT.replace("7", "8").encode(), signature)
+        assert cosigner.verifier.verify(TEXT.encode(), wrong) is False
+    assert cosigner.verifier.verify(TEXT.replace("7", "8").encode(), signature) is False
+    assert cosigner.verifier.verify(b"no checkpoint", signature) is False
 
 
 def test_a_cosignature_is_not_a_signature_of_another_kind() -> None:
@@ -153,6 +155,14 @@ def test_a_time_that_cannot_be_said_is_not_signed(cosigner: Cosigner, time_s: in
         cosigner.at(time_s).sign(TEXT.encode())
 
 
+@pytest.mark.parametrize("time_s", [1, 2**62 - 1, 2**62, 2**63 - 1])
+def test_every_other_time_is(cosigner: Cosigner, time_s: int) -> None:
+    """From the first second after 1970 began to the last one that 63 bits hold."""
+    signature = cosigner.at(time_s).sign(TEXT.encode())
+    assert cosigner.verifier.verify(TEXT.encode(), signature)
+    assert cosigned_at(Signature("w", b"1234", signature)) == time_s
+
+
 def test_what_is_no_checkpoint_is_not_cosigned(cosigner: Cosigner) -> None:
     """A witness's key speaks of checkpoints only."""
     for text in (b"", b"hello\n", b"log\n01\n" + TEXT.encode()[17:], b"\xff\n1\n"):
@@ -162,7 +172,10 @@ def test_what_is_no_checkpoint_is_not_cosigned(cosigner: Cosigner) -> None:
 
 
 def test_names_too_long_for_ml_dsa_are_refused() -> None:
-    """Name and origin stand behind one byte of length each."""
+    """Name and origin stand behind one byte of length each, counted in UTF-8."""
+    longest = Checkpoint("o" * 255, 1, bytes(32)).encode().encode()
+    assert cosigned_message(ML_DSA_44, "w" * 255, 1, longest) is not None
+    assert cosigned_message(ML_DSA_44, "ü" * 128, 1, longest) is None
     text = Checkpoint("o" * 256, 1, bytes(32)).encode().encode()
     assert cosigned_message(ML_DSA_44, "w", 1, text) is None
     assert cosigned_message(ML_DSA_44, "w" * 256, 1, TEXT.encode()) is None
@@ -198,7 +211,45 @@ def test_keys_of_a_wrong_size_are_refused() -> None:
         Ed25519Verifier.decode(GOLDEN["ed25519"]["vkey"])
 
 
+def test_a_cosigners_key_is_read_back_and_keeps_a_cosigners_name(cosigner: Cosigner) -> None:
+    """A vkey gives the key that it was made of; a name that no signature line could carry is refused."""
+    verifier = cosigner.verifier
+    assert CosignatureVerifier.decode(verifier.encode()) == verifier
+    with pytest.raises(NoteError, match="not a key name"):
+        CosignatureVerifier("w w", verifier.public_key, verifier.signature_type)
+
+
 def test_a_cosigner_keeps_its_secret_to_itself(cosigner: Cosigner) -> None:
     """Its representation, which ends up in logs, names the key and does not hold it."""
     assert bytes(32).hex() not in repr(cosigner)
-    assert "witness.example/w" in repr(cosigner)
+    assert repr(cosigner) == f"Cosigner(witness.example/w, {cosigner.verifier.key_id.hex()})"
+
+
+class _Key:
+    """A public key of a library that cannot, or will not, read it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def from_public_bytes(self, data: bytes) -> None:
+        """Fail."""
+        raise self.error
+
+
+def test_a_library_without_ml_dsa_says_so_and_believes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not being able to check is neither yes nor no: whoever asked must learn that nobody has looked."""
+    cosigner = Cosigner("w", bytes(32), ML_DSA_44)
+    signature = cosigner.at(1).sign(TEXT.encode())
+    monkeypatch.setattr("merkle.cosignature.MLDSA44PublicKey", _Key(UnsupportedAlgorithm("no ML-DSA")))
+    with pytest.raises(NoteError, match="has no ML-DSA-44"):
+        cosigner.verifier.verify(TEXT.encode(), signature)
+
+
+def test_bytes_that_the_library_takes_for_no_key_verify_nothing(
+    cosigner: Cosigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which bytes are a point of the curve is the library's to say, when the key is first used."""
+    signature = cosigner.at(1).sign(TEXT.encode())
+    for name in ("MLDSA44PublicKey", "Ed25519PublicKey"):
+        monkeypatch.setattr(f"merkle.cosignature.{name}", _Key(ValueError("no point of the curve")))
+    assert cosigner.verifier.verify(TEXT.encode(), signature) is False

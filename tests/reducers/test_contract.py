@@ -314,4 +314,5 @@ def test_few_events_are_enough(size: int) -> None:
 @pytest.mark.parametrize("size", [0, 1, 40, 210])
 def test_shipped_reducers_are_lawful(lawful: Reducer[Any], size: int) -> None:
     """What comes with the package keeps the contract that it asks of others."""
-    assert len(check(lawful, events(size), processes=False)) == min(size, 2)
+    keys = 0 if "class" in lawful.scope else min(size, 2)  # these events name no class
+    assert len(check(lawful, events(size), processes=False)) == keys

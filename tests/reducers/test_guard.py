@@ -11,6 +11,7 @@ import os
 import pickle
 import random
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 import urllib.request
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,7 @@ ALLOWED: dict[str, Callable[[], Any]] = {
     "a name that is derived": lambda: uuid.uuid5(uuid.NAMESPACE_URL, "x"),
     "a path that is only text": lambda: Path("/a/b").name,
     "a finaliser": lambda: _Finalised(),
+    "a weak reference": lambda: (weakref.finalize(_Finalised(), time.time), None),
 }
 
 
@@ -167,6 +170,18 @@ def test_a_finaliser_runs_to_its_end() -> None:
     before = _Finalised.done
     run(lambda: _Finalised())
     assert _Finalised.done == before + 1
+
+
+def test_a_signal_of_the_server_may_come_while_a_reducer_runs() -> None:
+    """Its handler looks at the clock and at files, as a watchdog does, and the reducer goes on."""
+    world: dict[str, Any] = {"__name__": "tools.watchdog", "time": time, "os": os, "seen": []}
+    exec("def handler(*_): seen.append((time.monotonic(), os.listdir('/')))", world)
+    before = signal.signal(signal.SIGUSR1, world["handler"])
+    try:
+        assert run(lambda: signal.raise_signal(signal.SIGUSR1)) == Slot(3, 3)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(world["seen"]) == 1
 
 
 def test_other_threads_have_their_clock_meanwhile() -> None:

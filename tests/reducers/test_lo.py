@@ -69,9 +69,13 @@ def test_a_module_is_loaded_as_it_stands() -> None:
 
 def test_reducers_of_such_modules_stand_beside_ours() -> None:
     """They go into one registry with those that are shipped; loading again gives equal reducers."""
-    registry, errors = compose([lookalike(), *(load(available()[name]) for name in ("activity", "writing"))])
+    registry, errors = compose(
+        [lookalike(), *(load(available()[name]) for name in ("activity", "writing", "progress", "classes"))]
+    )
     assert (len(registry), errors) == (11 + len(shipped()), [])
-    again, _ = compose([lookalike(), *(load(available()[name]) for name in ("activity", "writing"))])
+    again, _ = compose(
+        [lookalike(), *(load(available()[name]) for name in ("activity", "writing", "progress", "classes"))]
+    )
     assert again.fingerprint() == registry.fingerprint()
 
 

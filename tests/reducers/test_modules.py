@@ -74,17 +74,21 @@ def test_listing_what_is_installed_imports_none_of_it() -> None:
 
 
 def test_the_built_in_modules_are_what_comes_with_the_package() -> None:
-    """Two modules, and together the reducers that `shipped` gives; each reducer knows its module."""
+    """Four modules, and together the reducers that `shipped` gives; each reducer knows its module."""
     refs = available()
-    modules = [load(refs[name]) for name in ("activity", "writing")]
+    modules = [load(refs[name]) for name in ("activity", "writing", "progress", "classes")]
     assert [[each.name for each in module.reducers] for module in modules] == [
         ["event_count", "last_activity", "time_on_task"],
         ["reconstruct"],
+        ["student_progress"],
+        ["class_progress"],
     ]
     registry, errors = compose(modules)
     assert errors == []
     assert registry.fingerprint() == shipped().fingerprint()
-    assert [each.module for each in registry] == ["activity", "activity", "writing", "activity"]
+    assert {each.name: each.module for each in registry} == {
+        each.name: module.name for module in modules for each in module.reducers
+    }
 
 
 @pytest.mark.parametrize(
@@ -215,6 +219,56 @@ def test_a_module_named_like_a_built_in_one_does_not_replace_it(install: Install
         ModuleError, match="package 'one' names a module like the built-in 'writing'; rename it"
     ):
         load(refs["one:writing"])
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [("[treering.modules]\nfoo\n", True), ("[console_scripts]\nfoo\n", False), ("\udcff\udcfe", False)],
+)
+def test_a_package_whose_entry_points_are_damaged_hides_no_other(
+    install: Install, tmp_path: Path, text: str, listed: bool
+) -> None:
+    """It is named if it was to bring a module, and is none of our business if not."""
+    install("damaged", "", version="0.9")
+    (tmp_path / "damaged-0.9.dist-info" / "entry_points.txt").write_text(text, errors="surrogateescape")
+    install("essay_stats", GOOD.format(name="n"), ("treering.modules", "essay", "essay_stats"))
+    refs = available()
+    assert load(refs["essay"]).name == "essay"
+    assert ("damaged" in refs) == listed
+    if listed:
+        with pytest.raises(ModuleError, match="the entry points of package 'damaged' cannot be read"):
+            load(refs["damaged"])
+
+
+@pytest.mark.parametrize("value", ["", ":", "a b", "essay_stats [extra", "..x"])
+def test_an_address_that_is_none_is_an_error_of_its_module(install: Install, value: str) -> None:
+    """Whatever stands behind the name, nothing else than a ModuleError comes of it."""
+    install("essay_stats", "", ("treering.modules", "essay", value))
+    with pytest.raises(ModuleError, match="module 'essay': "):
+        load(available()["essay"])
+
+
+def test_extras_in_an_address_are_passed_over(install: Install) -> None:
+    """`package [extra]` names the same object as without, as in any entry point."""
+    install(
+        "essay_stats", GOOD.format(name="n"), ("treering.modules", "essay", "essay_stats:REDUCERS [more]")
+    )
+    assert [each.name for each in load(available()["essay"]).reducers] == ["n"]
+
+
+def test_of_two_installations_of_one_package_the_first_counts(install: Install, tmp_path: Path) -> None:
+    """A checkout before an installed copy on the path is one module, not two of one name."""
+    install("essay_stats", GOOD.format(name="n"), ("treering.modules", "essay", "essay_stats"), version="2")
+    other = tmp_path / "other" / "essay_stats-1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: Essay-Stats\nVersion: 1\n")
+    (other / "entry_points.txt").write_text("[treering.modules]\nessay = essay_stats\n")
+    sys.path.append(str(other.parent))
+    try:
+        assert available()["essay"].version == "2"
+        assert load(available()["essay"]).version == "2"
+    finally:
+        sys.path.remove(str(other.parent))
 
 
 def test_modules_of_the_learning_observer_are_listed_as_such(install: Install) -> None:

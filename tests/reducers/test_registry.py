@@ -44,7 +44,8 @@ def test_a_name_is_given_once() -> None:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     """Whoever mistypes a name sees which there are."""
     with pytest.raises(
-        UnknownReducer, match="event_count, last_activity, reconstruct, time_on_task"
+        UnknownReducer,
+        match="class_progress, event_count, last_activity, reconstruct, student_progress, time_on_task",
     ) as caught:
         shipped().get("event_counts")
     assert caught.value.name == "event_counts"

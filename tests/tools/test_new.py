@@ -10,29 +10,55 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.served import serving
 from tools import new
 from tools.process import EXIT_GOOD, EXIT_USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.process
-def test_a_new_module_installs_passes_its_test_and_is_found(tmp_path: Path) -> None:
-    """From the command to a module that a server would load, with nothing written by hand."""
-    assert new.main(["module", "essay-stats", "--dir", str(tmp_path)]) == EXIT_GOOD
-    made, target = tmp_path / "essay-stats", tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a new module is made and installed, below `site`; nothing is written by hand."""
+    folder = tmp_path_factory.mktemp("new")
+    assert new.main(["module", "essay-stats", "--dir", str(folder)]) == EXIT_GOOD
     pip = ["-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-    flags = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(target)]
-    run([*pip, *flags, str(made)], {"PIP_CACHE_DIR": str(tmp_path / "cache")})
-    there = {"PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
-    ran = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(made / "tests")], there, tmp_path)
+    flags = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder / "site")]
+    run([*pip, *flags, str(folder / "essay-stats")], {"PIP_CACHE_DIR": str(folder / "cache")})
+    return folder
+
+
+@pytest.mark.process
+def test_a_new_module_passes_its_test_and_is_found(site: Path) -> None:
+    """As it was made, it keeps the contract in all processes, and is listed without being imported."""
+    there = {"PYTHONPATH": os.pathsep.join([str(site / "site"), str(ROOT)])}
+    ran = run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(site / "essay-stats" / "tests")], there, site
+    )
     assert "3 passed" in ran
     code = (
         "from reducers import available, load; ref = available()['essay-stats']; module = load(ref);"
         "print(ref.kind, ref.value, module.version, [each.name for each in module.reducers])"
     )
-    listed = run(["-c", code], there, tmp_path)
+    listed = run(["-c", code], there, site)
     assert listed == "treering essay_stats 0.1.0 ['essay_stats_typing']\n"
+
+
+@pytest.mark.process
+def test_a_new_module_is_a_value_on_a_server(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started again runs it: an event goes in, and its view comes out."""
+    monkeypatch.setenv("PYTHONPATH", str(site / "site"))
+    event = {
+        "type": "keystroke",
+        "source": "org.example.editor",
+        "keys": {"student": "ada"},
+        "data": {"characters": 5},
+    }
+    with serving(site / "data") as server:
+        receipt = server.post(json.dumps(event).encode()).json()["receipts"][0]
+        asked = server.get("/v1/states/essay_stats_typing", student="ada", min_size=receipt["size"])
+    assert asked.status_code == 200, asked.text
+    assert asked.json()["state"] == {"keystrokes": 5, "longest_pause_s": 0.0}
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:

@@ -1,0 +1,310 @@
+"""A module in a cell, as its worker sees it: a holding whose states are bytes, and whose fold is a question.
+
+    worker                                              cell (`replay.tenant`)
+    log, keys, states, position, messages               the module's code
+    which event goes into which state         ->        fold
+    what changed                              <-
+
+The worker never imports the module.  In place of each reducer stands a `Remote`, whose states are encodings that came
+from the cell; so saving, digests, quarantines and rebuilding are those of any holding.  What the cell answers is held
+against what it was asked: keys that were not in the piece, events that were not, messages of a reducer that emits none,
+are a breach, which stops the module as a crash does.
+
+What one piece may take, and what happens to a cell that does not answer, is the business of who asks (`ask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from archive import FormatError, Store, Unavailable
+from reducers import Key, Message, Outbox, Reducer, Slot, is_module_name
+from replay.attempt import IDLE, word_of
+from replay.catalogue import ReducerInfo
+from replay.cell_wire import Done, Given, Halt, Piece, Task, WireEvent, to_wire
+from replay.feed import Item
+from replay.folded import Stopped
+from replay.holding import KEYS_MAX, Holding
+from replay.layout import StoredSlot
+from replay.routing import Routing
+
+TASKS_MAX = 1_024
+PIECE_BYTES_MAX = 8 << 20
+STATE_BYTES_MAX = 16 << 20
+ERROR_LENGTH_MAX = 400
+
+
+class CellDied(Exception):
+    """A cell gives no answer any more; `task` is what it was doing, counted from 0, or None."""
+
+    def __init__(self, reason: str, task: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.task = reason, task
+
+
+Ask = Callable[[Piece], Done]
+"""Returns the answer to a piece; raises CellDied."""
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A state of which only the encoding is known, and what readers are shown of it."""
+
+    encoding: bytes
+    shown: bytes | None = None
+
+
+class Remote(Reducer[Sealed]):
+    """A reducer that runs elsewhere: it has a name, a scope and states, and no function."""
+
+    __slots__ = ()
+
+    def encode(self, state: Sealed) -> bytes:
+        """Return the encoding that came from the cell."""
+        return state.encoding
+
+    def decode(self, encoding: bytes) -> Sealed:
+        """Return the encoding as a state: whether it is one is the cell's to say."""
+        return Sealed(encoding)
+
+    def view(self, state: Sealed) -> Any:
+        """Return what the cell said that readers are shown."""
+        return msgspec.Raw(state.encoding if state.shown is None else state.shown)
+
+
+class _Ended(Exception):
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(stopped.reason)
+        self.stopped = stopped
+
+
+class _Batch:
+    """What goes into one piece; `items` and `keys` are those of its tasks."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.items: list[Item] = []
+        self.given: list[Given] = []
+        self.keys: dict[tuple[str, Key], Slot[Sealed] | None] = {}
+        """Of this piece, with the state before it."""
+        self.size = 0
+        self._events: list[WireEvent] = []
+        self._last = -1
+
+    def add(
+        self, item: Item, place: int, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None, *, held: bool
+    ) -> None:
+        """Add a task; its event goes along once, and the state unless the cell holds it."""
+        if self._last != item.at or not self._events:
+            self._events.append(to_wire(item.event))
+            self._last = item.at
+            self.size += len(msgspec.msgpack.encode(self._events[-1]))
+        if (reducer.name, key) not in self.keys:
+            self.keys[reducer.name, key] = slot
+            if slot is not None and not held:
+                self.given.append(_given(place, reducer, key, slot))
+                self.size += len(slot.state.encoding)
+        self.items.append(item)
+        self.tasks.append(Task(len(self._events) - 1, place, key, False, item.tick))
+
+    def emitting(self) -> None:
+        """Let the task that was added last emit messages."""
+        self.tasks[-1] = msgspec.structs.replace(self.tasks[-1], emits=True)
+
+    def piece(self, space: int, dropped: list[tuple[int, Key]], *, fresh: bool) -> Piece:
+        """Return what is sent to the cell."""
+        return Piece(space, self._events, self.tasks, self.given, dropped, fresh)
+
+
+class CellHolding(Holding):
+    """The states of one module in one shard, folded in a cell, which numbers the reducers as `places` says."""
+
+    def __init__(
+        self,
+        reducers: Iterable[Reducer[Any]],
+        ask: Ask,
+        store: Store | None = None,
+        module: str = "",
+        *,
+        places: dict[str, int] | None = None,
+        space: int = 0,
+        keys_max: int = KEYS_MAX,
+    ) -> None:
+        super().__init__(reducers, store, module, keys_max=keys_max)
+        self._ask, self._space = ask, space
+        self._places = places or {one.name: place for place, one in enumerate(self.reducers)}
+        self._held: dict[tuple[str, Key], None] = {}
+        """States that the cell holds, too; what was used last stands last."""
+        self._dropped: list[tuple[int, Key]] = []
+        self._fresh = True
+
+    def apart(self, reducer: Reducer[Any]) -> Holding:
+        """Return an empty holding of one reducer in the same cell, beside the states that are there."""
+        places = {reducer.name: self._places[reducer.name]}
+        alone = CellHolding([reducer], self._ask, places=places, space=self._space + 1)
+        alone.attempt = self.attempt
+        return alone
+
+    def put(self, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None) -> None:
+        """Replace the state of a key; the cell is given it when it needs it."""
+        super().put(reducer, key, slot)
+        self._drop(reducer.name, key)
+
+    def fold(self, items: Sequence[Item], routing: Routing) -> None:
+        """Have events folded in order; where the module cannot go on, `stopped` says why."""
+        try:
+            batch = _Batch()
+            for item in items:
+                for reducer in item.reducers:
+                    if reducer.name in self._places and item.at not in self._skips.get(reducer.name, ()):
+                        batch = self._add(batch, reducer, item, routing)
+            self._send_off(batch)
+        except _Ended as ended:
+            self.stopped = ended.stopped
+        finally:
+            self.attempt[0] = IDLE
+
+    def _add(self, batch: _Batch, reducer: Reducer[Any], item: Item, routing: Routing) -> _Batch:
+        emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from
+        for key, _ in self._addressed(reducer, item):
+            if len(batch.tasks) >= TASKS_MAX or batch.size >= PIECE_BYTES_MAX:
+                self._send_off(batch)
+                batch = _Batch()
+            slot, name = self.get(reducer, key), (reducer.name, key)
+            if slot is None and name not in batch.keys and not routing.holds(reducer, key):
+                continue
+            if slot is not None and slot.error_index is not None:
+                continue  # it stands still, whatever comes
+            batch.add(item, self._places[reducer.name], reducer, key, slot, held=name in self._held)
+            if emits:
+                batch.emitting()
+        return batch
+
+    # --- one piece -------------------------------------------------------------------------------
+
+    def _send_off(self, batch: _Batch) -> None:
+        if not batch.tasks:
+            return
+        piece = batch.piece(self._space, self._dropped, fresh=self._fresh)
+        done = self._asked(batch, piece)
+        if done.halt is not None and done.halt.encoding:  # once more, to find the event that did it
+            done = self._asked(batch, self._careful(batch, piece))
+        if done.halt is not None:
+            raise self._halted(batch, done.halt)
+        try:
+            self._take(batch, done)
+        except (FormatError, TypeError, ValueError, msgspec.DecodeError) as error:
+            raise _Ended(Stopped("", batch.items[0].at, f"Breach: {error}")) from None
+        self._fresh, self._dropped = False, []
+        self._hold(batch)
+
+    def _asked(self, batch: _Batch, piece: Piece) -> Done:
+        self.attempt[0] = word_of(batch.items[0].at)
+        try:
+            return self._ask(piece)
+        except CellDied as died:
+            task = min(died.task or 0, len(batch.tasks) - 1)
+            raise _Ended(Stopped(self._name(batch.tasks[task]), batch.items[task].at, died.reason)) from None
+
+    def _careful(self, batch: _Batch, piece: Piece) -> Piece:
+        """Return the piece with every state that it needs, to be folded once more from the beginning."""
+        given = [
+            _given(self._places[name], self._by_name[name], key, slot)
+            for (name, key), slot in batch.keys.items()
+            if slot is not None
+        ]
+        return msgspec.structs.replace(piece, given=given, fresh=True, careful=True)
+
+    def _halted(self, batch: _Batch, halt: Halt) -> _Ended:
+        task, reason = min(halt.task, len(batch.tasks) - 1), halt.reason
+        if halt.unreadable:
+            reason = f"{reason}; its states are rebuilt from the log"
+            with suppress(Unavailable):
+                self.clear()
+        return _Ended(Stopped(self._name(batch.tasks[task]), batch.items[task].at, reason))
+
+    def _name(self, task: Task) -> str:
+        return next(name for name, place in self._places.items() if place == task.reducer)
+
+    def _take(self, batch: _Batch, done: Done) -> None:
+        """Put in what a cell says that changed; raise FormatError, TypeError or ValueError for a breach."""
+        names = {place: name for name, place in self._places.items()}
+        indices = {item.at for item in batch.items}
+        for one in done.changed:
+            name = names.get(one.reducer, "")
+            if (name, one.slot.key) not in batch.keys:
+                raise FormatError("a state that was not asked for")
+            reducer = self._by_name[name]
+            super().put(reducer, one.slot.key, _checked(reducer, one.slot, indices))
+        last = -1
+        for number, group in groupby(done.said, key=lambda one: one.task):
+            if number <= last or number >= len(batch.tasks) or not batch.tasks[number].emits:
+                raise FormatError("a message that nobody can have emitted")
+            last, out = number, list[Message]()
+            emit = Outbox(out)
+            for said in group:
+                emit(said.type, keys=said.keys, data=said.data)
+            task = batch.tasks[number]
+            self._send(self._by_name[self._name(task)], task.key, out, batch.items[number])
+
+    # --- which states the cell holds -------------------------------------------------------------
+
+    def _hold(self, batch: _Batch) -> None:
+        for used in batch.keys:
+            self._held.pop(used, None)
+            self._held[used] = None
+        for name, key in list(self._held)[: max(0, len(self._held) - self._keys_max)]:
+            self._drop(name, key)
+
+    def _drop(self, name: str, key: Key) -> None:
+        if self._held.pop((name, key), 0) is None:
+            self._dropped.append((self._places[name], key))
+
+
+def _given(place: int, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> Given:
+    stored = StoredSlot(
+        reducer.version, key, slot.changed_at, slot.error, slot.error_index, slot.state.encoding
+    )
+    return Given(place, stored)
+
+
+def _checked(reducer: Reducer[Any], stored: StoredSlot, indices: set[int]) -> Slot[Any]:
+    """Return the slot that a cell answered; raise FormatError or DecodeError if no fold can have made it."""
+    met = {stored.changed_at} if stored.error_index is None else {stored.changed_at, stored.error_index}
+    if not met <= indices or (stored.error is None) != (stored.error_index is None):
+        raise FormatError("a state of events that were not asked for")
+    if len(stored.error or "") > ERROR_LENGTH_MAX or stored.version != reducer.version:
+        raise FormatError("a state of another version, or with too long an error")
+    for data in (stored.encoding, stored.shown or b"null"):
+        if len(data) > STATE_BYTES_MAX:
+            raise FormatError(f"a state of {len(data):,} bytes; at most {STATE_BYTES_MAX:,}")
+        msgspec.json.decode(data)
+    return Slot(Sealed(stored.encoding, stored.shown), stored.changed_at, stored.error, stored.error_index)
+
+
+def remote(info: ReducerInfo, module: str, *, viewed: bool) -> Reducer[Any]:
+    """Return what stands for a reducer that a cell runs; raise FormatError for what cannot be one."""
+    if not (is_module_name(info.name.replace(".", "_")[:64]) and 1 <= info.version < 1 << 32):
+        raise FormatError(f"a cell named a reducer {info.name!r} of version {info.version}")
+    return Remote(
+        name=info.name,
+        version=info.version,
+        scope=info.scope,
+        state_type=Sealed,
+        code_digest=info.code_digest,
+        function=_nowhere,
+        default=_nowhere,
+        viewer=_nowhere if viewed else None,
+        decoder=msgspec.json.Decoder(),
+        ticks=info.ticks,
+        emits=info.emits,
+        module=module,
+    )
+
+
+def _nowhere(*_: Any) -> Any:
+    raise AssertionError("this reducer runs in a cell")

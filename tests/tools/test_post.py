@@ -1,0 +1,302 @@
+"""The post: everything that was said is in the log before a position is saved, whatever the archiver answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from archive import Activate, Answer, LogSource, NotFound, Receipt, Refusal, Submission, Unavailable
+from reducers import Emit, Event, Message, Reducer, reducer
+from replay import HOPS_MAX, Crew, Holding, Outgoing, message_id
+from tests.tools.test_worker import Waits, stop
+from tests.world import World, event
+from tools import post as post_module
+from tools import worker
+from tools.post import Finding, Post, origin_of, tell, time_of
+from tools.ticker import Ticker
+from tools.worker import Duties, tail
+
+ORIGIN = "example.org/log"
+Respond = Callable[[Sequence[Submission]], list[Answer]]
+
+
+class Archiver:
+    """A client whose archiver keeps what it has no id of, unless `respond` knows better."""
+
+    def __init__(self, respond: Respond | None = None) -> None:
+        self.kept: dict[str | None, Submission] = {}
+        self.asked: list[int] = []
+        self.respond = respond
+
+    def append(self, submissions: Sequence[Submission]) -> list[Answer]:
+        """Answer."""
+        self.asked.append(len(submissions))
+        if self.respond is not None:
+            return self.respond(submissions)
+        for one in submissions:
+            self.kept.setdefault(one.id, one)
+        order = list(self.kept)
+        return [Receipt(order.index(one.id), len(order)) for one in submissions]
+
+
+class Sayers(Crew):
+    """A crew that has said something, of which the test knows all."""
+
+    def __init__(self, said: Iterable[Outgoing] = (), reducers: Sequence[Reducer[Any]] = ()) -> None:
+        self.said, self._holdings = list(said), [Holding(reducers, module="m")]
+
+    @property
+    def holdings(self) -> list[Holding]:
+        """What ticks are for."""
+        return self._holdings
+
+    @property
+    def outbox(self) -> list[Outgoing]:
+        """What waits."""
+        return list(self.said)
+
+    def sent(self) -> None:
+        """Nothing waits."""
+        self.said.clear()
+
+
+def said(at: int, *, reducer_: str = "r", hops: int = 1, data: Any = None) -> Outgoing:
+    """Return something said at an event."""
+    message = Message("m.t", {"class": "7b"}, data)
+    return Outgoing("m", reducer_, ("ann",), at, 0, message, (0,), hops, 5, 6, "ann")
+
+
+def posting(client: Archiver, told: list[Finding] | None = None, name: str = "student:ann") -> Post:
+    """Return a post for a log in which subject 0 is ann."""
+    return Post(client, ORIGIN, lambda _: name, told=(told if told is not None else []).append)
+
+
+def test_all_is_sent_in_order_and_then_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages go in batches no larger than is good for a commit, by number and by bytes."""
+    monkeypatch.setattr(post_module, "BATCH_ENTRIES", 3)
+    client, crew = Archiver(), Sayers([said(at) for at in range(7)])
+    post = posting(client)
+    assert post.deliver(crew)
+    assert crew.outbox == []
+    assert (client.asked, post.counts) == ([3, 3, 1], {"sent": 7})
+    assert list(client.kept) == [message_id(ORIGIN, said(at)) for at in range(7)]
+    monkeypatch.setattr(post_module, "BATCH_BYTES", 1)
+    client.asked.clear()
+    assert post.deliver(Sayers([said(8), said(9)]))
+    assert client.asked == [1, 1]
+
+
+def test_nothing_said_asks_nobody() -> None:
+    """A crew that is silent costs the archiver nothing."""
+    client = Archiver()
+    assert posting(client).deliver(Sayers())
+    assert client.asked == []
+
+
+@pytest.mark.parametrize("how", ["raises", "refuses"])
+def test_an_archiver_that_is_away_is_asked_again_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    """What was answered is not sent twice, what was not is kept, and the operator reads one line."""
+    monkeypatch.setattr(post_module, "BATCH_ENTRIES", 2)
+    client, crew = Archiver(), Sayers([said(at) for at in range(5)])
+
+    def away(submissions: Sequence[Submission]) -> list[Answer]:
+        if how == "raises":
+            raise Unavailable("no answer")
+        return [Refusal("unavailable", "no space") for _ in submissions]
+
+    def once(submissions: Sequence[Submission]) -> list[Answer]:
+        client.respond = None
+        answers = client.append(submissions)
+        client.respond = away
+        return answers
+
+    client.respond = once
+    post = posting(client)
+    assert not post.deliver(crew)
+    assert not post.deliver(crew)
+    assert len(crew.outbox) == 5
+    client.respond = None
+    assert post.deliver(crew)
+    assert (len(client.kept), post.counts, crew.outbox) == (5, {"sent": 5}, [])
+    assert capsys.readouterr().err.count("messages wait") == 1
+    client.respond = away
+    assert not post.deliver(Sayers([said(9)]))
+    assert capsys.readouterr().err.count("messages wait") == 1, "a second absence is told again"
+
+
+@pytest.mark.parametrize("reason", ["conflict", "invalid"])
+def test_what_is_refused_is_a_finding_told_once_for_each_reducer(reason: str) -> None:
+    """It names reducer and entry, the others go on, and what comes later is counted."""
+    told: list[Finding] = []
+    client = Archiver(
+        lambda some: [Refusal(reason, "no") if one.payload[8:9] == b"1" else Receipt(0, 1) for one in some]
+    )
+    post = posting(client, told)
+    crew = Sayers([said(3, data=1), said(4, data=2), said(5, data=1), said(6, data=1, reducer_="q")])
+    assert post.deliver(crew)
+    assert crew.outbox == []
+    assert told == [Finding(reason, "m", "r", 3, "no"), Finding(reason, "m", "q", 6, "no")]
+    assert post.counts == {"sent": 1, reason: 3}
+
+
+def test_a_message_too_far_is_not_sent_and_told() -> None:
+    """A loop of modules ends here, and the chain's last message is in nobody's log."""
+    told: list[Finding] = []
+    client = Archiver()
+    post = posting(client, told)
+    assert post.deliver(Sayers([said(3, hops=HOPS_MAX + 1), said(4, hops=HOPS_MAX)]))
+    assert [one.kind for one in told] == ["hops"]
+    assert list(client.kept) == [message_id(ORIGIN, said(4))]
+
+
+def test_what_came_of_an_erased_person_is_not_said() -> None:
+    """It is counted, and nobody need look; sent, it would make the person known anew."""
+    told: list[Finding] = []
+
+    def gone(number: int) -> str:
+        raise NotFound(f"subject {number} is erased")
+
+    client = Archiver()
+    post = Post(client, ORIGIN, gone, told=told.append)
+    assert post.deliver(Sayers([said(3)]))
+    assert (told, client.kept, post.counts) == ([], {}, {"erased": 1})
+
+
+def test_a_finding_is_one_line_for_machines_and_one_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """The supervisor reads standard output, the operator standard error; neither line names a key."""
+    tell(Finding("conflict", "m", "r", 3, "id 'x' was used for other content, entry 9"))
+    shown = capsys.readouterr()
+    line = json.loads(shown.out)
+    assert (line["finding"], line["reducer"], line["at"]) == ("message conflict", "r", 3)
+    assert "reducer r" in shown.err
+    assert "entry 3" in shown.err
+
+
+# --- ticks ---------------------------------------------------------------------------------------
+
+
+@reducer(ticks=60)
+def minutely(state: int, event: Event) -> int:
+    """Count."""
+    return state + event.index
+
+
+@reducer()
+def timeless(state: int, event: Event) -> int:
+    """Count."""
+    return state + event.index
+
+
+def test_ticks_are_for_reducers_that_take_them() -> None:
+    """Nobody else makes a log grow, and other shards leave it to the first."""
+    client = Archiver()
+    post = Post(client, ORIGIN, str, ticker=Ticker())
+    assert post.tick(Sayers(reducers=[timeless]), 120.0) is None
+    assert Post(client, ORIGIN, str).tick(Sayers(reducers=[minutely]), 120.0) is None
+    assert client.asked == []
+    assert post.tick(Sayers(reducers=[minutely, timeless]), 130.5) == 49.5
+    assert list(client.kept) == ["tick/120"]
+
+
+def test_a_tick_that_found_no_archiver_is_sent_by_the_next_look(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or the one after: of those that were missed, the newest."""
+    client = Archiver(lambda some: [Refusal("unavailable", "no space") for _ in some])
+    post, crew = Post(client, ORIGIN, str, ticker=Ticker()), Sayers(reducers=[minutely])
+    for now_s in (61.0, 62.0, 125.0):
+        post.tick(crew, now_s)
+    client.respond = None
+    post.tick(crew, 126.0)
+    post.tick(crew, 127.0)
+    assert (list(client.kept), len(client.asked)) == (["tick/120"], 4)
+    assert capsys.readouterr().err.count("ticks wait") == 1
+
+
+# --- the loop around it --------------------------------------------------------------------------
+
+
+@reducer(scope=("student",), version=1)
+def telling(state: int, event: Event, emit: Emit) -> int:
+    """Tell the class of each event of the test's own."""
+    if event.type == "e":
+        emit("telling.heard", keys={"class": "7b"}, data=event.index)
+    return state + 1
+
+
+class Real:
+    """A client of the archiver of a world, which is away for the first `away` questions."""
+
+    def __init__(self, world: World, away: int = 0) -> None:
+        self.world, self.away = world, away
+
+    def append(self, submissions: Sequence[Submission]) -> list[Answer]:
+        """Answer."""
+        if self.away:
+            self.away -= 1
+            raise Unavailable("no answer")
+        return self.world.archiver.step(submissions)
+
+
+def talking() -> tuple[World, Crew]:
+    """Return a log with three events that make a module speak, and the crew that folds it."""
+    world = World(reducers=[telling])
+    world.steer(Activate("all", tuple(Holding([telling]).identities)))
+    world.append([event("ann") for _ in range(3)])
+    crew = Crew([], world.vault())
+    crew.runners = [world.runner()]
+    return world, crew
+
+
+def test_no_position_is_saved_before_its_messages_are_in_the_log() -> None:
+    """While the archiver is away nothing more is folded, and the store stays where it was; then all goes on."""
+    world, crew = talking()
+    post = Post(Real(world, away=3), ORIGIN, world.vault().name)
+    stood: list[tuple[int, int]] = []
+
+    def look(waits: Waits) -> None:
+        with world.states[0, 1].view() as view:
+            stood.append((0 if view.get("meta", b"snapshot") is None else 1, len(crew.outbox)))
+        waits.stopped = len(stood) == 12
+
+    tail(crew, world.source, Waits(look), Duties(post))
+    assert stood[:3] == [(0, 3)] * 3
+    assert (stood[-1], post.counts) == ((1, 0), {"sent": 3})
+    assert crew.holdings[0].position == world.size
+
+
+def test_a_worker_that_must_end_saves_nothing_that_was_not_said() -> None:
+    """The archiver is gone; the next start folds the same, says the same, and each message is there once."""
+    world, crew = talking()
+    size = world.size
+    tail(crew, world.source, Waits(stop), Duties(Post(Real(world, away=10**6), ORIGIN, world.vault().name)))
+    assert (world.size, crew.holdings[0].position) == (size, 0)
+    for _ in range(2):
+        crew.runners = [world.runner()]
+        tail(crew, world.source, Waits(stop), Duties(Post(Real(world), ORIGIN, world.vault().name)))
+    assert world.size == size + 3
+
+
+def test_what_the_log_says_of_itself() -> None:
+    """Its name is in entry 0, its time in the last."""
+    world, _ = talking()
+    assert origin_of(world.source) == world.archiver.origin
+    assert time_of(world.source) == world.site.clock.now_us() // 1_000_000
+    with pytest.raises(NotFound):
+        origin_of(LogSource(world.site.log, lambda: 0))
+
+
+def test_a_worker_looks_when_the_next_tick_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps no longer than until then, and no longer than it would have."""
+    crew = Sayers(reducers=[minutely])
+    duties = Duties(Post(Archiver(), ORIGIN, str, ticker=Ticker()))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=lambda: 59.75))
+    assert duties.tick(crew) == 0.25
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=lambda: 60.0))
+    assert duties.tick(crew) == 60.0
+    assert Duties().tick(crew) == worker.POLL_S
+    assert Duties().deliver(cast("Crew", Sayers([said(1)])))

@@ -1,0 +1,104 @@
+"""What a worker tells its supervisor: a line of JSON each, beside the word "ready".
+
+    {"size": 120, "hired": {"essay": 100}}               started, with the position of each module
+    {"failed": {"odd": "importing 'odd' failed with …"}}   what could not be loaded
+    {"stopped": {"essay": {"reducer": "words", "at": 117, "reason": "MemoryError"}}}
+    {"at": {"essay": 120}}                                  how far the saved states are
+
+A module may print what it likes: standard output belongs to it from the start, and leads where errors do.  The lines go to
+a descriptor of their own.  A supervisor takes a line for what it is only if it fits, and only about modules that this
+worker has (`tools.placing`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from archive import FormatError
+from replay import Stopped
+
+LINE_BYTES_MAX = 60_000
+"""asyncio reads lines of at most 64 KiB."""
+
+
+class StopInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a module does not go on: the kind of error, never its text, which may hold something of an event."""
+
+    reducer: str
+    at: int
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line."""
+
+    size: int | None = None
+    """How much of the log was known when modules were hired: which steering they have seen."""
+    hired: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    stopped: dict[str, StopInfo] = {}
+    at: dict[str, int] = {}
+    confined: dict[str, list[str]] = {}
+    """What the cell of a module is kept from."""
+    retry: dict[str, int] = {}
+    """Modules that somebody wants to be tried again, by the index of the entry that says so."""
+
+
+_decode = msgspec.json.Decoder(Report).decode
+
+
+def parse_report(line: bytes) -> Report:
+    """Return the report in a line; raise FormatError if it is none."""
+    try:
+        return _decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FormatError(f"no report: {error}") from None
+
+
+class Reporter:
+    """Writes reports to what was standard output when the process began."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._positions: dict[str, int] = {}
+
+    @classmethod
+    def taking_stdout(cls) -> Reporter:
+        """Return a reporter on standard output, having let everybody else's words go to standard error."""
+        sys.stdout.flush()
+        descriptor = os.dup(1)
+        os.dup2(2, 1)
+        return cls(descriptor)
+
+    def ready(self) -> None:
+        """Say that the worker has begun."""
+        self._line(b"ready")
+
+    def tell(self, report: Report) -> None:
+        """Say something."""
+        data = msgspec.json.encode(report)
+        if len(data) <= LINE_BYTES_MAX:
+            self._line(data)
+
+    def stopped(self, found: Mapping[str, Stopped]) -> None:
+        """Say which modules do not go on."""
+        if found:
+            infos = {name: StopInfo(one.reducer, one.at, one.category) for name, one in found.items()}
+            self.tell(Report(stopped=infos))
+
+    def positions(self, positions: Mapping[str, int]) -> None:
+        """Say how far the saved states are, if that is news."""
+        news = {name: at for name, at in positions.items() if self._positions.get(name) != at}
+        if news:
+            self._positions |= news
+            self.tell(Report(at=news))
+
+    def _line(self, data: bytes) -> None:
+        try:
+            os.write(self._descriptor, data + b"\n")
+        except OSError:
+            pass  # the supervisor is gone, which the wake-ups notice
