@@ -6,7 +6,7 @@ small values, which share pages.  Never does a value cross a multiple of 256, so
 wants is some values, joined, and one entry by itself is found without reading more than 256.
 
 >>> [stop - start for start, stop in cuts(0, [600] * 256, 32)]
-[252, 3, 1]
+[252, 1, 1, 1, 1]
 
 What a value holds: `archive.entry.bundle`.  What else a commit writes: `archive.plan`.
 """

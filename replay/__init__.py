@@ -46,7 +46,9 @@ from replay.escalation import (
     Fault,
     Level,
     Record,
+    State,
     begun,
+    interrupted,
     not_loaded,
     reached,
     rested,
@@ -74,6 +76,7 @@ from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
 from replay.runner import Runner, replay_key, run_to
+from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, read_status, write_status
 from replay.steering import Gathered
 from replay.tenant import Tenant
 
@@ -87,6 +90,7 @@ __all__ = [
     "MODULE_SENDER",
     "PARTITION_KEY",
     "STATE_TABLES",
+    "STATUS_FILE",
     "TICK_FIELD",
     "TICK_SENDER",
     "AttestedDifference",
@@ -107,6 +111,7 @@ __all__ = [
     "Level",
     "Marker",
     "Mirror",
+    "ModuleStatus",
     "Only",
     "Outgoing",
     "Piece",
@@ -118,6 +123,8 @@ __all__ = [
     "Refused",
     "Routing",
     "Runner",
+    "ShardStatus",
+    "State",
     "StateReader",
     "Status",
     "Stopped",
@@ -142,6 +149,7 @@ __all__ = [
     "identities_of",
     "index_of",
     "info_of",
+    "interrupted",
     "is_attested",
     "joined",
     "live_digests",
@@ -157,6 +165,7 @@ __all__ = [
     "read_attempts",
     "read_catalogue",
     "read_marker",
+    "read_status",
     "remote",
     "replay_digests",
     "replay_key",
@@ -177,4 +186,5 @@ __all__ = [
     "too_far",
     "word_of",
     "write_catalogue",
+    "write_status",
 ]

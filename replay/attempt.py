@@ -1,8 +1,8 @@
 """What is being run just now, in a word of shared memory, so that a death can be laid at somebody's door.
 
 A process that ends by a signal, or that is killed because it does not get on, cannot say any more what it was doing.
-So each module of a worker has a word in a small file that is mapped into memory, and the fold stores into it which event
-it is about to run; a store costs some 50 ns, and whoever reads the file afterwards sees the last one.
+So each module of a worker has a word in a small file that is mapped into memory, and the fold stores into it which
+event it is about to run; a store costs some 50 ns, and whoever reads the file afterwards sees the last one.
 
     0                       nothing of this module runs
     index + 1, beat << 53   event `index` is folded (or a state that it changed is written down); `beat` counts the keys

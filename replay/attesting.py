@@ -13,21 +13,23 @@ never causes another, and replicas attest at the same places.
 An attestation that is there already is compared instead: a difference is a finding about the reducer, which is not
 deterministic, or about a machine.  States into which a later skip or retry has entered are attested no more.
 
-Where the notes lie: table `attested` of `replay.layout`.  Who calls: `tools.worker`.
+Whoever has the payloads can judge every attestation of a log in one replay that stops at these sizes (`judged`).  The
+rules stand in docs/formats/state.md.  Where the notes lie: table `attested` of `replay.layout`.  Who calls:
+`tools.attester`, `tools.replay`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from archive import Attest, Store, Write
-from reducers import Key, StatePair, digest_of_entries, entry_digest
+from reducers import Identity, Key, StatePair, digest_of_entries, entry_digest
 from replay.catalogue import ReducerInfo
 from replay.layout import decode_stored, state_key
-from replay.steering import Gathered
+from replay.steering import Change, Gathered
 
 FIRST = 1_000
 """The smallest size that is attested."""
@@ -37,6 +39,23 @@ Noted = list[tuple[tuple[str, ...], bytes]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], bytes]]).decode
+
+
+Verdict = Literal["equal", "superseded", "erased", "different"]
+
+
+class Judged(NamedTuple):
+    """An attestation, and what a replay says of it."""
+
+    at: int
+    """Index of the entry."""
+    attested: Attest
+    found: Attest
+    """What a replay to that size came to."""
+    verdict: Verdict
+    """*superseded*: entry `by`, a skip or a retry, entered into what was attested, or takes back how it came about.
+    *erased*: it counted entries of people who are not in the vault any more, so nobody can tell."""
+    by: int | None = None
 
 
 class Difference(NamedTuple):
@@ -112,10 +131,33 @@ def joined(stores: Sequence[Store], info: ReducerInfo, size: int) -> Attest | No
 
 def compared(steering: Gathered, found: Attest) -> Attest | Difference | None:
     """Return what is to be done: append it, report a difference, or nothing."""
-    if steering.last_change >= found.size:
+    if any(_enters(change, found) for change in steering.changes(found.size)):
         return None  # a skip that came later is in these states already
     said = steering.attested(found)
     if said is None:
         return found
     index, attested = said
     return None if attested == found else Difference(index, attested, found)
+
+
+def judged(
+    steering: Gathered, at: int, attested: Attest, digests: Mapping[Identity, bytes], *, erased: int
+) -> Judged:
+    """Hold an attestation at entry `at` against what a replay came to that read no further than its size.
+
+    `digests` are the entry digests of the reducer's states, `steering` that of the whole log, `erased` how many entries
+    could not be read.  An attestation that is equal needs no excuse; one that is not has three.
+    """
+    found = msgspec.structs.replace(attested, states=len(digests), digest=digest_of_entries(digests).hex())
+    if found == attested:
+        return Judged(at, attested, found, "equal")
+    for change in steering.changes(attested.size):
+        # A worker may have read a skip ahead; a retry says that the event was not to blame, hence that it may differ.
+        if _enters(change, attested) and (change.at < at or not change.skip):
+            return Judged(at, attested, found, "superseded", change.at)
+    return Judged(at, attested, found, "erased" if erased else "different")
+
+
+def _enters(change: Change, one: Attest) -> bool:
+    """Return whether a skip or a retry is about the states that are attested."""
+    return change.reducer == one.reducer and change.event < one.size

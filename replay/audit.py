@@ -12,14 +12,16 @@ The fold itself is `replay.runner`, the same that the workers run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound, Unavailable, Vault
 from reducers import Identity, Key, Reducer, StatePair, entry_digest
 from replay.holding import Holding
+from replay.live import Live
 from replay.reader import StateReader
 from replay.runner import Runner
+from replay.sweep import Entries
 
 Digests = dict[Identity, bytes]
 
@@ -89,6 +91,22 @@ def live_digests(readers: Iterable[StateReader], names: Iterable[str]) -> tuple[
             pair = StatePair(name, slot.version, slot.key, slot.encoding, slot.error_index)
             digests[pair.identity] = entry_digest(pair)
     return positions, digests
+
+
+def compare_live(lives: Sequence[Live], entries: Mapping[str, Entries], route_key: bytes) -> list[Difference]:
+    """Return the states in which live states of one module and one position differ from a replay that stopped there.
+
+    `lives` are those of its shards that stand there, all of them or a few; `route_key` tells which keys are theirs.
+    """
+    held = {identity: entry.digest for live in lives for identity, entry in live.entries.items()}
+    names = [info.name for info in lives[0].catalogue.reducers]
+    replayed = {
+        identity: entry.digest
+        for name in names
+        for identity, entry in entries.get(name, {}).items()
+        if len(lives) == lives[0].shards or any(live.holds(name, identity[2], route_key) for live in lives)
+    }
+    return compare(replayed, held)
 
 
 def compare(first: Mapping[Identity, bytes], second: Mapping[Identity, bytes]) -> list[Difference]:

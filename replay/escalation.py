@@ -1,18 +1,19 @@
 """Escalation: where a module that does harm runs next, and when it is left alone until a person looks.
 
-A table, not a policy engine.  One record for each module and shard; what happens to it is a fault, progress, or a retry:
+A table, not a policy engine.  One record for each module and shard; what happens to it is a fault, progress, a retry:
 
     runs        fault                          next
     shared      its own doing (`certain`)      a cell, after a pause: its neighbours are disturbed once
+    shared      it crowds others (slow)        a process of its own, at once; that is no fault
     shared      perhaps (killed from outside)  again, at once; the second time without progress: a cell
     own         any                            again, after a pause; the second time without progress: a cell
     cell        any                            again, after a pause; the second time without progress: parked
     anywhere    it cannot be loaded            failed: retrying by itself would change nothing
 
-*Own doing* is what nothing outside can do to a process: a signal of a fault, an end, memory, standing still.  A process that
-was killed may have been somebody else's choice.  *Progress* is a position beyond the one that the last faults met; it
-forgets them.  Without any progress at all there is an end, too: ten faults within ten minutes park a module wherever it
-runs alone.  Nothing is ever skipped: a parked module's position stays, until a person says `retry` or `skip`.
+*Own doing* is what nothing outside can do to a process: a signal of a fault, an end, memory, standing still.  A process
+that was killed may have been somebody else's choice.  *Progress* is a position beyond the one that the last faults met;
+it forgets them.  Much of it does not help for ever: ten faults within ten minutes park a module in a cell all the same.
+Nothing is ever skipped: a parked module's position stays, until a person says `retry` or `skip`.
 
 >>> record = struck(Record("shared"), Fault("died", 7, 5, 100.0, "SIGSEGV"))
 >>> record.level, record.state, record.until_s - 100.0
@@ -30,8 +31,8 @@ from msgspec.structs import replace
 
 Level = Literal["shared", "own", "cell"]
 State = Literal["starting", "running", "pausing", "parked", "failed"]
-Kind = Literal["died", "killed", "stalled", "memory", "stopped"]
-"""How it ended: by its own doing, by a kill from outside, too slow, too large, or without a next state."""
+Kind = Literal["died", "killed", "stalled", "memory", "stopped", "slow"]
+"""How it ended: by its own doing, by a kill from outside, too long, too large, without a next state; or crowding others."""
 
 LEVELS: Final[tuple[Level, ...]] = ("shared", "own", "cell")
 STRIKES: Final = 2
@@ -80,6 +81,8 @@ class Record(msgspec.Struct, frozen=True):
 
 def struck(record: Record, fault: Fault) -> Record:
     """Return where a module runs after a fault."""
+    if fault.kind == "slow":
+        return replace(record, level="own" if record.level == "shared" else record.level, state="starting")
     strikes = (*(one for one in record.strikes if _counts(one, fault)), fault)
     recent = (*(at for at in record.recent if fault.at_s - at < WINDOW_S), fault.at_s)
     worn_out = len(strikes) >= STRIKES or len(recent) >= FAULTS_MAX
@@ -113,6 +116,11 @@ def reached(record: Record, position: int) -> Record:
     if last is None or position <= max(last.position, -1 if last.index is None else last.index):
         return running
     return replace(running, strikes=(), last=None)
+
+
+def interrupted(record: Record, now_s: float) -> Record:
+    """Return the record of a module whose worker ended without any fault of its: it is started again soon."""
+    return replace(record, state="pausing", until_s=now_s + PAUSE_S)
 
 
 def not_loaded(record: Record, why: str) -> Record:

@@ -15,7 +15,7 @@ What is folded with it is `replay.holding`; who turns the wheel, `replay.runner`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -78,6 +78,14 @@ class _Work(msgspec.Struct, frozen=True, gc=False):
     binding: Row | None
 
 
+class _Run(NamedTuple):
+    """Entries that no binding is about, one after the other: three lists of one length."""
+
+    indices: list[int]
+    rows: list[Row]
+    reducers: list[list[Reducer[Any]]]
+
+
 class _Bound(msgspec.Struct, frozen=True, gc=False):
     """A binding, and the backlog that is to be folded at it."""
 
@@ -101,12 +109,13 @@ class Feed:
         self.routing = routing
         self._vault = vault
 
-    def load(self, log: Log, until: int | None = None) -> tuple[list[_Work | _Bound], int]:
+    def load(self, log: Log, until: int | None = None) -> tuple[list[_Run | _Bound], int]:
         """Return what of the next slice is ours, in folding order, and where the slice ends.  Nothing moves yet."""
         stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
-        work: list[_Work | _Bound] = []
+        run = _Run([], [], [])
+        work: list[_Run | _Bound] = [run]
         size, end = 0, self.position
-        concerned = self.routing.concerned
+        seen, concerned = self.routing.seen, self.routing.concerned
         for first, rows in rows_of(log, self.position, stop):
             for index, row in enumerate(rows, first):
                 if size > SLICE_BYTES_MAX:
@@ -116,26 +125,26 @@ class Feed:
                     continue
                 size += len(row.ciphertext)
                 if row.kind == ROW_BINDING:
-                    work.append(_Bound(index, row, self._taken(row)))
+                    run = _Run([], [], [])
+                    work += [_Bound(index, row, self._taken(row)), run]
                 elif row.provisional:
-                    subject = row.subjects[0]
-                    self.touched.setdefault(subject, self.stored.get(subject, 0))
-                    self.backlog.setdefault(subject, []).append(index)
-                elif row.kind == ROW_EVENT and (reducers := concerned(row)):
-                    work.append(_Work(index, index, row, reducers, None))
+                    self._wait(row.subjects[0], index)
+                elif row.kind == ROW_EVENT:
+                    if (reducers := seen.get(row.routes)) is None:
+                        reducers = concerned(row)
+                    if reducers:
+                        run.indices.append(index)
+                        run.rows.append(row)
+                        run.reducers.append(reducers)
         return work, end
 
-    def pieces(self, work: list[_Work | _Bound], source: LogSource) -> Iterator[list[Item]]:
+    def pieces(self, work: list[_Run | _Bound], source: LogSource) -> Iterator[list[Item]]:
         """Yield the events of a slice in order, in short lists; no view is open meanwhile."""
-        run: list[_Work] = []
         for one in work:
-            if isinstance(one, _Work):
-                run.append(one)
+            if isinstance(one, _Run):
+                yield from self._items(one)
             elif one.indices:
-                yield from self._items(run)
-                run = []
                 yield from self._backlog_of(one, source)
-        yield from self._items(run)
 
     def waiting(self) -> dict[int, Waiting]:
         """Return what became of the backlogs since the last save that every store has made."""
@@ -154,6 +163,10 @@ class Feed:
             if not self.stored[subject]:
                 del self.stored[subject]
         self.touched.clear()
+
+    def _wait(self, subject: int, index: int) -> None:
+        self.touched.setdefault(subject, self.stored.get(subject, 0))
+        self.backlog.setdefault(subject, []).append(index)
 
     def _taken(self, binding: Row) -> list[int]:
         """Take the backlog of a binding's provisional subject, and return what of it may be ours."""
@@ -181,26 +194,21 @@ class Feed:
             at, size = at + 1, size + len(data)
         return piece, at
 
-    def _items(self, run: list[_Work]) -> Iterator[list[Item]]:
-        """Yield the events of entries that no binding is about, in pieces that were opened together."""
-        found = read_many([one.at for one in run], [one.row for one in run], self._vault, MODULE_SENDER)
+    def _items(self, run: _Run) -> Iterator[list[Item]]:
+        """Yield the events of a run, in pieces that were opened together."""
+        found = read_many(run.indices, run.rows, self._vault, MODULE_SENDER)
         items: list[Item] = []
-        for one, read in zip(run, found, strict=True):
-            item = self._read(one, read)
-            if item is not None:
+        for index, row, reducers, read in zip(*run, found, strict=True):
+            if isinstance(read, Event):
+                items.append(Item(index, index, read, reducers, row.subjects))
+            elif read is None:
+                self.erased += 1
+            elif (item := self._special(_Work(index, index, row, reducers, None), read, None)) is not None:
                 items.append(item)
-                if len(items) == PIECE:
-                    yield items
-                    items = []
+            if len(items) == PIECE:
+                yield items
+                items = []
         yield items
-
-    def _read(self, one: _Work, read: Event | Opened | None) -> Item | None:
-        if isinstance(read, Event):
-            return Item(one.at, one.due, read, one.reducers, one.row.subjects)
-        if read is None:
-            self.erased += 1
-            return None
-        return self._special(one, read, None)
 
     def _item(self, one: _Work) -> Item | None:
         """Return the event of an entry, or None if it is erased or cannot be read by anybody."""

@@ -88,7 +88,8 @@ class Routing:
             if reducer.ticks is not None:
                 self._ticking.append(reducer)
         self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
-        self._seen: dict[bytes, list[Reducer[Any]]] = {}
+        self.seen: dict[bytes, list[Reducer[Any]]] = {}
+        """What `concerned` answered, by the routes of a row; look here first."""
         self._tick_code = field_code(TICK_FIELD)
         self._wanted = None if only is None else self._route_of(only)
 
@@ -97,7 +98,7 @@ class Routing:
 
         With `binding`, the row is backlog, and the person is the one whom the binding names.
         """
-        if binding is None and (known := self._seen.get(row.routes)) is not None:
+        if binding is None and (known := self.seen.get(row.routes)) is not None:
             return known
         found = list(self._always)
         for field, code, group in self._by_code:
@@ -107,9 +108,9 @@ class Routing:
         if self._ticking and row.route(self._tick_code) is not None:
             found += [reducer for reducer in self._ticking if reducer not in found]
         if binding is None:
-            if len(self._seen) >= SEEN_MAX:
-                self._seen.clear()
-            self._seen[row.routes] = found
+            if len(self.seen) >= SEEN_MAX:
+                self.seen.clear()
+            self.seen[row.routes] = found
         return found
 
     def holds(self, reducer: Reducer[Any], key: Key) -> bool:

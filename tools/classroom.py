@@ -57,12 +57,23 @@ def classroom(seed: int, students: int, *, words: int = 60, start_ms: int = STAR
         yield session(seed, number, words=words, start_ms=start_ms)
 
 
-def session(seed: int, student: int, *, essay: int = 1, words: int = 60, start_ms: int = START_MS) -> Session:
-    """Return the session in which a student (numbered from 1) writes an essay (numbered from 1)."""
+def session(
+    seed: int,
+    student: int,
+    *,
+    essay: int = 1,
+    words: int = 60,
+    start_ms: int = START_MS,
+    room: str | None = None,
+) -> Session:
+    """Return the session in which a student (numbered from 1) writes an essay (numbered from 1).
+
+    With `room`, the client says which class it is in, as a field that it locks.
+    """
     chance = random.Random(f"{seed}/{student}/{essay}")  # noqa: S311 - a simulation must be repeatable
     user_id = f"student-{student:02}"
     writer = _Writer(chance, f"{user_id}-essay-{essay}", start_ms)
-    writer.introduce(user_id)
+    writer.introduce(user_id, room)
     for _ in range(words):
         writer.act()
     return Session(user_id, writer.document, tuple(writer.frames), "".join(writer.text))
@@ -77,11 +88,10 @@ class _Writer:
     cursor: int = 0
     frames: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def introduce(self, user_id: str) -> None:
-        """Say who is writing, and with what."""
-        self.emit(
-            self.chance.randint(0, 1_500), event="lock_fields", fields={"source": SOURCE, "version": "1"}
-        )
+    def introduce(self, user_id: str, room: str | None = None) -> None:
+        """Say who is writing, with what, and in which class."""
+        fields = {"source": SOURCE, "version": "1"} | ({} if room is None else {"class": room})
+        self.emit(self.chance.randint(0, 1_500), event="lock_fields", fields=fields)
         self.emit(5, event="test_framework_fake_identity", source=SOURCE, user_id=user_id, origin=ORIGIN)
         self.emit(5, event="metadata_finished", source=SOURCE, origin=ORIGIN)
 

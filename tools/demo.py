@@ -43,6 +43,8 @@ READY_S, STOP_S, LAST_ANSWERS_S, GIVE_UP_S = 60.0, 60.0, 15.0, 60.0
 STUDENTS_MAX = 1_000
 LOOK_S = 0.1
 HOST = "127.0.0.1"
+ROOM = "demo"
+"""The class that all students are in."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -73,7 +75,9 @@ class Classroom:
             if self._over:
                 return
             try:
-                await self._write(session(self._seed, student, essay=essay, words=words, start_ms=now_ms()))
+                await self._write(
+                    session(self._seed, student, essay=essay, words=words, start_ms=now_ms(), room=ROOM)
+                )
             except GaveUp as error:
                 self._tally.failures.append(f"student {student}: {error}")
                 return

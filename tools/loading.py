@@ -9,17 +9,20 @@ What a module is: `reducers.modules`.  What an activation does: `replay.steering
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from archive import Activate, ActiveReducer, LmdbStore, LogSource
-from reducers import Module, ModuleError, Reducer, available, load
+from reducers import BUILTIN, Module, ModuleError, ModuleRef, Reducer, available, load
 from replay import (
     STATE_TABLES,
     Catalogue,
+    CellHolding,
+    Done,
     Gathered,
     Holding,
+    Piece,
     catalogue_of,
     catalogues,
     module_folder,
@@ -36,10 +39,12 @@ class Loaded(NamedTuple):
     errors: list[ModuleError]
 
 
-def load_modules(names: Iterable[str], others: Iterable[Catalogue] = ()) -> Loaded:
-    """Import modules by name; one whose reducers are named like those of `others` is left out."""
+def load_modules(
+    names: Iterable[str], others: Iterable[Catalogue] = (), load: Callable[[ModuleRef], Module] = load
+) -> Loaded:
+    """Load modules by name; one whose reducers are named like built-in ones, or those of `others`, is left out."""
     refs, modules, errors = available(), list[Module](), list[ModuleError]()
-    owners = {info.name: one.module for one in others for info in one.reducers}
+    owners = {info.name: one.module for one in others for info in one.reducers} | _built_in()
     for name in names:
         try:
             if name not in refs:
@@ -56,6 +61,12 @@ def load_modules(names: Iterable[str], others: Iterable[Catalogue] = ()) -> Load
         else:
             modules.append(module)
     return Loaded(modules, errors)
+
+
+def _built_in() -> dict[str, str]:
+    """Return the module of each built-in reducer: nobody takes these names, whoever starts first."""
+    places = ((name, place) for name, places in BUILTIN.items() for place in places)
+    return {place.rpartition(":")[2]: name for name, place in places}
 
 
 def identities(reducers: Iterable[Reducer]) -> tuple[ActiveReducer, ...]:  # type: ignore[type-arg]
@@ -104,9 +115,15 @@ def states_place(state: Path, partition: int, module: Module, shard: int, shards
     return shard_folder(place, catalogue.generation, shard, shards)
 
 
-def holding_at(folder: Path, module: Module, source: LogSource) -> Holding:
-    """Return what a shard holds of a module, gone on from what is saved in `folder`."""
-    holding = Holding(module.reducers, LmdbStore(folder, STATE_TABLES), module.name)
+def holding_at(
+    folder: Path, module: Module, source: LogSource, ask: Callable[[Piece], Done] | None = None
+) -> Holding:
+    """Return what a shard holds of a module, gone on from what is saved in `folder`; `ask` asks its cell."""
+    store = LmdbStore(folder, STATE_TABLES)
+    if ask is None:
+        holding = Holding(module.reducers, store, module.name)
+    else:
+        holding = CellHolding(module.reducers, ask, store, module.name)
     with source.open() as log:
         holding.resume(log)
     return holding

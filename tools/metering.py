@@ -1,13 +1,13 @@
 """What each module of a worker takes: so that who takes too much is let go before its neighbours feel it.
 
 A process has one memory and one thread for all of its modules.  So both are measured around each module's fold of a
-piece, some microseconds each:
+piece, at some microseconds:
 
     memory       by whom it grew; beyond the limit, whoever took most is stopped (`MemoryError`)
     time         who folds for more than half of the time, while others wait, is stopped (`Slow`): it is not at fault,
                  but belongs into a process of its own
-    descriptors  a module that closed files that were not its own ends the process at once, by its own word: their
-                 numbers may be given to other files, and LMDB would write into these
+    descriptors  who closed files that were not its own ends the process at once, and is blamed: the numbers may be
+                 given to other files, and LMDB would write into these
 
 The hard limit on memory (RLIMIT_DATA) lies above, for one event that takes it all: that raises MemoryError in the module
 that asks.  What a stop leads to: `replay.escalation`.

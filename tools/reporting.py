@@ -5,9 +5,9 @@
     {"stopped": {"essay": {"reducer": "words", "at": 117, "reason": "MemoryError"}}}
     {"at": {"essay": 120}}                                  how far the saved states are
 
-A module may print what it likes: standard output belongs to it from the start, and leads where errors do.  The lines go to
-a descriptor of their own.  A supervisor takes a line for what it is only if it fits, and only about modules that this
-worker has (`tools.placing`).
+A module may print what it likes: standard output belongs to it from the start, and leads where errors do.  The lines
+go to a descriptor of their own.  A supervisor takes a line for what it is only if it fits, and only about modules that
+this worker has (`tools.placing`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -29,7 +30,8 @@ class StopInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a module does not go on: the kind of error, never its text, which may hold something of an event."""
 
     reducer: str
-    at: int
+    at: int | None
+    """Index of the event; None: it was being imported."""
     reason: str
 
 
@@ -98,7 +100,5 @@ class Reporter:
             self.tell(Report(at=news))
 
     def _line(self, data: bytes) -> None:
-        try:
+        with suppress(OSError):  # the supervisor is gone, which the wake-ups notice
             os.write(self._descriptor, data + b"\n")
-        except OSError:
-            pass  # the supervisor is gone, which the wake-ups notice

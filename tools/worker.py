@@ -29,15 +29,14 @@ from archive import (
     PublishedSize,
     Unavailable,
     Vault,
-    make_folder,
-    take_lock,
 )
-from reducers import ModuleError
-from replay import Crew
+from replay import LEVELS, CellDied, Crew
 from tools.attester import Attester
-from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
 from tools.post import RETRY_S, Post, origin_of, time_of
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, quiet_collector, say
+from tools.reporting import Reporter
+from tools.roster import Roster
+from tools.settings import MEMORY_MB, SECONDS_PER_EVENT
 from tools.ticker import Ticker
 from tools.wakeups import Wakeups
 
@@ -56,6 +55,8 @@ class Duties(NamedTuple):
     post: Post | None = None
     """Brings what modules say to the log, before positions are saved; logs ticks."""
     after_save: Sequence[Callable[[Crew], None]] = ()
+    settle: Callable[[Crew], bool] = lambda _: False
+    """Lets go whom the crew stopped; returns whether the worker should end (`tools.roster`)."""
 
     def deliver(self, crew: Crew) -> bool:
         """Deliver messages; return whether none is left, so that more may be folded, and positions saved."""
@@ -79,6 +80,8 @@ def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = NO_DU
     saved_at, full, delivered = 0.0, False, True
     while not wakeups.stopped:
         behind = delivered and crew.step(source) > 0
+        if duties.settle(crew):
+            break
         delivered, idle_s = duties.deliver(crew), duties.tick(crew)
         now = time.monotonic()
         every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
@@ -137,58 +140,38 @@ def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
     return None
 
 
-def hired(folder: DataFolder, source: LogSource, vault: Vault, arguments: argparse.Namespace) -> Crew:
-    """Return the crew of a shard: every module that can run, gone on from where it stood."""
-    names, shard, shards = arguments.module, arguments.shard, arguments.shards
-    loaded = load_modules(names, others_of(folder.state, folder.partition, names))
-    steering, holdings = gathered(source), []
-    for module in loaded.modules:
-        try:
-            entry = activation(module, steering)
-        except ModuleError as error:
-            loaded.errors.append(error)
-            continue
-        if entry is not None and shard == 0:
-            with DirectClient(folder.socket) as client:
-                client.steer(entry)
-        place = states_place(folder.state, folder.partition, module, shard, shards)
-        make_folder(place)
-        # Two workers on one store would each save a position that the other's states do not stand at.
-        take_lock(place / "lock", "worker keeps these states")
-        holdings.append(holding_at(place, module, source))
-    for fault in loaded.errors:
-        say(f"worker {shard}: {fault}")
-    return Crew(holdings, vault, shard=shard, shards=shards)
-
-
 def posted(folder: DataFolder, source: LogSource, vault: Vault, shard: int) -> Post:
     """Return what delivers the messages of a shard; that of shard 0 logs the ticks, too."""
     ticker = Ticker(time_of(source)) if shard == 0 else None
     return Post(DirectClient(folder.socket), origin_of(source), vault.name, ticker=ticker)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of a worker's arguments."""
+    made = argparse.ArgumentParser(prog="tools.worker", description="Reduce one shard of a log.")
+    made.add_argument("--data", type=Path, required=True)
+    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--shard", type=int, required=True)
+    made.add_argument("--shards", type=int, required=True)
+    made.add_argument("--module", action="append", default=[], help="a module to run; may be given often")
+    made.add_argument("--name", default="worker", help="name of the file that says what is being run")
+    made.add_argument("--level", choices=LEVELS, default="shared", help="how modules are kept apart")
+    made.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="what modules may take, MiB")
+    made.add_argument("--seconds", type=float, default=SECONDS_PER_EVENT, help="what an event may take")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the worker of one shard."""
-    parser = argparse.ArgumentParser(prog="tools.worker", description="Reduce one shard of a log.")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--partition", type=int, default=0)
-    parser.add_argument("--shard", type=int, required=True)
-    parser.add_argument("--shards", type=int, required=True)
-    parser.add_argument("--module", action="append", default=[], help="a module to run; may be given often")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
+    reporter = Reporter.taking_stdout()
     folder = DataFolder(arguments.data, arguments.partition)
     wakeups = Wakeups(folder.socket)
     try:
         source = open_source(folder, wakeups)
         if source is None:
             return EXIT_GOOD
-        vault = folder.open_vault(os.urandom)
-        crew = hired(folder, source, vault, arguments)
-        attester = Attester(folder, arguments.shard, arguments.shards)
-        duties = Duties(posted(folder, source, vault, arguments.shard), after_save=[attester.step])
-        quiet_collector()
-        print("ready", flush=True)
-        tail(crew, source, wakeups, duties)
+        return work(folder, source, wakeups, arguments, reporter)
     except (Unavailable, NotFound) as error:
         say(f"worker {arguments.shard}: {error}")
         return EXIT_AGAIN
@@ -198,7 +181,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         say(f"worker {arguments.shard}: {error}")
         return exit_of(error)
-    return EXIT_GOOD
+
+
+def work(
+    folder: DataFolder,
+    source: LogSource,
+    wakeups: Wakeups,
+    arguments: argparse.Namespace,
+    reporter: Reporter,
+) -> int:
+    """Hire, fold until told to stop, and leave; return the exit code."""
+    vault = folder.open_vault(os.urandom)
+    roster = Roster(folder, source, arguments, reporter)
+    try:
+        crew = roster.crew(vault)
+        attester = Attester(folder, arguments.shard, arguments.shards)
+        post = posted(folder, source, vault, arguments.shard)
+        quiet_collector()
+        reporter.ready()
+        tail(crew, source, wakeups, Duties(post, [attester.step], roster.settle))
+    except CellDied as error:
+        roster.died(error)
+        return EXIT_AGAIN
+    finally:
+        roster.close()
+    return EXIT_GOOD if wakeups.stopped else EXIT_AGAIN
 
 
 if __name__ == "__main__":

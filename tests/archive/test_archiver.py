@@ -354,7 +354,7 @@ def test_a_full_disk_under_the_caches_is_no_harm(tmp_path: Path, monkeypatch: py
     fault = "none"
     archiver = site.start()
     receipts = []
-    for number, fault in enumerate(["none", "ids", "sequences", "ids", "none", "sequences"]):
+    for number, fault in enumerate(["none", "places", "sequences", "places", "none", "sequences"]):
         receipts += archiver.step([event(b"%d" % number, id=f"id {number}")])
         assert full[0] == (fault != "none")
     sent = [event(b"%d" % number, id=f"id {number}") for number in range(6)]

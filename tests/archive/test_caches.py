@@ -197,6 +197,7 @@ def strangers(folder: Path) -> None:
         "sequences-x-y-z",
         "places-0-4-abc.tmp",
         "note.txt",
+        "ids-0-5-0123456789abcdef-01234567",  # as an earlier version named them
         "places-0-0--",
     ):
         (folder / name).write_bytes(b"?" * 16)
@@ -207,13 +208,13 @@ def strangers(folder: Path) -> None:
     [
         (damage_nothing, 0),
         (strangers, 0),
-        (remove("ids"), 10),
+        (remove("places"), 10),
         (remove("sequences"), 10),
-        (cut("ids", 16), 10),
-        (cut("ids", 1), 10),
+        (cut("places", 12), 10),
+        (cut("places", 1), 10),
         (cut("sequences", 8), 10),
         (cut("sequences", 3), 10),
-        (flip("ids"), 10),
+        (flip("places"), 10),
         (flip("sequences"), 10),
     ],
 )

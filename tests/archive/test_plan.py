@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from archive import (
     load_head,
     plan,
 )
+from archive.cutting import INLINE_MAX, PAGE, cuts
 from archive.datakey import DataKey
 from archive.entry import RANDOM_SIZE, Header, bundle, encode_header, row_prefix
 from tests.archive import spec
@@ -113,31 +115,54 @@ def test_joined_values_are_c2sp_bundles(batches: list[int]) -> None:
             assert joined == b"".join(spec.u16(len(leaf)) + leaf for leaf in leaves[start : start + 256])
 
 
+@given(
+    st.integers(0, 600), st.lists(st.integers(60, 3_000), min_size=1, max_size=600), st.sampled_from([1, 32])
+)
+def test_cuts_cover_everything_once(first: int, sizes: list[int], least: int) -> None:
+    """Wherever a commit begins, each entry stands in one value, in order, and no value crosses a multiple of 256."""
+    pieces = list(cuts(first, sizes, least))
+    assert [start for start, _ in pieces] == [0, *(stop for _, stop in pieces[:-1])]
+    assert pieces[-1][1] == len(sizes)
+    assert all((first + start) // 256 == (first + stop - 1) // 256 for start, stop in pieces)
+    assert all(stop - start == 1 or sum(sizes[start:stop]) <= 1 << 20 for start, stop in pieces)
+
+
+@pytest.mark.parametrize(("size", "least"), [(60, 1), (300, 32), (620, 32)])
+@pytest.mark.parametrize("count", [100, 256, 1_000])
+def test_values_fill_their_pages(size: int, least: int, count: int) -> None:
+    """A long value ends shortly before a page does: what would begin another page is put in small values."""
+    pieces = [(stop - start) * size for start, stop in cuts(2, [size] * count, least)]
+    long = [piece for piece in pieces if piece > INLINE_MAX]
+    empty = sum(-(piece + 16) % PAGE for piece in long)
+    assert empty < 0.3 * PAGE * len(long) or len(long) * PAGE < 3 * count
+
+
 def test_bundles_are_cut_at_256() -> None:
-    """Wherever a commit begins, no value crosses a multiple of 256, neither of leaves nor of rows."""
+    """In the database, too, values end at the multiples of 256, those of leaves and those of rows."""
     head = planned(Head(), [draft()] * 200).head
     writes = planned(head, [draft()] * 400).writes
     for name in ("leaves", "rows"):
-        assert [int.from_bytes(key, "big") for key, _ in table(writes, name)] == [200, 256, 512]
+        assert {200, 256, 512} <= {int.from_bytes(key, "big") for key, _ in table(writes, name)}
 
 
 def test_bundles_are_cut_at_a_mebibyte() -> None:
     """A value holds as many rows as a mebibyte does, and no more; a row that is larger stands alone."""
     rows = table(planned(Head(), [draft(bytes(8 << 10))] * 250).writes, "rows")
     (size,) = {len(row) for row in parts(rows, 4)}
-    fit = (1 << 20) // size
+    fit = (1 << 20) // (size + 4)
     assert [int.from_bytes(key, "big") for key, _ in rows[:2]] == [0, fit]
     assert [len(value) for _, value in rows] == [fit * (size + 4), (250 - fit) * (size + 4)]
     mixed = [draft()] * 40 + [draft(bytes(2 << 20))] + [draft()] * 40
-    keys = [int.from_bytes(key, "big") for key, _ in table(planned(Head(), mixed).writes, "rows")]
-    assert keys == [0, 40, 41]
+    keys = {int.from_bytes(key, "big") for key, _ in table(planned(Head(), mixed).writes, "rows")}
+    assert {0, 40, 41} <= keys
 
 
 def test_short_stretches_of_rows_go_singly() -> None:
-    """Fewer than 32 rows are put one by one, as larger values round up to whole pages; leaves never are."""
-    for count, values in ((1, 1), (31, 31), (32, 1), (33, 1)):
+    """Fewer than 32 rows are put one by one: whoever sends one by one reads one by one; leaves never are."""
+    for count, singly in ((1, True), (31, True), (32, False), (256, False)):
         writes = planned(Head(), [draft()] * count).writes
-        assert (len(table(writes, "leaves")), len(table(writes, "rows"))) == (1, values)
+        assert (len(table(writes, "rows")) == count) == singly
+        assert len(table(writes, "leaves")) < max(2, count)
 
 
 def test_nodes_of_a_second_tile_level() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from struct import pack
+from unittest.mock import Mock
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -225,22 +226,18 @@ def test_a_cosigner_keeps_its_secret_to_itself(cosigner: Cosigner) -> None:
     assert repr(cosigner) == f"Cosigner(witness.example/w, {cosigner.verifier.key_id.hex()})"
 
 
-class _Key:
-    """A public key of a library that cannot, or will not, read it."""
+class _Keys:
+    """A library's kind of key that cannot, or will not, be read."""
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def from_public_bytes(self, data: bytes) -> None:
-        """Fail."""
-        raise self.error
+        self.from_public_bytes = Mock(side_effect=error)
 
 
 def test_a_library_without_ml_dsa_says_so_and_believes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not being able to check is neither yes nor no: whoever asked must learn that nobody has looked."""
     cosigner = Cosigner("w", bytes(32), ML_DSA_44)
     signature = cosigner.at(1).sign(TEXT.encode())
-    monkeypatch.setattr("merkle.cosignature.MLDSA44PublicKey", _Key(UnsupportedAlgorithm("no ML-DSA")))
+    monkeypatch.setattr("merkle.cosignature.MLDSA44PublicKey", _Keys(UnsupportedAlgorithm("no ML-DSA")))
     with pytest.raises(NoteError, match="has no ML-DSA-44"):
         cosigner.verifier.verify(TEXT.encode(), signature)
 
@@ -251,5 +248,5 @@ def test_bytes_that_the_library_takes_for_no_key_verify_nothing(
     """Which bytes are a point of the curve is the library's to say, when the key is first used."""
     signature = cosigner.at(1).sign(TEXT.encode())
     for name in ("MLDSA44PublicKey", "Ed25519PublicKey"):
-        monkeypatch.setattr(f"merkle.cosignature.{name}", _Key(ValueError("no point of the curve")))
+        monkeypatch.setattr(f"merkle.cosignature.{name}", _Keys(ValueError("no point of the curve")))
     assert cosigner.verifier.verify(TEXT.encode(), signature) is False

@@ -18,6 +18,13 @@ def test_every_size_is_read_as_python_writes_it(number: int) -> None:
     assert parse_decimal(f"0{number}", limit=MAX_SIZE) is None
 
 
+@pytest.mark.parametrize("number", [*range(11), 99, 100, 10**19 - 1, 10**19, 2**63, 2**64 - 1])
+def test_sizes_of_every_length_are_read_up_to_64_bits(number: int) -> None:
+    """From one digit to twenty; the next number after the last is the limit itself."""
+    assert parse_decimal(str(number), limit=MAX_SIZE) == number
+    assert MAX_SIZE == 18_446_744_073_709_551_616
+
+
 @pytest.mark.parametrize(
     "text", ["", " 1", "1 ", "+1", "-1", "1_0", "0x1", "1.", "١", "²", str(MAX_SIZE), "9" * 5000]
 )

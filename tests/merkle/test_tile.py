@@ -239,7 +239,7 @@ def test_a_tile_has_1_to_256_whole_hashes() -> None:
     """An empty tile is never served, and a torn one never read."""
     hashes = LARGE.levels[0][:256]
     assert decode_tile(encode_tile(hashes)) == hashes
-    for bad in ([], [*hashes, hashes[0]], [b"short"]):
+    for bad in ([], [*hashes, hashes[0]], [b"short"], [hashes[0], b"short"]):
         with pytest.raises(ValueError, match="1 to 256 hashes"):
             encode_tile(bad)
     for data in (b"", bytes(31), bytes(33), bytes(257 * 32)):

@@ -1,7 +1,7 @@
 """Messages between modules in a real server: each stands in the log once, whatever is killed; time passes by ticks.
 
-The module under test is a package of its own, made for the test and found by its entry point, as anybody's would be: each
-event about a student makes one reducer say one thing to a class, whose states another reducer keeps.
+The module under test is a package of its own, made for the test and found by its entry point, as anybody's would be:
+each event about a student makes one reducer say one thing to a class, whose states another reducer keeps.
 """
 
 from __future__ import annotations
@@ -26,17 +26,27 @@ import pytest
 from archive import (
     DataFolder,
     Event,
-    Log,
     LogSource,
     PublishedSize,
+    Vault,
     keys_of,
     load_size,
     open_entry,
     parse_row,
     read_event,
 )
-from reducers import Registry, available, compose, fold, load, pair_of, source_of, state_digest
-from replay import compare, live_digests, replay_digests
+from reducers import (
+    Registry,
+    available,
+    compose,
+    digest_of_entries,
+    fold,
+    load,
+    pair_of,
+    source_of,
+    state_digest,
+)
+from replay import Digests, compare, live_digests, replay_digests
 from tests.process.served import PYTHON, Served, children, run_json
 from tools.replay import live_readers
 
@@ -151,26 +161,38 @@ def post(server: Served, body: bytes) -> bool:
         return False
 
 
-def opened(data: Path) -> dict[int, Kept]:
-    """Return every event of the log by index, checked against its leaf."""
+@contextmanager
+def reading(data: Path) -> Iterator[tuple[LogSource, Vault]]:
+    """Open a log, published or not, and its vault."""
     folder = DataFolder(data)
     store, vault = folder.open_log(), folder.open_vault(os.urandom)
-    found = {}
     with store.view() as view:
-        log = Log(view, load_size(view))
+        size = load_size(view)
+    yield LogSource(store, lambda: size), vault
+    store.close()
+    vault.close()
+
+
+def events_of(source: LogSource, vault: Vault) -> dict[int, Kept]:
+    """Return every event of a log by index, checked against its leaf."""
+    found = {}
+    with source.open() as log:
         for (index, leaf), (_, row) in zip(log.leaves(0, log.size), log.rows(0, log.size), strict=True):
             if row:
                 one = parse_row(row)
                 entry = open_entry(leaf, one, vault.data_key(one.subjects))
-                header = entry.header
-                received_ms = header.received_us // 1_000
+                header, received_ms = entry.header, entry.header.received_us // 1_000
                 event = read_event(
                     index, header.form, header.source, keys_of(header), received_ms, entry.payload
                 )
                 found[index] = Kept(event, header.sender, header.extra)
-    store.close()
-    vault.close()
     return found
+
+
+def opened(data: Path) -> dict[int, Kept]:
+    """Return every event of a log by index."""
+    with reading(data) as (source, vault):
+        return events_of(source, vault)
 
 
 def registry() -> Registry:
@@ -182,31 +204,23 @@ def registry() -> Registry:
 
 
 def check_states(data: Path) -> None:
-    """The live states are those of a replay, as one, two and five shards, and of a fold of a plain list."""
-    folder, reducers = DataFolder(data), registry()
-    source = LogSource(folder.open_log(), PublishedSize(folder.published).get)
-    names = [one.name for one in reducers]
-    positions, live = live_digests(list(live_readers(folder)), names)
+    """The saved states are those of a replay, as one, two and five shards, and of a fold of a plain list."""
+    reducers = registry()
+    positions, live = live_digests(list(live_readers(DataFolder(data))), [one.name for one in reducers])
     (size,) = set(positions)
-    vault = folder.open_vault(os.urandom)
-    for shards in (1, 2, 5):
-        replayed = {}
-        for shard in range(shards):
-            replayed |= replay_digests(source, reducers, vault, size=size, shard=shard, shards=shards)
-        assert compare(replayed, live) == [], f"{shards} shards"
-    vault.close()
-    events = [one.event for index, one in sorted(opened(data).items()) if index < size]
-    for one in (reducers.get("speaker"), reducers.get("listener")):
+    with reading(data) as (source, vault):
+        for shards in (1, 2, 5):
+            replayed: Digests = {}
+            for shard in range(shards):
+                replayed |= replay_digests(source, reducers, vault, size=size, shard=shard, shards=shards)
+            assert compare(replayed, live) == [], f"{shards} shards"
+        events = [one.event for index, one in sorted(events_of(source, vault).items()) if index < size]
+    for name in ("speaker", "listener"):
+        one = reducers.get(name)
         by_hand = state_digest(pair_of(one, key, slot) for key, slot in fold(one, events).items())
-        (alone,) = {state_digest_of(live, one.name)}
-        assert by_hand == alone, f"{one.name} is not the fold of the log"
-
-
-def state_digest_of(digests: Any, name: str) -> bytes:
-    """Return the digest of one reducer's states."""
-    from reducers import digest_of_entries
-
-    return digest_of_entries({identity: one for identity, one in digests.items() if identity.name == name})
+        ours = {identity: digest for identity, digest in live.items() if identity[0] == name}
+        assert ours, f"{name} has no states"
+        assert digest_of_entries(ours) == by_hand, f"{name} is not the fold of the log"
 
 
 def settled(server: Served) -> int:
@@ -221,7 +235,7 @@ def settled(server: Served) -> int:
 
 
 def test_killed_while_modules_talk(tmp_path: Path, site: Path) -> None:
-    """kill -9 of worker, archiver and all at once: each event has exactly one message, and states are the fold."""
+    """Workers, the archiver or all at once: each event has one message in the end, and the states are the fold."""
     install(site)
     data, total, size, draw = tmp_path / "data", 3_000, 100, random.Random(11)
     server, killed = started(data, "--shards", "2"), Counter[str]()

@@ -1,0 +1,106 @@
+"""What the workers hold, as an auditor takes it: all states of one module in one shard, of one moment, read only.
+
+    live = read_live(store, catalogue, shard=0, shards=2)     # position, steering, entries: of one view
+    holding = holding_of(store, module, log)                  # to go on folding from there, in memory alone
+
+Live states go on while somebody looks at them, so everything is copied out in one view.  They may stand at any
+position, each shard and module at its own; `replay.audit` holds each against a replay that stops there.
+
+Who answers queries reads with `replay.reader`, who keeps states is `replay.holding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from archive import Log, NotFound, Store, View
+from reducers import Module, ReducerError, Slot, StatePair, entry_digest
+from replay.catalogue import Catalogue
+from replay.holding import Holding
+from replay.layout import (
+    SNAPSHOT,
+    Marker,
+    decode_stored,
+    identities_of,
+    name_of,
+    read_backlog,
+    read_marker,
+)
+from replay.routing import home_of
+from replay.sweep import Entries, Entry
+
+
+@dataclass(frozen=True)
+class Live:
+    """The states of one module in one shard."""
+
+    catalogue: Catalogue
+    shard: int
+    shards: int
+    position: int
+    steered: int
+    """Skips and retries of entries 0…steered-1 are in these states; at least the position."""
+    root: bytes
+    """The log's root at the position, as the worker knew it."""
+    entries: Entries
+
+    def holds(self, name: str, key: tuple[str, ...], route_key: bytes) -> bool:
+        """Return whether a key of one of its reducers belongs to this shard."""
+        scope = next(info.scope for info in self.catalogue.reducers if info.name == name)
+        return home_of(name, scope, key, route_key, self.shards) == self.shard
+
+
+def read_live(
+    store: Store, catalogue: Catalogue, shard: int, shards: int, *, encodings: bool = False
+) -> Live:
+    """Return the states in a store; raise NotFound if there are none of this catalogue, or they are being rebuilt."""
+    entries: Entries = {}
+    with store.view() as view:
+        marker = read_marker(view.get("meta", SNAPSHOT))
+        if marker is None or marker.reducers != catalogue.identities or marker.rebuilding:
+            raise NotFound(f"the states of module {catalogue.module} are being rebuilt; ask again shortly")
+        for data, value in view.scan("states"):
+            if (slot := decode_stored(value)) is not None:
+                pair = StatePair(name_of(data), slot.version, slot.key, slot.encoding, slot.error_index)
+                encoding = slot.encoding if encodings else None
+                entries[pair.identity] = Entry(entry_digest(pair), encoding, slot.error_index)
+    return Live(catalogue, shard, shards, marker.position, marker.steered, marker.root, entries)
+
+
+def holding_of(store: Store, module: Module, log: Log) -> Holding:
+    """Return a module's saved states in memory, to go on from; nothing is written, now or later.
+
+    Raises NotFound if what is saved is not of these reducers, or not of this log.
+    """
+    with store.view() as view:
+        marker = _marker(view, module, log)
+        holding = Holding(module.reducers, module=module.name)
+        holding.position, holding.steered = marker.position, marker.steered
+        reducers = {one.name: one for one in module.reducers}
+        try:
+            holding.backlog = read_backlog(view)
+            for data, value in view.scan("states"):
+                if (stored := decode_stored(value)) is not None:
+                    reducer = reducers[name_of(data)]
+                    state: Any = reducer.decode(stored.encoding)
+                    slot = Slot(state, stored.changed_at, stored.error, stored.error_index)
+                    holding.put(reducer, stored.key, slot)
+        except (ReducerError, msgspec.DecodeError, ValueError, KeyError) as error:
+            raise NotFound(
+                f"a saved state of module {module.name} cannot be read ({error}); start from nothing"
+            ) from None
+    return holding
+
+
+def _marker(view: View, module: Module, log: Log) -> Marker:
+    marker = read_marker(view.get("meta", SNAPSHOT))
+    if marker is None or marker.reducers != identities_of(module.reducers):
+        raise NotFound(f"there is no snapshot of module {module.name} as it is installed; start from nothing")
+    if marker.position > log.size or log.root(marker.position) != marker.root:
+        raise NotFound(
+            f"the snapshot of module {module.name} is not of this log, or beyond it; start from nothing"
+        )
+    return marker

@@ -1,0 +1,111 @@
+"""run/modules.json: how every module is, as the supervisor knows it, for the front, the doctor and the next supervisor.
+
+    {"essay": {"level": "cell", "state": "parked", "deaths": 4, "since_s": 1764090000, "shards": {"0": {...}}, ...}}
+
+A module is as the worst of its shards.  The file says nothing of any event but its index; it is written whole or not at
+all, by the supervisor, and only when it changes.  Nobody needs it to run: without it, all modules count as running.
+
+Who writes it: `tools.placing`.  What the words mean: docs/modules.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from archive import write_whole
+from replay.escalation import Fault, Level, Record, State
+
+STATUS_FILE = "modules.json"
+_ORDER: tuple[State, ...] = ("running", "starting", "pausing", "failed", "parked")
+"""From best to worst."""
+
+
+class ShardStatus(msgspec.Struct, frozen=True):
+    """How a module is in one shard."""
+
+    record: Record
+    since_s: float
+    """Unix seconds since which it is in this state."""
+
+
+class ModuleStatus(msgspec.Struct, frozen=True):
+    """How a module is."""
+
+    shards: dict[str, ShardStatus]
+    steered: int = 0
+    """Skips and retries from this entry on, it has not seen yet."""
+    confined: list[str] = []
+    """What its cell is kept from."""
+
+    @property
+    def worst(self) -> ShardStatus:
+        """Return the status of the shard that is worst off."""
+        return max(self.shards.values(), key=lambda one: _ORDER.index(one.record.state))
+
+    @property
+    def state(self) -> State:
+        """Return the state of the shard that is worst off."""
+        return self.worst.record.state
+
+    @property
+    def level(self) -> Level:
+        """Return the level of the shard that is worst off."""
+        return self.worst.record.level
+
+    @property
+    def deaths(self) -> int:
+        """Return how often it died or stopped, in all shards together."""
+        return sum(one.record.deaths for one in self.shards.values())
+
+    @property
+    def fault(self) -> Fault | None:
+        """Return its last fault without progress since, of the shard that is worst off."""
+        return self.worst.record.last
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for a person, or for its next try: others need not wait for it."""
+        return self.state in {"pausing", "parked", "failed"} or self.fault is not None
+
+    def reason(self) -> str:
+        """Return in one line why it does not run, or last did not; empty if there is nothing to say."""
+        record = self.worst.record
+        if record.state == "failed":
+            return record.failure
+        if (fault := record.last) is None:
+            return ""
+        where = "while it was imported" if fault.index is None else f"at entry {fault.index}"
+        who = f"reducer {fault.reducer} " if fault.reducer else ""
+        return f"{who}{fault.kind} {where}: {fault.reason}"
+
+    def remedy(self, name: str) -> str:
+        """Return the command that helps, or nothing where none is needed."""
+        record = self.worst.record
+        if record.state not in {"parked", "failed"}:
+            return ""
+        fault = record.last
+        if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
+            return f"treering skip {fault.reducer} {fault.index}"
+        return f"treering retry {name}"
+
+
+def read_status(path: Path) -> dict[str, ModuleStatus]:
+    """Return how the modules are, by name; nothing if there is no file that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, ModuleStatus])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def write_status(path: Path, statuses: Mapping[str, ModuleStatus]) -> None:
+    """Write the file, if it says anything else."""
+    data = msgspec.json.format(msgspec.json.encode(statuses), indent=1) + b"\n"
+    try:
+        same = path.read_bytes() == data
+    except OSError:
+        same = False
+    if not same:
+        write_whole(path, data)

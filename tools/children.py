@@ -1,0 +1,145 @@
+"""A process that is kept running: started, watched, started again, and stopped in the end.
+
+    child = Child("front", [sys.executable, "-P", "-m", "tools.front", ...])
+    task = asyncio.create_task(child.keep_running())
+    await child.ready.wait()
+    await child.stop()
+
+A child says "ready" on its standard output; other lines are given to `heard`.  It notices by its standard input that
+its parent is gone.  Exit code 3 says that a person must look: it stays down.  All other ends are followed by another start,
+at once, and then after longer and longer pauses.
+
+What is started, and in which order it is stopped: `tools.serve`.  Workers, whose modules may do them harm:
+`tools.placing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tools.process import EXIT_AGAIN, EXIT_STOP, say
+
+PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
+HEALTHY_S = 10.0
+DRAIN_S = 20.0
+LAST_WORDS_S = 1.0
+
+
+class Child:
+    """One process that is kept running: `ready` is set while it says that it is.
+
+    Whatever else is in its process group when it ends is killed.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], descriptors: Sequence[int] = ()) -> None:
+        self.name, self._command, self._descriptors = name, command, descriptors
+        self.ready = asyncio.Event()
+        self.stopped_for_good = False
+        self.heard: Callable[[bytes], None] = lambda _: None
+        self.stopping = False
+        self._process: Process | None = None
+
+    def command(self) -> Sequence[str]:
+        """Return what is started next."""
+        return self._command
+
+    def ended(self, code: int) -> bool:
+        """Take note of an end that nobody asked for; return whether to start again."""
+        if code == EXIT_STOP:
+            self.stopped_for_good = True
+            say(f"treering: {self.name} is down until a person looks; the others go on")
+            return False
+        if code != EXIT_AGAIN:
+            say(f"treering: {self.name} ended ({how(code)}); starting it again")
+        return True
+
+    async def keep_running(self) -> None:
+        """Start the process, and again whenever it ends, until `stop`."""
+        loop, pause_s = asyncio.get_running_loop(), PAUSE_S_MIN
+        while not self.stopping:
+            started = loop.time()
+            try:
+                code = await self._run_once()
+            except OSError as error:  # no process, no memory, no descriptor left: perhaps in a moment
+                say(f"treering: {self.name} could not be started: {error}; trying again")
+                code = EXIT_AGAIN
+            self.ready.clear()
+            if self.stopping or not self.ended(code):
+                return
+            pause_s = PAUSE_S_MIN if loop.time() - started > HEALTHY_S else min(2 * pause_s, PAUSE_S_MAX)
+            await asyncio.sleep(pause_s)
+
+    def kill(self) -> None:
+        """Kill the process, if there is one."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self) -> None:
+        """Let the process drain, then end; one that does not is killed."""
+        self.stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        _terminate(process)
+        try:
+            await asyncio.wait_for(process.wait(), DRAIN_S)
+        except TimeoutError:
+            say(f"treering: {self.name} did not drain in {DRAIN_S:.0f} s and is killed")
+            self.kill()
+            await process.wait()
+
+    async def _run_once(self) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *self.command(),
+            stdin=PIPE,
+            stdout=PIPE,
+            pass_fds=self._descriptors,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which drains in order
+        )
+        self._process = process
+        if self.stopping:  # `stop` came while there was no process yet
+            _terminate(process)
+        assert process.stdout is not None
+        listening = asyncio.create_task(self._listen(process.stdout))
+        code = await process.wait()
+        # What it said last is still to be read; what it started may hold the pipe open for ever.
+        await asyncio.wait({listening}, timeout=LAST_WORDS_S)
+        listening.cancel()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return code
+
+    async def _listen(self, stream: asyncio.StreamReader) -> None:
+        while line := await _line(stream):
+            if line.strip() == b"ready":
+                self.ready.set()
+            else:
+                self.heard(line)
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """Return the next line; of one that is too long, a part, which will be no report."""
+    try:
+        return await stream.readline()
+    except ValueError:
+        return b"(too long)\n"
+
+
+def _terminate(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+
+
+def how(code: int) -> str:
+    """Return how a process ended.
+
+    >>> how(-9), how(4)
+    ('signal 9', 'exit code 4')
+    """
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,328 @@
+"""Placing: which module runs in which process, and whose fault it is when one ends.
+
+    placing = Placing(settings, names, folder, clock)
+    for child in placing.shared(): ...            # a worker for each shard, with all modules that are shared
+    placing.look()                                # every quarter of a second: stalls, pauses, the status file
+    for child in placing.starting(): ...          # workers of single modules that are to run now
+
+No module's code runs here, and no log is read: what is known comes from the reports of workers (`tools.reporting`) and
+from the words that they leave in memory (`replay.attempt`).  A worker's words are believed about its own modules only.
+
+    a worker ended, and a word says that a module was running     that module is to blame, whatever the exit code says
+    a word stays the same for longer than the limit               the worker is killed, and that module is to blame
+    a module was let go                                           it is to blame, and its neighbours go on
+
+What follows from a blame is a table: `replay.escalation`.  What it says to others, run/modules.json: `replay.status`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from archive import DataFolder, FormatError, make_folder
+from replay import (
+    IDLE,
+    IMPORTING,
+    STATUS_FILE,
+    Fault,
+    ModuleStatus,
+    Record,
+    ShardStatus,
+    State,
+    begun,
+    index_of,
+    interrupted,
+    not_loaded,
+    reached,
+    read_attempts,
+    read_status,
+    rested,
+    retried,
+    struck,
+    write_status,
+)
+from tools.cell_link import IMPORT_S
+from tools.children import Child, how
+from tools.process import EXIT_STOP, say
+from tools.reporting import Report, StopInfo, parse_report
+from tools.settings import Settings
+
+LOOK_EVERY_S = 0.25
+OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
+"""How a process ends that somebody else wanted to end."""
+KINDS = {"MemoryError": "memory", "Stalled": "stalled", "Died": "died", "Breach": "died", "Slow": "slow"}
+
+Place = tuple[str, int]
+"""A module in a shard."""
+
+
+class Worker(Child):
+    """A worker: its modules are asked for at each start, and its end is told to who asks."""
+
+    def __init__(self, placing: Placing, name: str, shard: int, module: str | None) -> None:
+        super().__init__(name, ())
+        self.shard, self.module, self.modules = shard, module, list[str]()
+        self.attempts = placing.attempts / name.replace(" ", "-")
+        self.accused: str | None = None
+        """The module for which it was killed."""
+        self._placing = placing
+        self.heard = lambda line: placing.heard(self, line)
+
+    def command(self) -> Sequence[str]:
+        """Return what is started next: with those modules that run here now."""
+        self.modules, self.accused = self._placing.members(self), None
+        self.attempts.unlink(missing_ok=True)
+        return self._placing.command(self)
+
+    def ended(self, code: int) -> bool:
+        """Find out whose fault it was; return whether this worker is to be started again."""
+        blamed = self._placing.ended(self, code)
+        if not blamed and not super().ended(code):
+            return False
+        return bool(self._placing.members(self)) if self.module is None else False
+
+
+class Placing:
+    """The modules of a server, each in each shard."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        folder: DataFolder,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings, self.names, self.folder, self.clock = settings, list(names), folder, clock
+        self._wall = wall
+        self.attempts = folder.run / "attempts"
+        make_folder(self.attempts)
+        self.steered: dict[Place, int] = {}
+        """Up to where each module has seen retries and skips."""
+        self.confined: dict[str, list[str]] = {}
+        self.stopping = False
+        self._status = folder.run / STATUS_FILE
+        before = read_status(self._status)
+        self.records: dict[Place, Record] = {
+            (name, shard): begun(settings.limits(name).isolation, _before(before, name, shard))
+            for name in self.names
+            for shard in range(settings.shards)
+        }
+        self.since: dict[Place, tuple[State, float]] = {}
+        """In which state each module is, and since when (Unix seconds)."""
+        self._positions: dict[Place, int] = {}
+        self._seen: dict[Path, tuple[dict[str, int], float]] = {}
+        """By attempts file: the words as they were, and for how long they have been so."""
+        self._workers: list[Worker] = []
+        self._alone: dict[Place, Worker] = {}
+        self._looked_at = clock()
+        self._left_behind()
+
+    # --- which workers there are -----------------------------------------------------------------
+
+    def shared(self) -> list[Worker]:
+        """Return the worker of each shard, for all modules that share one."""
+        return [self._made(f"worker {shard}", shard, None) for shard in range(self.settings.shards)]
+
+    def starting(self) -> Iterator[Worker]:
+        """Yield a new worker for each module that is to run by itself now, and does not yet."""
+        for (name, shard), record in self.records.items():
+            alone = record.level != "shared" and record.state == "starting"
+            if alone and (name, shard) not in self._alone and not self.stopping:
+                self._alone[name, shard] = worker = self._made(f"worker {shard} {name}", shard, name)
+                yield worker
+
+    def over(self, worker: Worker) -> None:
+        """Take note that nobody keeps this worker running any more."""
+        if worker.module is not None:
+            self._alone.pop((worker.module, worker.shard), None)
+        self._workers.remove(worker)
+
+    def members(self, worker: Worker) -> list[str]:
+        """Return the modules that run in a worker at its next start."""
+        if worker.module is not None:
+            return [worker.module]
+        here = [(name, self.records[name, worker.shard]) for name in self.names]
+        return [name for name, one in here if one.level == "shared" and one.state in {"starting", "running"}]
+
+    def command(self, worker: Worker) -> list[str]:
+        """Return the command that starts a worker."""
+        settings, first = self.settings, worker.modules[0] if worker.module is not None else ""
+        limits = settings.limits(first)
+        level = self.records[first, worker.shard].level if first else "shared"
+        return [
+            *(sys.executable, "-P", "-m", "tools.worker", "--data", str(self.folder.path)),
+            *("--shards", str(settings.shards), "--shard", str(worker.shard)),
+            *("--name", worker.attempts.name, "--level", level),
+            *("--memory-mb", str(limits.memory_mb), "--seconds", str(limits.seconds_per_event)),
+            *(part for name in worker.modules for part in ("--module", name)),
+        ]
+
+    def _made(self, name: str, shard: int, module: str | None) -> Worker:
+        worker = Worker(self, name, shard, module)
+        self._workers.append(worker)
+        return worker
+
+    # --- what is heard ---------------------------------------------------------------------------
+
+    def heard(self, worker: Worker, line: bytes) -> None:
+        """Take in a line of a worker; what is no report, or about others, is passed over."""
+        try:
+            report = parse_report(line)
+        except FormatError:
+            return
+        own, shard = set(worker.modules), worker.shard
+        for name in own & report.hired.keys():
+            self._positions[name, shard] = report.hired[name]
+            self.records[name, shard] = reached(self.records[name, shard], -1)
+        if report.size is not None:
+            self.steered |= {(name, shard): report.size for name in own}
+        for name in own & report.at.keys():
+            self._positions[name, shard] = report.at[name]
+            self.records[name, shard] = reached(self.records[name, shard], report.at[name])
+        for name in own & report.failed.keys():
+            self._fails(name, shard, report.failed[name])
+        for name in own & report.stopped.keys():
+            self._blame(name, shard, _fault_of(report.stopped[name]))
+        self.confined |= {name: report.confined[name] for name in own & report.confined.keys()}
+
+    def asked(self, report: Report) -> None:
+        """Take in what the warden found: modules that somebody wants to be tried again."""
+        for name, index in report.retry.items():
+            for shard in range(self.settings.shards):
+                record = self.records.get((name, shard))
+                if record is not None and record.state in {"parked", "failed"}:
+                    self.records[name, shard] = retried(record)
+                    self.steered[name, shard] = index + 1
+                    say(f"treering: module {name} is tried again, as entry {index} says")
+
+    def ended(self, worker: Worker, code: int) -> bool:
+        """Take note of the end of a worker; return whether a module is to blame."""
+        words = {name: word for name, word in read_attempts(worker.attempts).items() if word != IDLE}
+        if self.stopping:
+            return False
+        for name, word in words.items():
+            if name not in worker.modules:
+                continue
+            if worker.accused == name:
+                limit_s = self._limit_s(name, word)
+                self._blame(name, worker.shard, ("stalled", index_of(word), "", f"more than {limit_s:g} s"))
+            else:
+                kind = "killed" if code in OUTSIDE else "died"
+                self._blame(name, worker.shard, (kind, index_of(word), "", how(code)))
+        if worker.module is not None and not words and code == EXIT_STOP:
+            self._fails(
+                worker.module, worker.shard, "its worker found what no restart mends; see its messages"
+            )
+        for place in [(name, worker.shard) for name in worker.modules if worker.module is not None]:
+            if not words and self.records[place].state in {"starting", "running"}:
+                self.records[place] = interrupted(self.records[place], self.clock())
+        return bool(words)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Kill what stands still, let pauses end, and write down how things are."""
+        now = self.clock()
+        # A supervisor that was itself kept waiting must not hold that against anybody.
+        step = min(now - self._looked_at, 2 * LOOK_EVERY_S)
+        self._looked_at = now
+        for worker in self._workers:
+            self._watch(worker, step)
+        for place, record in self.records.items():
+            self.records[place] = after = rested(record, now)
+            if self.since.get(place, ("", 0.0))[0] != after.state:
+                self.since[place] = after.state, self._wall()
+        self.write()
+
+    def write(self) -> None:
+        """Write run/modules.json, if it changed."""
+        write_status(self._status, self.statuses())
+
+    def statuses(self) -> dict[str, ModuleStatus]:
+        """Return how every module is."""
+        found = {}
+        for name in self.names:
+            places = [(name, shard) for shard in range(self.settings.shards)]
+            shards = {
+                str(place[1]): ShardStatus(self.records[place], round(self.since.get(place, ("", 0.0))[1]))
+                for place in places
+            }
+            steered = min(self.steered.get(place, 0) for place in places)
+            found[name] = ModuleStatus(shards, steered, self.confined.get(name, []))
+        return found
+
+    def troubled(self) -> dict[str, int]:
+        """Return the modules that wait for a person, with the entry from which on one may have spoken."""
+        found: dict[str, int] = {}
+        for (name, shard), record in self.records.items():
+            if record.state in {"parked", "failed"}:
+                size = self.steered.get((name, shard), 0)
+                found[name] = min(found.get(name, size), size)
+        return found
+
+    def _watch(self, worker: Worker, step_s: float) -> None:
+        words = {name: word for name, word in read_attempts(worker.attempts).items() if word != IDLE}
+        before, since_s = self._seen.get(worker.attempts, ({}, 0.0))
+        since_s = since_s + step_s if words and words == before else 0.0
+        self._seen[worker.attempts] = words, since_s
+        if not words or (worker.module and self.records[worker.module, worker.shard].level == "cell"):
+            return  # a cell is watched by its worker
+        name, word = next(iter(words.items()))
+        if since_s > self._limit_s(name, word) and worker.accused is None and name in worker.modules:
+            worker.accused = name
+            worker.kill()
+
+    def _limit_s(self, name: str, word: int) -> float:
+        seconds = self.settings.limits(name).seconds_per_event
+        return max(IMPORT_S, seconds) if word == IMPORTING else seconds
+
+    # --- records ---------------------------------------------------------------------------------
+
+    def _blame(self, name: str, shard: int, found: tuple[str, int | None, str, str]) -> None:
+        kind, index, reducer, reason = found
+        place = (name, shard)
+        fault = Fault(kind, index, self._positions.get(place, 0), self.clock(), reason, reducer)  # type: ignore[arg-type]
+        self.records[place] = after = struck(self.records[place], fault)
+        where = "" if index is None else f" at entry {index}"
+        say(f"treering: module {name}{where}: {kind} ({reason}); {_next(after)}")
+
+    def _fails(self, name: str, shard: int, why: str) -> None:
+        self.records[name, shard] = not_loaded(self.records[name, shard], why)
+        say(f"treering: module {name} is not running: {why}; then: treering retry {name}")
+
+    def _left_behind(self) -> None:
+        """Blame whoever was running when the last server was ended together with its worker."""
+        for path in sorted(self.attempts.iterdir()):
+            shard = _shard_of(path)
+            for name, word in read_attempts(path).items():
+                if word != IDLE and (name, shard) in self.records:
+                    self._blame(name, shard, ("killed", index_of(word), "", "with its server"))
+            path.unlink(missing_ok=True)
+
+
+def _fault_of(info: StopInfo) -> tuple[str, int | None, str, str]:
+    return KINDS.get(info.reason, "stopped"), info.at, info.reducer, info.reason
+
+
+def _next(record: Record) -> str:
+    if record.state == "parked":
+        return "it is parked until a person says retry or skip"
+    if record.state == "pausing":
+        return f"it goes on in {'a cell' if record.level == 'cell' else 'its own process'}"
+    return "it is started again"
+
+
+def _shard_of(path: Path) -> int:
+    number = path.name.split("-")[1] if "-" in path.name else ""
+    return int(number) if number.isdigit() else -1
+
+
+def _before(status: dict[str, ModuleStatus], name: str, shard: int) -> Record | None:
+    known = status.get(name)
+    found = None if known is None else known.shards.get(str(shard))
+    return None if found is None else found.record

@@ -1,0 +1,183 @@
+"""Who works in a worker: modules are hired at the start, each with its store and its lock, and let go when they stop.
+
+What a module may do to its worker differs by level (docs/modules.md):
+
+    shared, own   it is imported here; its memory, its time and its hands on other people's files are watched
+    cell          it is imported in a process of its own, which this one asks (`tools.cell_link`)
+
+Letting go closes the module's store and lock, so that another process can take the module over while the others here go
+on.  What is hired and who stopped is told to the supervisor (`tools.reporting`).
+
+    roster = Roster(folder, source, arguments, reporter)
+    crew = roster.crew(vault)
+    while not roster.settle(crew):          # after each step: lets go whom the crew stopped
+        crew.step(source)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from archive import (
+    DataFolder,
+    DirectClient,
+    FormatError,
+    IntegrityError,
+    LogSource,
+    Vault,
+    make_folder,
+    take_lock,
+)
+from reducers import Module, ModuleError, ModuleRef, load
+from replay import (
+    IDLE,
+    IMPORTING,
+    CellDied,
+    Crew,
+    Done,
+    Gathered,
+    Holding,
+    Piece,
+    Word,
+    attempts_file,
+    remote,
+)
+from tools.cell_link import CellLink
+from tools.confine import limit_memory, readable_folders
+from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
+from tools.metering import HEADROOM_BYTES, Meter, files_below
+from tools.process import say
+from tools.reporting import Report, Reporter, StopInfo
+
+Ask = Callable[[Piece], Done]
+
+
+class Roster:
+    """The modules of one worker; `arguments` are those of `tools.worker`."""
+
+    def __init__(
+        self, folder: DataFolder, source: LogSource, arguments: argparse.Namespace, reporter: Reporter
+    ) -> None:
+        self._folder, self._source, self._arguments, self._reporter = folder, source, arguments, reporter
+        attempts = folder.run / "attempts"
+        make_folder(attempts)
+        words = attempts_file(attempts / arguments.name, arguments.module)
+        self._words: dict[str, Word] = dict(zip(arguments.module, words, strict=True))
+        self._hired: dict[str, ExitStack] = {}
+        """By module: what is closed when it is let go."""
+        self._links: dict[str, CellLink] = {}
+        self._gone: set[str] = set()
+        self._meter: Meter | None = None
+
+    def crew(self, vault: Vault) -> Crew:
+        """Return the crew of a shard: every module that can run, gone on from where it stood."""
+        names = self._arguments.module
+        others = others_of(self._folder.state, self._folder.partition, names)
+        loaded = load_modules(names, others, self._load)
+        steering, holdings = gathered(self._source), list[Holding]()
+        for module in loaded.modules:
+            try:
+                holdings.append(self._hire(module, steering))
+            except ModuleError as error:
+                loaded.errors.append(error)
+            except IntegrityError as error:  # derived states, of this module alone
+                reason = f"its states cannot be opened ({error}); move them away, they are made anew"
+                loaded.errors.append(ModuleError(module.name, reason))
+        for fault in loaded.errors:
+            say(f"worker {self._arguments.shard}: {fault}")
+        self._watch(holdings)
+        self._reporter.tell(
+            Report(
+                size=steering.size,
+                hired={one.module: one.position for one in holdings},
+                failed={one.name: one.reason for one in loaded.errors},
+            )
+        )
+        return Crew(holdings, vault, shard=self._arguments.shard, shards=self._arguments.shards)
+
+    def settle(self, crew: Crew) -> bool:
+        """Let go whom the crew stopped, and tell how far the others are; return whether this worker should end.
+
+        It ends when nobody is left, and when somebody took memory that no one can give back.
+        """
+        gone = {name: one for name, one in crew.stopped.items() if name not in self._gone}
+        self._gone |= set(gone)
+        for name in gone:
+            self._hired.pop(name).close()
+        if gone:
+            self._watch(crew.holdings)
+            self._reporter.stopped(gone)
+        self._reporter.positions({one.module: one.position for one in crew.holdings})
+        too_large = self._meter is not None and any(one.category == "MemoryError" for one in gone.values())
+        return too_large or not self._hired
+
+    def close(self) -> None:
+        """End the cells."""
+        for link in self._links.values():
+            link.close()
+
+    def died(self, error: CellDied) -> None:
+        """Tell that the only module here died while it was imported."""
+        (name,) = self._arguments.module
+        kind = error.reason.partition(":")[0]
+        self._reporter.tell(Report(stopped={name: StopInfo("", None, kind)}))
+
+    # --- hiring ----------------------------------------------------------------------------------
+
+    def _load(self, ref: ModuleRef) -> Module:
+        self._words[ref.name][0] = IMPORTING
+        try:
+            return self._load_in_cell(ref.name) if self._arguments.level == "cell" else load(ref)
+        finally:  # of what ends this process, the word stays
+            self._words[ref.name][0] = IDLE
+
+    def _load_in_cell(self, name: str) -> Module:
+        link = CellLink(
+            name,
+            memory_mb=self._arguments.memory_mb,
+            seconds=self._arguments.seconds,
+            readable=readable_folders(self._folder.path),
+        )
+        self._links[name] = link
+        hello = link.start()
+        self._reporter.tell(Report(confined={name: hello.confined}))
+        try:
+            reducers = [
+                remote(info, name, viewed=viewed)
+                for info, viewed in zip(hello.reducers, hello.viewed, strict=True)
+            ]
+        except (FormatError, ValueError) as error:
+            raise ModuleError(name, f"what its cell says of it cannot be used: {error}") from None
+        return Module(name, tuple(reducers), hello.version)
+
+    def _hire(self, module: Module, steering: Gathered) -> Holding:
+        """Return what a shard holds of a module; raise ModuleError if it may not run."""
+        folder, shard, link = self._folder, self._arguments.shard, self._links.get(module.name)
+        entry = activation(module, steering)
+        if entry is not None and shard == 0:
+            with DirectClient(folder.socket) as client:
+                client.steer(entry)
+        place = states_place(folder.state, folder.partition, module, shard, self._arguments.shards)
+        make_folder(place)
+        own = self._hired[module.name] = ExitStack()
+        # Two workers on one store would each save a position that the other's states do not stand at.
+        own.callback(os.close, take_lock(place / "lock", "worker keeps these states"))
+        holding = holding_at(place, module, self._source, None if link is None else link.ask)
+        assert holding.store is not None
+        own.callback(holding.store.close)
+        if link is not None:
+            own.callback(link.close)
+        holding.attempt = self._words[module.name]
+        return holding
+
+    def _watch(self, holdings: list[Holding]) -> None:
+        if self._arguments.level == "cell":
+            return
+        limit_bytes = self._arguments.memory_mb << 20
+        if self._meter is None:
+            limit_memory(limit_bytes + HEADROOM_BYTES)
+            self._meter = Meter(limit_bytes)
+        self._meter.watch(holdings, files_below(self._folder.path))
