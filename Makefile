@@ -1,7 +1,7 @@
 # Everything that one does with Treering, from a bare checkout: each target first sets up what it lacks.
 #
 # .venv/.stamp says that .venv holds what requirements-dev.lock names, with this checkout installed on top;
-# it is made anew when the lock or pyproject.toml changes, or when a package is added.
+# it is made anew when the lock, pyproject.toml or the native kernel changes, or when a package is added.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -66,7 +66,7 @@ lock: .venv-lock/.stamp ## resolve the dependencies of pyproject.toml anew, newe
 	@echo "treering: wrote requirements.lock, requirements-dev.lock and requirements-bench.lock"
 
 clean: ## remove environments, caches and builds (never data)
-	@rm -rf .venv .venv-lock build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-lock build dist *.egg-info archive/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find $(PACKAGES) tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 print-python:
@@ -77,7 +77,7 @@ compile = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
   --output-file $(1) $(2) pyproject.toml
 
-.venv/.stamp: pyproject.toml requirements-dev.lock $(wildcard $(PACKAGES:=/py.typed))
+.venv/.stamp: pyproject.toml setup.py archive/_kernel.c requirements-dev.lock $(wildcard $(PACKAGES:=/py.typed))
 	@$(call environment,.venv)
 	@$(BIN)/$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .

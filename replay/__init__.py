@@ -13,8 +13,18 @@ from replay.attempt import IDLE, IMPORTING, Word, attempts_file, index_of, read_
 from replay.attesting import (
     Difference as AttestedDifference,
 )
-from replay.attesting import compared, forget_notes, is_attested, joined, next_attested, notes, take_note
-from replay.audit import Difference, Digests, compare, live_digests, replay_digests, replayed
+from replay.attesting import (
+    Judged,
+    compared,
+    forget_notes,
+    is_attested,
+    joined,
+    judged,
+    next_attested,
+    notes,
+    take_note,
+)
+from replay.audit import Difference, Digests, compare, compare_live, live_digests, replay_digests, replayed
 from replay.catalogue import (
     Catalogue,
     ReducerInfo,
@@ -44,6 +54,7 @@ from replay.crew import Crew
 from replay.escalation import (
     LEVELS,
     Fault,
+    Kind,
     Level,
     Record,
     State,
@@ -69,8 +80,10 @@ from replay.layout import (
     read_marker,
     state_key,
 )
+from replay.live import Live, holding_of, read_live
 from replay.messages import HOPS_MAX, message_id, submission_of, tick_submission, too_far
 from replay.mirror import MIRRORED, Mirror
+from replay.paths import ABSENT, At, differing, differing_encodings
 from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
@@ -78,9 +91,11 @@ from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, ro
 from replay.runner import Runner, replay_key, run_to
 from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, read_status, write_status
 from replay.steering import Gathered
+from replay.sweep import Entries, Entry, FoldedState, Gathering, Stop, Sweep, in_order
 from replay.tenant import Tenant
 
 __all__ = [
+    "ABSENT",
     "FRAME_BYTES_MAX",
     "HOPS_MAX",
     "IDLE",
@@ -93,6 +108,7 @@ __all__ = [
     "STATUS_FILE",
     "TICK_FIELD",
     "TICK_SENDER",
+    "At",
     "AttestedDifference",
     "Catalogue",
     "CellDied",
@@ -101,14 +117,21 @@ __all__ = [
     "Difference",
     "Digests",
     "Done",
+    "Entries",
+    "Entry",
     "Fault",
     "Feed",
+    "FoldedState",
     "Gathered",
+    "Gathering",
     "Hello",
     "Holding",
     "Identity",
     "Item",
+    "Judged",
+    "Kind",
     "Level",
+    "Live",
     "Marker",
     "Mirror",
     "ModuleStatus",
@@ -127,9 +150,11 @@ __all__ = [
     "State",
     "StateReader",
     "Status",
+    "Stop",
     "Stopped",
     "StoredSlot",
     "Stores",
+    "Sweep",
     "Tenant",
     "Waiting",
     "Word",
@@ -139,19 +164,25 @@ __all__ = [
     "catalogue_of",
     "catalogues",
     "compare",
+    "compare_live",
     "compared",
     "decode_back",
     "decode_piece",
+    "differing",
+    "differing_encodings",
     "encode_frame",
     "forget_notes",
     "generation_of",
+    "holding_of",
     "home_of",
     "identities_of",
+    "in_order",
     "index_of",
     "info_of",
     "interrupted",
     "is_attested",
     "joined",
+    "judged",
     "live_digests",
     "locked_fields",
     "memory_folder",
@@ -164,6 +195,7 @@ __all__ = [
     "reached",
     "read_attempts",
     "read_catalogue",
+    "read_live",
     "read_marker",
     "read_status",
     "remote",

@@ -1,9 +1,9 @@
 """Attesting: what the states come to is written into the log, so that whoever differs is found.
 
 At certain sizes, 1,000, 2,000 … 9,000, 10,000, 20,000 and so on, each shard stops for a moment, notes the digest of
-every state it holds, and goes on.  When all shards of a module have done so, one of them joins the digests to that of
-each reducer (`reducers.digest`) and appends an attestation.  The sizes depend on nothing but the size, so an attestation
-never causes another, and replicas attest at the same places.
+every state it holds, and goes on.  When all shards of a module have done so, one of them joins the digests to that
+of each reducer (`reducers.digest`) and appends an attestation.  The sizes depend on nothing but the size, so that none
+causes another, and replicas attest at the same places.
 
 >>> [size for size in range(1, 25_000) if is_attested(size)]
 [1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10000, 20000]

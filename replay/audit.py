@@ -12,7 +12,7 @@ The fold itself is `replay.runner`, the same that the workers run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound, Unavailable, Vault
@@ -93,13 +93,20 @@ def live_digests(readers: Iterable[StateReader], names: Iterable[str]) -> tuple[
     return positions, digests
 
 
-def compare_live(lives: Sequence[Live], entries: Mapping[str, Entries], route_key: bytes) -> list[Difference]:
+def compare_live(
+    lives: Sequence[Live], entries: Mapping[str, Entries], route_key: bytes, names: Collection[str]
+) -> list[Difference]:
     """Return the states in which live states of one module and one position differ from a replay that stopped there.
 
     `lives` are those of its shards that stand there, all of them or a few; `route_key` tells which keys are theirs.
+    Only reducers of these `names` are looked at.
     """
-    held = {identity: entry.digest for live in lives for identity, entry in live.entries.items()}
-    names = [info.name for info in lives[0].catalogue.reducers]
+    held = {
+        identity: entry.digest
+        for live in lives
+        for identity, entry in live.entries.items()
+        if identity[0] in names
+    }
     replayed = {
         identity: entry.digest
         for name in names

@@ -316,28 +316,39 @@ class Holding:
             self.attempt[0] = IDLE
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
-        own, attempt = self._by_name, self.attempt
+        attempt, all_slots, usual = self.attempt, self.slots, not self._skips
         for item in items:
             for reducer in item.reducers:
-                if reducer.name not in own:
-                    continue
-                attempt[0] = word_of(item.at)
-                if self._skips and item.at in self._skips.get(reducer.name, ()):
-                    continue
+                slots = all_slots.get(reducer.name)
+                if slots is None:
+                    continue  # another module's
+                attempt[0] = item.at + 1  # `word_of`, spelled out, as this is done for every event
                 try:
-                    for beat, (key, event) in enumerate(self._addressed(reducer, item)):
-                        if beat:
-                            attempt[0] = word_of(item.at, beat)
-                        before = self.get(reducer, key)
-                        if before is None and not routing.holds(reducer, key):
-                            continue
-                        own_event = private(event) if self._private else event
-                        self._fold_one(reducer, key, before, own_event, item)
-                        if self.stopped is not None:
-                            return
+                    if not usual or item.tick:
+                        self._fold_all(reducer, item, routing)
+                    elif (key := reducer.key_of(item.event)) is not None:
+                        before = slots.get(key) or self.get(reducer, key)
+                        if before is not None or routing.holds(reducer, key):
+                            event = private(item.event) if self._private else item.event
+                            self._fold_one(reducer, key, before, event, item)
                 except (MemoryError, RecursionError) as error:  # a stored state that is too much just now
                     self.stopped = Stopped(reducer.name, item.at, reason_of(error))
+                if self.stopped is not None:
                     return
+
+    def _fold_all(self, reducer: Reducer[Any], item: Item, routing: Routing) -> None:
+        """Fold an event into each key that it is for: of a tick, all that there are; of one that is skipped, none."""
+        if item.at in self._skips.get(reducer.name, ()):
+            return
+        for beat, (key, event) in enumerate(self._addressed(reducer, item)):
+            if beat:
+                self.attempt[0] = word_of(item.at, beat)
+            before = self.get(reducer, key)
+            if before is not None or routing.holds(reducer, key):
+                own = private(event) if self._private else event
+                self._fold_one(reducer, key, before, own, item)
+            if self.stopped is not None:
+                return
 
     def _addressed(self, reducer: Reducer[Any], item: Item) -> Sequence[tuple[Key, Event]]:
         if item.tick:
@@ -348,8 +359,9 @@ class Holding:
     def _fold_one(
         self, reducer: Reducer[Any], key: Key, before: Slot[Any] | None, event: Event, item: Item
     ) -> None:
-        emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from
-        out: list[Message] | None = [] if emits else None
+        out: list[Message] | None = None
+        if reducer.emits and self._emits_from is not None and item.due >= self._emits_from:
+            out = []
         try:
             after = fold_one(reducer, before, event, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other

@@ -11,18 +11,20 @@ Who answers queries reads with `replay.reader`, who keeps states is `replay.hold
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from archive import Log, NotFound, Store, View
-from reducers import Module, ReducerError, Slot, StatePair, entry_digest
+from reducers import Module, Reducer, ReducerError, Slot, StatePair, entry_digest
 from replay.catalogue import Catalogue
 from replay.holding import Holding
 from replay.layout import (
     SNAPSHOT,
     Marker,
+    StoredSlot,
     decode_stored,
     identities_of,
     name_of,
@@ -70,29 +72,32 @@ def read_live(
     return Live(catalogue, shard, shards, marker.position, marker.steered, marker.root, entries)
 
 
-def holding_of(store: Store, module: Module, log: Log) -> Holding:
+def holding_of(store: Store, module: Module, log: Log, names: Collection[str] = ()) -> Holding:
     """Return a module's saved states in memory, to go on from; nothing is written, now or later.
 
-    Raises NotFound if what is saved is not of these reducers, or not of this log.
+    With `names`, those of these reducers alone.  Raises NotFound if what is saved is not of this module as it is
+    installed, or not of this log.
     """
+    reducers = {one.name: one for one in module.reducers if not names or one.name in names}
+    holding = Holding(reducers.values(), module=module.name)
     with store.view() as view:
         marker = _marker(view, module, log)
-        holding = Holding(module.reducers, module=module.name)
         holding.position, holding.steered = marker.position, marker.steered
-        reducers = {one.name: one for one in module.reducers}
         try:
             holding.backlog = read_backlog(view)
             for data, value in view.scan("states"):
-                if (stored := decode_stored(value)) is not None:
-                    reducer = reducers[name_of(data)]
-                    state: Any = reducer.decode(stored.encoding)
-                    slot = Slot(state, stored.changed_at, stored.error, stored.error_index)
-                    holding.put(reducer, stored.key, slot)
-        except (ReducerError, msgspec.DecodeError, ValueError, KeyError) as error:
+                reducer, stored = reducers.get(name_of(data)), decode_stored(value)
+                if reducer is not None and stored is not None:
+                    holding.put(reducer, stored.key, _slot(reducer, stored))
+        except (ReducerError, msgspec.DecodeError, ValueError) as error:
             raise NotFound(
                 f"a saved state of module {module.name} cannot be read ({error}); start from nothing"
             ) from None
     return holding
+
+
+def _slot(reducer: Reducer[Any], stored: StoredSlot) -> Slot[Any]:
+    return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)
 
 
 def _marker(view: View, module: Module, log: Log) -> Marker:

@@ -51,7 +51,7 @@ class Stop(NamedTuple):
     """Modules that could not go on, and are not in later deltas."""
 
 
-class State(NamedTuple):
+class FoldedState(NamedTuple):
     """One state as a replay leaves it."""
 
     reducer: str
@@ -96,11 +96,11 @@ class Sweep:
             self.stopped |= runner.stopped
         return Stop(size, self._delta(afresh=afresh), self._erased(), dict(self.stopped))
 
-    def states(self) -> Iterator[State]:
+    def states(self) -> Iterator[FoldedState]:
         """Yield every state in the order of (reducer, version, key)."""
         slots = [(reducer, key, slot) for reducer in self._reducers() for key, slot in self._slots(reducer)]
         for reducer, key, slot in sorted(slots, key=lambda one: (one[0].name, one[0].version, one[1])):
-            yield State(
+            yield FoldedState(
                 reducer.name,
                 reducer.version,
                 key,
@@ -209,6 +209,6 @@ class Gathering:
         return Stop(size, delta, sum(stop.erased for stop in stops), stopped)
 
 
-def in_order(parts: Iterable[Iterable[State]]) -> Iterator[State]:
+def in_order(parts: Iterable[Iterable[FoldedState]]) -> Iterator[FoldedState]:
     """Yield the states of several sweeps, each of which is in order, in order."""
     return merge(*parts, key=lambda state: (state.reducer, state.version, state.key))

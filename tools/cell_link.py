@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from archive import FormatError
 from reducers import ModuleError
@@ -169,5 +170,6 @@ def how(code: int) -> str:
 def _environment() -> dict[str, str]:
     """Return what a cell may know of where it is: where packages lie, and no secret."""
     fixed = {"LANG": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    path = os.environ.get("PYTHONPATH")
-    return fixed if path is None else {**fixed, "PYTHONPATH": path}
+    parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    path = os.pathsep.join(str(Path(part).resolve()) for part in parts)  # it runs in another folder
+    return {**fixed, "PYTHONPATH": path} if path else fixed

@@ -69,7 +69,9 @@ class Child:
                 say(f"treering: {self.name} could not be started: {error}; trying again")
                 code = EXIT_AGAIN
             self.ready.clear()
-            if self.stopping or not self.ended(code):
+            if self.stopping:
+                return
+            if not self.ended(code):
                 return
             pause_s = PAUSE_S_MIN if loop.time() - started > HEALTHY_S else min(2 * pause_s, PAUSE_S_MAX)
             await asyncio.sleep(pause_s)

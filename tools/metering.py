@@ -80,9 +80,10 @@ class Meter:
 
     def after(self, holding: Holding) -> None:
         """Take note that it has folded it, and stop whoever takes too much."""
-        name, now, has = holding.module, self._clock(), self._memory()
+        name, now = holding.module, self._clock()
         if name not in BUILTIN and not self._whole():
             self._end(EXIT_AGAIN)
+        has = self._memory()
         self._grown[name] = self._grown.get(name, 0) + has - self._had
         if has - self._floor > self._limit:
             self._stop_largest()

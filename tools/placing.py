@@ -29,6 +29,7 @@ from replay import (
     IMPORTING,
     STATUS_FILE,
     Fault,
+    Kind,
     ModuleStatus,
     Record,
     ShardStatus,
@@ -54,10 +55,18 @@ from tools.settings import Settings
 LOOK_EVERY_S = 0.25
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
-KINDS = {"MemoryError": "memory", "Stalled": "stalled", "Died": "died", "Breach": "died", "Slow": "slow"}
+KINDS: dict[str, Kind] = {
+    "MemoryError": "memory",
+    "Stalled": "stalled",
+    "Died": "died",
+    "Breach": "died",
+    "Slow": "slow",
+}
 
 Place = tuple[str, int]
 """A module in a shard."""
+Found = tuple[Kind, int | None, str, str]
+"""What is found of a fault: its kind, the index of the event, the reducer, and what is told of it."""
 
 
 class Worker(Child):
@@ -212,7 +221,7 @@ class Placing:
                 limit_s = self._limit_s(name, word)
                 self._blame(name, worker.shard, ("stalled", index_of(word), "", f"more than {limit_s:g} s"))
             else:
-                kind = "killed" if code in OUTSIDE else "died"
+                kind: Kind = "killed" if code in OUTSIDE else "died"
                 self._blame(name, worker.shard, (kind, index_of(word), "", how(code)))
         if worker.module is not None and not words and code == EXIT_STOP:
             self._fails(
@@ -235,7 +244,7 @@ class Placing:
             self._watch(worker, step)
         for place, record in self.records.items():
             self.records[place] = after = rested(record, now)
-            if self.since.get(place, ("", 0.0))[0] != after.state:
+            if place not in self.since or self.since[place][0] != after.state:
                 self.since[place] = after.state, self._wall()
         self.write()
 
@@ -249,7 +258,9 @@ class Placing:
         for name in self.names:
             places = [(name, shard) for shard in range(self.settings.shards)]
             shards = {
-                str(place[1]): ShardStatus(self.records[place], round(self.since.get(place, ("", 0.0))[1]))
+                str(place[1]): ShardStatus(
+                    self.records[place], round(self.since[place][1] if place in self.since else self._wall())
+                )
                 for place in places
             }
             steered = min(self.steered.get(place, 0) for place in places)
@@ -283,10 +294,10 @@ class Placing:
 
     # --- records ---------------------------------------------------------------------------------
 
-    def _blame(self, name: str, shard: int, found: tuple[str, int | None, str, str]) -> None:
+    def _blame(self, name: str, shard: int, found: Found) -> None:
         kind, index, reducer, reason = found
         place = (name, shard)
-        fault = Fault(kind, index, self._positions.get(place, 0), self.clock(), reason, reducer)  # type: ignore[arg-type]
+        fault = Fault(kind, index, self._positions.get(place, 0), self.clock(), reason, reducer)
         self.records[place] = after = struck(self.records[place], fault)
         where = "" if index is None else f" at entry {index}"
         say(f"treering: module {name}{where}: {kind} ({reason}); {_next(after)}")
@@ -305,8 +316,9 @@ class Placing:
             path.unlink(missing_ok=True)
 
 
-def _fault_of(info: StopInfo) -> tuple[str, int | None, str, str]:
-    return KINDS.get(info.reason, "stopped"), info.at, info.reducer, info.reason
+def _fault_of(info: StopInfo) -> Found:
+    kind, _, text = info.reason.partition(": ")
+    return KINDS.get(kind, "stopped"), info.at, info.reducer, text or kind
 
 
 def _next(record: Record) -> str:

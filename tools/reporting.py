@@ -26,6 +26,10 @@ LINE_BYTES_MAX = 60_000
 """asyncio reads lines of at most 64 KiB."""
 
 
+OURS = frozenset({"Died", "Stalled", "Slow"})
+"""Kinds of reasons whose text is our own, and says nothing of any event."""
+
+
 class StopInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a module does not go on: the kind of error, never its text, which may hold something of an event."""
 
@@ -51,6 +55,16 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 _decode = msgspec.json.Decoder(Report).decode
+
+
+def told(reason: str) -> str:
+    """Return what everybody may be told of a reason: all of our own words, of others' only the kind of error.
+
+    >>> told("Died: SIGSEGV"), told("KeyError: 'ann'")
+    ('Died: SIGSEGV', 'KeyError')
+    """
+    kind = reason.partition(":")[0]
+    return reason[:200] if kind in OURS else kind[:64]
 
 
 def parse_report(line: bytes) -> Report:
@@ -89,7 +103,7 @@ class Reporter:
     def stopped(self, found: Mapping[str, Stopped]) -> None:
         """Say which modules do not go on."""
         if found:
-            infos = {name: StopInfo(one.reducer, one.at, one.category) for name, one in found.items()}
+            infos = {name: StopInfo(one.reducer, one.at, told(one.reason)) for name, one in found.items()}
             self.tell(Report(stopped=infos))
 
     def positions(self, positions: Mapping[str, int]) -> None:

@@ -50,7 +50,7 @@ from tools.confine import limit_memory, readable_folders
 from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
-from tools.reporting import Report, Reporter, StopInfo
+from tools.reporting import Report, Reporter, StopInfo, told
 
 Ask = Callable[[Piece], Done]
 
@@ -122,8 +122,7 @@ class Roster:
     def died(self, error: CellDied) -> None:
         """Tell that the only module here died while it was imported."""
         (name,) = self._arguments.module
-        kind = error.reason.partition(":")[0]
-        self._reporter.tell(Report(stopped={name: StopInfo("", None, kind)}))
+        self._reporter.tell(Report(stopped={name: StopInfo("", None, told(error.reason))}))
 
     # --- hiring ----------------------------------------------------------------------------------
 

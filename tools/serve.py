@@ -5,7 +5,8 @@
 
 The supervisor does nothing but start, watch and stop: whatever can fail runs in a process of its own.  A
 child that dies is started again at once, then after longer and longer pauses; one that ends with exit code
-3 has found something that a person must look at, and stays down, while the others go on.
+3 has found something that a person must look at, and stays down, while the others go on.  Which module runs in which
+worker, and what becomes of one that does harm, is the business of `tools.placing`.
 
 SIGTERM or Ctrl-C drains in the order in which events flow: the front, then the archiver, then the workers.
 
@@ -21,104 +22,30 @@ import os
 import signal
 import socket
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from api import SHARDS_FILE
-from archive import ArchiveError, DataFolder, take_lock, write_whole
+from archive import ArchiveError, DataFolder, FormatError, take_lock, write_whole
 from merkle import MerkleError
 from reducers import available
-from tools.process import EXIT_AGAIN, EXIT_FINDING, EXIT_GOOD, EXIT_STOP, EXIT_USAGE, say
+from tools.children import Child
+from tools.placing import LOOK_EVERY_S, Placing, Worker
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.reporting import parse_report
 from tools.settings import Settings, SettingsError, load
 from tools.witnessing import load_policy
 
 BACKLOG = 1_024
-PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
-HEALTHY_S = 10.0
-DRAIN_S = 20.0
+PYTHON = (sys.executable, "-P", "-m")
+"""-P: a folder named `tools` or `api` where the server is started must not shadow ours."""
 LOCK_FILE = "serve.lock"
 
 
-class Child:
-    """One process that is kept running: `ready` is set while it says that it is."""
-
-    def __init__(self, name: str, command: Sequence[str], descriptors: Sequence[int] = ()) -> None:
-        self.name, self._command, self._descriptors = name, command, descriptors
-        self.ready = asyncio.Event()
-        self.stopped_for_good = False
-        self._stopping = False
-        self._process: Process | None = None
-
-    async def keep_running(self) -> None:
-        """Start the process, and again whenever it ends, until `stop`."""
-        loop, pause_s = asyncio.get_running_loop(), PAUSE_S_MIN
-        while not self._stopping:
-            started = loop.time()
-            try:
-                code = await self._run_once()
-            except OSError as error:  # no process, no memory, no descriptor left: perhaps in a moment
-                say(f"treering: {self.name} could not be started: {error}; trying again")
-                code = EXIT_AGAIN
-            self.ready.clear()
-            if self._stopping:
-                return
-            if code == EXIT_STOP:
-                self.stopped_for_good = True
-                say(f"treering: {self.name} is down until a person looks; the others go on")
-                return
-            pause_s = PAUSE_S_MIN if loop.time() - started > HEALTHY_S else min(2 * pause_s, PAUSE_S_MAX)
-            if code != EXIT_AGAIN:
-                say(f"treering: {self.name} ended ({_how(code)}); starting it again")
-            await asyncio.sleep(pause_s)
-
-    async def _run_once(self) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=PIPE,
-            stdout=PIPE,
-            pass_fds=self._descriptors,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which drains in order
-        )
-        self._process = process
-        if self._stopping:  # `stop` came while there was no process yet
-            _terminate(process)
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            if line.strip() == b"ready":
-                self.ready.set()
-        return await process.wait()
-
-    async def stop(self) -> None:
-        """Let the process drain, then end; one that does not is killed."""
-        self._stopping = True
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        _terminate(process)
-        try:
-            await asyncio.wait_for(process.wait(), DRAIN_S)
-        except TimeoutError:
-            say(f"treering: {self.name} did not drain in {DRAIN_S:.0f} s and is killed")
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-def _terminate(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.terminate()
-
-
-def _how(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def children(settings: Settings, listener: int) -> list[Child]:
-    """Return the processes of a server, in the order in which they drain."""
-    # -P: a folder named `tools` or `api` where the server is started must not shadow ours.
-    python = [sys.executable, "-P", "-m"]
+def children(settings: Settings, listener: int, modules: Sequence[str]) -> list[Child]:
+    """Return the processes of a server beside its workers, in the order in which they drain."""
+    python = PYTHON
     data = ["--data", str(settings.data)]
     shards = ["--shards", str(settings.shards)]
     names = [part for name in settings.host_names for part in ("--host-name", name)]
@@ -131,44 +58,125 @@ def children(settings: Settings, listener: int) -> list[Child]:
         names += ["--witnessed", *(["--policy-wait"] if settings.policy_wait else [])]
         command = [*python, "tools.witnessing", *data, "--policy", str(settings.policy)]
         witnessing = [Child("witnessing", command)]
-    modules = [part for name in settings.modules or available() for part in ("--module", name)]
+    names += [part for name in modules for part in ("--module", name)]
     front = Child(
-        "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *modules, *names], [listener]
+        "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *names], [listener]
     )
-    workers = [
-        Child(f"worker {shard}", [*python, "tools.worker", *data, *shards, *modules, "--shard", str(shard)])
-        for shard in range(settings.shards)
-    ]
-    return [front, Child("archiver", archiver), *workers, *witnessing]
+    return [front, Child("archiver", archiver), *witnessing]
 
 
-async def supervise(settings: Settings, listener: socket.socket) -> int:
+class Warden(Child):
+    """A child that ends when it is not needed any more, and is started when it is."""
+
+    def ended(self, code: int) -> bool:
+        """Never start it again by itself."""
+        del code
+        return False
+
+
+class Household:
+    """All processes of a server, while it runs."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, names: Sequence[str]) -> None:
+        folder = DataFolder(settings.data)
+        self.children = children(settings, listener.fileno(), names)
+        self._placing = Placing(settings, names, folder)
+        self._shared = self._placing.shared()
+        self._warden = Warden("warden", [*PYTHON, "tools.warden", "--data", str(folder.path)])
+        self._warden.heard = self._heard
+        self._tasks: dict[asyncio.Task[None], Child] = {}
+
+    def start(self) -> None:
+        """Start everything that runs from the beginning."""
+        for child in (*self.children, *(one for one in self._shared if self._placing.members(one))):
+            self._keep(child)
+
+    async def all_down(self) -> None:
+        """Return when nothing of the beginning runs any more."""
+        first = [task for task, child in self._tasks.items() if child in self.children]
+        await asyncio.gather(*first)
+
+    async def announce(self, listener: socket.socket) -> None:
+        """Say where the server is, once all of the beginning is ready: a module in trouble keeps nobody waiting."""
+        for task, child in list(self._tasks.items()):
+            if not isinstance(child, Worker) or child in self._shared:
+                ready = asyncio.create_task(child.ready.wait())
+                await asyncio.wait((ready, task), return_when=asyncio.FIRST_COMPLETED)
+                ready.cancel()
+        host, port = listener.getsockname()[:2]
+        print(f"Treering is ready: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+
+    async def look(self) -> None:
+        """Look after the modules, for ever."""
+        while True:
+            try:
+                self._placing.look()
+            except OSError as error:  # no space for the status, say; nobody depends on it
+                say(f"treering: {error}")
+            for worker in self._placing.starting():
+                self._keep(worker)
+            if self._placing.troubled() and self._warden not in self._tasks.values():
+                self._keep(self._warden)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def stop(self) -> int:
+        """Let everything drain, in the order in which events flow, and return the exit code of the server."""
+        self._placing.stopping = True
+        for child in self.children:
+            await child.stop()
+        await asyncio.gather(*(child.stop() for child in set(self._tasks.values()) - set(self.children)))
+        await asyncio.gather(*self._tasks)
+        with suppress(OSError):
+            self._placing.write()
+        down = any(child.stopped_for_good for child in (*self.children, *self._shared))
+        return EXIT_FINDING if down else EXIT_GOOD
+
+    def _keep(self, child: Child) -> None:
+        task = asyncio.create_task(child.keep_running())
+        self._tasks[task] = child
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        child = self._tasks[task]
+        if isinstance(child, Worker):
+            self._placing.over(child)
+        if child not in self.children and child not in self._shared:
+            del self._tasks[task]
+
+    def _heard(self, line: bytes) -> None:
+        with suppress(FormatError):
+            self._placing.asked(parse_report(line))
+
+
+async def supervise(settings: Settings, listener: socket.socket, names: Sequence[str] = ()) -> int:
     """Run a server until SIGTERM or Ctrl-C; return its exit code."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    kept = children(settings, listener.fileno())
-    tasks = [asyncio.create_task(child.keep_running()) for child in kept]
-    announcing = asyncio.create_task(_announce(kept, listener))
-    ended = asyncio.create_task(_all_down(tasks))
+    household = Household(settings, listener, names or module_names(settings))
+    household.start()
+    helpers = [
+        asyncio.create_task(household.announce(listener)),
+        asyncio.create_task(household.look()),
+    ]
+    ended = asyncio.create_task(household.all_down())
     await asyncio.wait((asyncio.create_task(stopping.wait()), ended), return_when=asyncio.FIRST_COMPLETED)
-    announcing.cancel()
-    for child in kept:
-        await child.stop()
-    await asyncio.gather(*tasks)
-    return EXIT_FINDING if any(child.stopped_for_good for child in kept) else EXIT_GOOD
+    helpers[0].cancel()
+    try:
+        return await household.stop()
+    finally:
+        helpers[1].cancel()
 
 
-async def _all_down(tasks: Sequence[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks)
-
-
-async def _announce(kept: Sequence[Child], listener: socket.socket) -> None:
-    for child in kept:
-        await child.ready.wait()
-    host, port = listener.getsockname()[:2]
-    print(f"Treering is ready: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+def module_names(settings: Settings) -> list[str]:
+    """Return the modules to run, those that come with the server first; raise SettingsError for unknown tables."""
+    installed = available()
+    if unknown := [name for name, _ in settings.module if name not in installed]:
+        raise SettingsError(
+            f"[module.{unknown[0]}]: there is no such module; installed are {', '.join(sorted(installed))}"
+        )
+    return list(settings.modules or installed)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -243,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(flags, os.environ, config)
         if settings.policy is not None:
             load_policy(settings.policy)
+        module_names(settings)
         lock, listener = prepare(settings)
     except (ArchiveError, MerkleError, OSError) as error:  # OSError: no space, no right
         say(f"treering serve: {error}")

@@ -98,7 +98,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     prefix = "TREERING_"
     for variable, text in environment.items():
         name = variable.removeprefix(prefix).lower()
-        if variable.startswith(prefix) and name != "vault_key":
+        if variable.startswith(prefix) and name not in {"vault_key", "kernel"}:
             values[name] = _typed(name, text, variable)
     values |= {name: _typed(name, value, f"--{name}") for name, value in flags.items() if value is not None}
     tables = values.pop("module", {})

@@ -8,7 +8,7 @@ import pytest
 
 from archive import Store
 from reducers import Slot, StateError
-from replay import STATE_TABLES, StateReader, Waiting
+from replay import STATE_TABLES, StateReader, Waiting, info_of, take_note
 from tests.replay.stored import LONG, REDUCERS, judge_tables, loaded, save, stored, tables, world
 from tests.world import pages, seen
 
@@ -56,6 +56,7 @@ def test_a_cleared_store_is_empty(store: Store) -> None:
     """After `clear` there is no snapshot, and nothing of it is left."""
     made = world()
     save(store, made, {("d", "ann"): Slot(1, 2, "no", 2)}, backlog={7: Waiting([1], 0, 0)})
+    take_note(store, [info_of(pages)], 3)
     assert all(tables(store).values())
     loaded(store, made).clear()
     assert tables(store) == {table: {} for table in STATE_TABLES}

@@ -313,14 +313,14 @@ def test_a_worker_that_dies_within_a_binding_folds_it_again_whole(monkeypatch: p
             one.step(world.source)
             one.save(world.source)
         before, (holding,) = one.position, one.holdings
-        plain, left = holding._addressed, iter(range(folded))
+        plain, left = holding._fold_one, iter(range(folded))
 
-        def addressed(of: Any, item: Any, plain: Any = plain, left: Any = left) -> Any:
+        def fold_one(of: Any, *more: Any, plain: Any = plain, left: Any = left) -> Any:
             if of.name == "seen" and next(left, None) is None:
                 raise Crash
-            return plain(of, item)
+            return plain(of, *more)
 
-        monkeypatch.setattr(holding, "_addressed", addressed)
+        monkeypatch.setattr(holding, "_fold_one", fold_one)
         with pytest.raises(Crash):
             run(one, world.source)
         assert (one.position, one.unsaved) == (before, False)

@@ -71,7 +71,7 @@ def test_ticks_do_not_show_how_the_log_was_cut(entries: int, monkeypatch: pytest
 
 
 def test_a_tick_is_for_whoever_is_due() -> None:
-    """A reducer sees the seconds that are multiples of its period, with the time of the tick, and no other reducer any."""
+    """A reducer sees the seconds that are multiples of its period, with their time; one that takes none sees none."""
     kept = Kept(world_of([beats, everyone, seen, rounds]))
     kept.append(event("ann", **{"class": "7a"}))
     kept.append(*[tick_at(second) for second in (1, 59, 60, 61, 90, 120, 150, 180, 240)])
@@ -84,7 +84,7 @@ def test_a_tick_is_for_whoever_is_due() -> None:
 
 
 def test_a_tick_begins_no_state_but_that_of_all() -> None:
-    """Where nobody was, nothing happens; the one state of a global reducer is there from the first event, or tick, on."""
+    """Where nobody was, nothing happens; the one state of a global reducer begins with the first event, or tick."""
     kept = Kept(world_of([beats, everyone]))
     kept.append(tick_at(120))
     for shards in SHARDS:
@@ -107,7 +107,7 @@ def test_who_waits_for_an_identity_has_no_ticks_yet() -> None:
 
 @pytest.mark.parametrize("sender", ["", "somebody", TICK_SENDER + "s", "module:writing"])
 def test_what_somebody_else_sends_is_no_tick(sender: str) -> None:
-    """Whatever an event calls itself, only the server's own sender makes time pass: others are folded for their key only."""
+    """Whatever an event calls itself, only the server's own sender makes time pass: others are their key's alone."""
     made = tick_at(60)
     fields = {name: getattr(made, name) for name in made.__struct_fields__}
     kept = Kept(world_of([beats, everyone]))

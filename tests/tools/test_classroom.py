@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.lo import Connection
-from archive import read_event
+from archive import ROW_EVENT, read_event
 from reducers.reconstruct import reconstruct
 from tools.classroom import START_MS, Session, classroom, session
 
@@ -78,3 +78,13 @@ def test_the_server_learns_who_writes() -> None:
     ]
     last = steps[-1].submissions[0]
     assert last.keys == {"student": "testcase-student-05", "doc_id": written.document}
+
+
+def test_a_class_that_is_named_is_a_key_of_every_event() -> None:
+    """A client locks it once; the server, and so the states of the class, know it from then on."""
+    lo = Connection(b"a client")
+    named = session(seed=1, student=1, words=5, room="7b")
+    submissions = [one for _, frame in named.frames for one in lo.frame(frame, True, 1_000).submissions]
+    assert all(one.keys["class"] == "7b" for one in submissions if one.kind == ROW_EVENT)
+    plain = session(seed=1, student=1, words=5)
+    assert (named.frames[1:], named.expected_text) == (plain.frames[1:], plain.expected_text)

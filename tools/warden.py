@@ -1,0 +1,107 @@
+"""The warden: waits with those modules that run nowhere, until somebody says in the log that they are to run again.
+
+    python -P -m tools.warden --data DIR
+
+A module that is parked or failed has no worker that could read the log.  So this one process, which imports no module
+and folds nothing, reads the control entries for all of them, and tells the supervisor who is meant:
+
+    retry {module}                     that module
+    retry or skip {reducer, index}     the module that has this reducer
+    activate {module, undo}            that module: an older version was allowed
+
+Who waits, and from which entry on, it reads from run/modules.json; when nobody waits any more, it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from archive import (
+    Activate,
+    ArchiveError,
+    DataFolder,
+    LogSource,
+    NotFound,
+    Retry,
+    Skip,
+    Steering,
+    Unavailable,
+)
+from replay import STATUS_FILE, Gathered, ModuleStatus, catalogues, read_status
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, say
+from tools.reporting import Report, Reporter
+from tools.wakeups import Wakeups
+from tools.worker import open_source
+
+POLL_S = 1.0
+
+
+def waiting(statuses: Mapping[str, ModuleStatus]) -> dict[str, int]:
+    """Return the modules that wait for a person, each with the first entry that it has not seen."""
+    return {name: one.steered for name, one in statuses.items() if one.state in {"parked", "failed"}}
+
+
+def meant(one: Steering, owners: Mapping[str, str]) -> str | None:
+    """Return the module that a control entry wants to run again, or None; `owners` has it by reducer.
+
+    >>> meant(Retry(reducer="words", index=7), {"words": "essay"}), meant(Retry(module="essay"), {})
+    ('essay', 'essay')
+    """
+    if isinstance(one, Retry):
+        return one.module if one.reducer is None else owners.get(one.reducer)
+    if isinstance(one, Skip):
+        return owners.get(one.reducer)
+    return one.module if isinstance(one, Activate) and one.undo else None
+
+
+def asked(source: LogSource, who: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, int]:
+    """Return those of `who` that are to run again, by the index of the last entry that says so."""
+    found: dict[str, int] = {}
+    gathered = Gathered()
+    gathered.size = min(who.values())
+    with source.open() as log:
+        for index, one in gathered.extend(log):
+            name = meant(one, owners)
+            if name is not None and index >= who.get(name, index + 1):
+                found[name] = index
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Watch until nobody waits, or until told to stop."""
+    parser = argparse.ArgumentParser(prog="tools.warden", description="Watch the log for parked modules.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--partition", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    reporter = Reporter(os.dup(1))
+    folder = DataFolder(arguments.data, arguments.partition)
+    wakeups = Wakeups(folder.socket)
+    try:
+        source = open_source(folder, wakeups)
+        if source is None:
+            return EXIT_GOOD
+        reporter.ready()
+        while not wakeups.stopped and (who := waiting(read_status(folder.run / STATUS_FILE))):
+            owners = {
+                info.name: one.module
+                for one in catalogues(folder.state, folder.partition)
+                for info in one.reducers
+            }
+            if found := asked(source, who, owners):
+                reporter.tell(Report(retry=found))
+            wakeups.wait(POLL_S)
+    except (Unavailable, NotFound) as error:
+        say(f"warden: {error}")
+        return EXIT_AGAIN
+    except ArchiveError as error:
+        say(f"warden stopped: {error}")
+        return EXIT_STOP
+    return EXIT_GOOD
+
+
+if __name__ == "__main__":
+    sys.exit(main())
