@@ -11,7 +11,7 @@ import msgspec
 
 from archive import LogSource
 from benchmarks.events import submissions
-from benchmarks.storage import archiver
+from benchmarks.logs import archiver
 from benchmarks.table import Row
 from reducers import Registry, shipped
 from replay import replay_digests

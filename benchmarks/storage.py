@@ -7,51 +7,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from archive import (
-    Archiver,
-    Caches,
-    DataFolder,
-    PublishedSize,
-    SealFile,
-    SteadyClock,
-    Submission,
-)
+from archive import Archiver, DataFolder, Submission
 from benchmarks.events import submissions
+from benchmarks.logs import archiver
 from benchmarks.peers import postgres_per_s, pymerkle_per_s, sqlite_per_s
 from benchmarks.table import Row
-from merkle import sign_note
 
 COMMIT = 1_000
 LONE = 300
-
-
-@contextmanager
-def archiver(path: Path) -> Iterator[tuple[Archiver, DataFolder]]:
-    """Open an archiver with everything on, in a new folder."""
-    folder = DataFolder(path)
-    folder.create()
-    signer = folder.signer(os.urandom, "example.org/benchmark")
-    store, vault = folder.open_log(read_only=False), folder.open_vault(os.urandom, read_only=False)
-    made = Archiver(
-        signer.name,
-        store,
-        vault,
-        caches=Caches(folder.log / "caches"),
-        seal=SealFile(folder.log / "seal"),
-        published=PublishedSize(folder.published, writable=True),
-        clock=SteadyClock(),
-        random=os.urandom,
-        sign=lambda text: sign_note(text, [signer]),
-    )
-    made.open({"software": "benchmark"})
-    yield made, folder
-    made.close()
-    vault.close()
-    store.close()
 
 
 def measure(path: Path, count: int) -> list[Row]:

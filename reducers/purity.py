@@ -115,7 +115,7 @@ def _judge(node: ast.AST, names: dict[str, Any], todo: list[Any]) -> list[Fault]
 
 
 def _chains(node: ast.AST) -> Iterator[list[Any]]:
-    """Yield each dotted name as [node, "first", "second", ...], but for what is evaluated at the definition."""
+    """Yield each dotted name as [node, "first", "second", ...], annotations and decorators left out."""
     if isinstance(node, ast.Attribute | ast.Name):
         parts, inner = [], node
         while isinstance(inner, ast.Attribute):
@@ -130,7 +130,7 @@ def _chains(node: ast.AST) -> Iterator[list[Any]]:
     for field, value in ast.iter_fields(node):
         if field not in skipped:
             for each in value if isinstance(value, list) else [value]:
-                if isinstance(each, ast.AST) and not isinstance(each, ast.arguments):
+                if isinstance(each, ast.AST):
                     yield from _chains(each)
 
 
@@ -186,9 +186,8 @@ def _homes(value: Any) -> Iterator[tuple[str, str]]:
     name, module = _known(value, "__name__"), _known(value, "__module__")
     owner, chance = _known(value, "__self__"), sys.modules.get("random")
     if chance is not None and isinstance(owner, chance.Random):
-        if owner is vars(chance).get(
-            "_inst"
-        ):  # random.random and its like are methods of one hidden generator
+        # random.random and its like are methods of one hidden generator; others are somebody's own, with a seed.
+        if owner is vars(chance).get("_inst"):
             yield "random", str(name)
     elif isinstance(name, str) and isinstance(module, str):
         yield {"posix": "os", "_io": "io"}.get(module, module), name

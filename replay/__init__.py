@@ -91,7 +91,7 @@ from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, ro
 from replay.runner import Runner, replay_key, run_to
 from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, read_status, write_status
 from replay.steering import Gathered
-from replay.sweep import Entries, Entry, FoldedState, Gathering, Stop, Sweep, in_order
+from replay.sweep import Entries, Entry, FoldedState, Gathering, Stop, Sweep, folded_state, in_order
 from replay.tenant import Tenant
 
 __all__ = [
@@ -171,6 +171,7 @@ __all__ = [
     "differing",
     "differing_encodings",
     "encode_frame",
+    "folded_state",
     "forget_notes",
     "generation_of",
     "holding_of",

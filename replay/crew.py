@@ -72,6 +72,8 @@ class Crew:
         No slice goes beyond a size at which states are attested.  0 means that all have caught up.
         """
         taken = 0
+        if not self.runners:
+            return taken
         for runner, ahead in zip(self.runners, [*self.runners[1:], None], strict=True):
             until = next_attested(runner.position)
             stop = until if ahead is None else min(until, ahead.position)

@@ -20,8 +20,9 @@ from heapq import merge
 from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound
-from reducers import Identity, Key, Reducer, Slot, entry_digest, pair_of
-from replay.folded import Stopped
+from reducers import Identity, Key, Reducer, Slot, StateError, entry_digest, pair_of
+from replay.folded import Stopped, reason_of
+from replay.holding import Holding
 from replay.runner import Runner
 
 
@@ -73,6 +74,7 @@ class Sweep:
         self.stopped: dict[str, Stopped] = {}
         self._runners, self._encodings = list(runners), encodings
         self._told: dict[str, dict[Key, tuple[Slot[Any], Entry]]] = {}
+        self._encoding = ("", 0)
 
     @property
     def position(self) -> int:
@@ -94,59 +96,68 @@ class Sweep:
         for runner in self._runners:
             _run(runner, source, size, progress)
             self.stopped |= runner.stopped
-        return Stop(size, self._delta(afresh=afresh), self._erased(), dict(self.stopped))
+        delta = self._delta(afresh=afresh)
+        return Stop(size, delta, self._erased(), dict(self.stopped))
 
     def states(self) -> Iterator[FoldedState]:
         """Yield every state in the order of (reducer, version, key)."""
-        slots = [(reducer, key, slot) for reducer in self._reducers() for key, slot in self._slots(reducer)]
+        slots = [
+            (reducer, key, slot)
+            for holding in self._holdings()
+            for reducer in holding.reducers
+            for key, slot in holding.slots[reducer.name].items()
+            if slot is not None
+        ]
         for reducer, key, slot in sorted(slots, key=lambda one: (one[0].name, one[0].version, one[1])):
-            yield FoldedState(
-                reducer.name,
-                reducer.version,
-                key,
-                reducer.encode(slot.state),
-                slot.changed_at,
-                slot.error_index,
-                slot.error,
-            )
+            yield folded_state(reducer, key, slot)
 
     def _delta(self, *, afresh: bool) -> Delta:
-        """Return what changed; by identity of slots, as a worker decides what is to be saved."""
+        """Return what changed; by identity of slots, as a worker decides what is to be saved.
+
+        A module with a state that cannot be encoded stops here, as it does where a worker saves.
+        """
         delta: Delta = {}
-        for reducer in self._reducers():
-            told, there = self._told.setdefault(reducer.name, {}), 0
-            for key, slot in self._slots(reducer):
-                there += 1
-                before = told.get(key)
-                if before is not None and before[0] is slot and not afresh:
-                    continue
-                entry = _entry(reducer, key, slot, self._encodings)
-                if before is None or before[1] != entry:
-                    delta[reducer.name, reducer.version, key] = entry
-                told[key] = slot, entry
-            if there < len(told):
-                self._forget(reducer, told, delta)
+        for holding in self._holdings():
+            try:
+                for reducer in holding.reducers:
+                    delta |= self._changed(holding, reducer, afresh=afresh)
+            except (StateError, MemoryError, RecursionError) as error:
+                holding.stopped = Stopped(self._encoding[0], self._encoding[1], reason_of(error))
+                self.stopped[holding.module] = holding.stopped
         return delta
 
-    def _forget(self, reducer: Reducer[Any], told: dict[Key, tuple[Slot[Any], Entry]], delta: Delta) -> None:
-        """Take note of keys that have no state any more: all their events were skipped."""
-        for key in told.keys() - {key for key, _ in self._slots(reducer)}:
+    def _changed(self, holding: Holding, reducer: Reducer[Any], *, afresh: bool) -> Delta:
+        told, there, changed = self._told.setdefault(reducer.name, {}), set[Key](), Delta()
+        for key, slot in holding.slots[reducer.name].items():
+            if slot is None:
+                continue
+            there.add(key)
+            before = told.get(key)
+            if before is not None and before[0] is slot and not afresh:
+                continue
+            self._encoding = reducer.name, slot.changed_at
+            entry = _entry(reducer, key, slot, self._encodings)
+            if before is None or before[1] != entry:
+                changed[reducer.name, reducer.version, key] = entry
+            told[key] = slot, entry
+        for key in told.keys() - there if len(there) < len(told) else ():  # all its events were skipped
             del told[key]
-            delta[reducer.name, reducer.version, key] = None
+            changed[reducer.name, reducer.version, key] = None
+        return changed
 
-    def _reducers(self) -> list[Reducer[Any]]:
-        return [one for runner in self._runners for holding in runner.holdings for one in holding.reducers]
-
-    def _slots(self, reducer: Reducer[Any]) -> Iterator[tuple[Key, Slot[Any]]]:
-        for runner in self._runners:
-            for holding in runner.holdings:
-                if reducer in holding.reducers:
-                    for key, slot in holding.slots[reducer.name].items():
-                        if slot is not None:
-                            yield key, slot
+    def _holdings(self) -> list[Holding]:
+        return [one for runner in self._runners for one in runner.holdings if one.stopped is None]
 
     def _erased(self) -> int:
         return max((runner.erased for runner in self._runners), default=0)
+
+
+def folded_state(reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> FoldedState:
+    """Return a state as a replay leaves it; raise StateError where it has no encoding."""
+    encoding = reducer.encode(slot.state)
+    return FoldedState(
+        reducer.name, reducer.version, key, encoding, slot.changed_at, slot.error_index, slot.error
+    )
 
 
 def _run(runner: Runner, source: LogSource, size: int, progress: Callable[[int], None]) -> None:

@@ -92,12 +92,15 @@ def stages_of(module: str) -> list[tuple[str, ...]]:
 
     >>> stages_of("merkle/proof.py")[:2]
     [('tests/merkle/test_proof.py',), ('tests/merkle', '--ignore=tests/merkle/test_proof.py')]
+    >>> stages_of("archive/plan.py")[0]
+    ('tests/archive/test_plan.py', 'tests/archive/test_plan_entries.py')
     """
-    room, name = module.rsplit("/", 1)
-    own = f"tests/{room}/test_{name}"
-    if not (ROOT / own).exists():
-        return [(f"tests/{room}",), GOLDEN]
-    return [(own,), (f"tests/{room}", f"--ignore={own}"), GOLDEN]
+    room, name = module.removesuffix(".py").split("/")
+    names = {path.stem for path in (ROOT / room).glob("*.py")} - {name}
+    found = sorted((ROOT / "tests" / room).glob(f"test_{name}*.py"))
+    own = tuple(f"tests/{room}/{path.name}" for path in found if path.stem.removeprefix("test_") not in names)
+    rest = (f"tests/{room}", *(f"--ignore={path}" for path in own))
+    return [own, rest, GOLDEN] if own else [rest, GOLDEN]
 
 
 # --- a child -------------------------------------------------------------------------------------

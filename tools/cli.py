@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("tools.demo", "run a server with a simulated classroom"),
     "send": ("tools.send", "play captured frames and NDJSON files at a server"),
     "replay": ("tools.replay", "fold the log again and compare with the live states"),
+    "new": ("tools.new", "begin a module of your own"),
     "verify-log": ("tools.verify_log:command", "check a whole log"),
     "drill": ("tools.drill", "tamper with a copy of a log, and show what notices"),
     "export": ("tools.export", "write the public log, or one subject's entries, as files"),

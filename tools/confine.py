@@ -35,6 +35,8 @@ _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """Every right to files that a version of Landlock knows: all are taken, two are given back."""
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
+_SCOPES = 0b11
+"""Abstract sockets and signals stay among the processes that are confined together."""
 _O_PATH = 0o10000000
 _SYSTEM = (
     "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime",
@@ -99,6 +101,13 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
+def keep_to_itself() -> bool:
+    """Keep this process from signalling and tracing others, for good: a worker that runs modules needs neither."""
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    abi = _libc.syscall(_NR_LANDLOCK_CREATE, None, 0, 1)
+    return abi >= _SCOPES_SINCE and _restricted(0, 0, _SCOPES, ())
+
+
 def confine(readable: Iterable[str], memory_bytes: int) -> list[str]:
     """Take every right away that a fold does not need, for good, and return the names of what is kept from now on."""
     limit_memory(memory_bytes)
@@ -116,14 +125,19 @@ def confine(readable: Iterable[str], memory_bytes: int) -> list[str]:
 def _landlock(abi: int, readable: Iterable[str]) -> bool:
     files = _FS_BY_ABI[max(known for known in _FS_BY_ABI if known <= abi)]
     network = 0b11 if abi >= _NETWORK_SINCE else 0
-    scopes = 0b11 if abi >= _SCOPES_SINCE else 0
-    attributes = struct.pack("=QQQ", files, network, scopes)
-    size = 24 if abi >= _SCOPES_SINCE else 16 if abi >= _NETWORK_SINCE else 8
+    scopes = _SCOPES if abi >= _SCOPES_SINCE else 0
+    return _restricted(files, network, scopes, {*readable, *_SYSTEM})
+
+
+def _restricted(files: int, network: int, scopes: int, readable: Iterable[str]) -> bool:
+    """Take these rights, but for reading below `readable`; return whether that worked."""
+    size = 24 if scopes else 16 if network else 8
+    attributes = struct.pack("=QQQ", files, network, scopes)[:size]
     rules = _libc.syscall(_NR_LANDLOCK_CREATE, attributes, size, 0)
     if rules < 0:
         return False
     try:
-        for path in {*readable, *_SYSTEM}:
+        for path in readable:
             _allow(rules, path)
         return bool(_libc.syscall(_NR_LANDLOCK_RESTRICT, rules, 0) == 0)
     finally:

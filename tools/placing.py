@@ -90,9 +90,9 @@ class Worker(Child):
     def ended(self, code: int) -> bool:
         """Find out whose fault it was; return whether this worker is to be started again."""
         blamed = self._placing.ended(self, code)
-        if not blamed and not super().ended(code):
-            return False
-        return bool(self._placing.members(self)) if self.module is None else False
+        if self.module is not None:
+            return False  # it is started anew when its module's turn comes
+        return (blamed or super().ended(code)) and bool(self._placing.members(self))
 
 
 class Placing:
@@ -230,6 +230,7 @@ class Placing:
         for place in [(name, worker.shard) for name in worker.modules if worker.module is not None]:
             if not words and self.records[place].state in {"starting", "running"}:
                 self.records[place] = interrupted(self.records[place], self.clock())
+                say(f"treering: {worker.name} ended ({how(code)}); starting it again")
         return bool(words)
 
     # --- looking ---------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
-"""treering replay: fold the log again from nothing; with --check, compare with what the workers hold.
+"""treering replay: fold the log again; with --check, compare with what the workers hold and what the log attests.
 
-    $ treering replay --data data --check --shards 5
+    $ treering replay --data data --check
+    attestations: 56 of 56 equal
     equal: 45 states of 4 reducers at size 25,537, state digest 1f0c…
+    $ treering replay --data data --until 2026-01-15T09:00:00Z --reducer reconstruct --out texts.parquet
+    $ echo '{"student":"ann"}' | treering replay --data data --reducer event_count --key - --until 1000
 
-The live states must have seen the whole log when they are compared; the command waits for a moment in which
-they have. The digest is the same for every number of shards, which --shards shows.
+States are a function of the log: whoever replays it gets what the dashboards showed, or one of the two is broken.  The
+result is the same for every number of shards (--shards) and processes (--jobs).  Live states are compared where they
+stand, each module and shard at its own position; attestations at their sizes; all in one pass.
 
-Exit codes: 0 equal (or nothing to compare), 1 states differ, 2 it could not be done.
+Exit codes: 0 equal (or nothing to compare), 1 something differs, 2 it could not be done, or not all of it compared.
 """
 
 from __future__ import annotations
@@ -14,123 +18,196 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
-from api import SHARDS_FILE
-from archive import ArchiveError, DataFolder, LmdbStore, LogSource, NotFound, PublishedSize, Unavailable
-from reducers import Registry, digest_of_entries, shipped
-from replay import (
-    STATE_TABLES,
-    Digests,
-    StateReader,
-    catalogues,
-    compare,
-    live_digests,
-    module_folder,
-    replay_digests,
-    shard_folder,
-)
+from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
+from reducers import ReducerError, available
+from replay import folded_state, replay_key
 from tools.console import progress
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.offline import catalogues_of, log_of
+from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
+from tools.replay_check import Check, report, show, stands_on
+from tools.replay_hands import hands
+from tools.replay_live import Taken, live_states
+from tools.replay_out import writer
+from tools.replay_plan import Options, Plan, made
 
-SHOWN = 20
-WAIT_S = 30.0
+KEY_BYTES_MAX = 1 << 16
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering replay`."""
-    made = argparse.ArgumentParser(prog="treering replay", description="Fold the log again from nothing.")
-    made.add_argument("--data", type=Path, default=Path("data"))
-    made.add_argument("--partition", type=int, default=0)
-    made.add_argument("--check", action="store_true", help="compare with the live states")
-    made.add_argument("--shards", type=int, default=1, help="fold as so many shards (default: 1)")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
-    return made
+    made_parser = argparse.ArgumentParser(prog="treering replay", description="Fold the log again.")
+    add = made_parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
+    add("--partition", type=int, default=0)
+    add("--check", action="store_true", help="compare with the live states, and with what the log attests")
+    add("--until", metavar="SIZE|TIME", help="only so many entries, or those taken in by a time (RFC 3339)")
+    add("--module", action="append", default=[], help="only this module; may be given often")
+    add("--reducer", action="append", default=[], help="only this reducer; may be given often")
+    add("--key", action="append", default=[], metavar="FIELD=VALUE",
+        help="only this key of the one --reducer, all its fields; - reads JSON from standard input")  # fmt: skip
+    add(
+        "--from-snapshot",
+        action="store_true",
+        help="go on from what the workers saved, instead of from nothing",
+    )
+    add("--out", metavar="FILE", help="write the states: FILE.jsonl, FILE.parquet, or - for lines")
+    add("--shards", type=int, default=0, help="fold as so many shards (default: one a process)")
+    add(
+        "--jobs",
+        type=int,
+        default=0,
+        help="processes (default: one a processor, if there is that much to do)",
+    )
+    add("--states", type=Path, metavar="DIR", help="where the live states lie, if not in DATA/state")
+    add("--json", action="store_true", help="print one JSON object")
+    return made_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `treering replay`."""
     arguments = parser().parse_args(argv)
-    if arguments.shards < 1:
-        say("treering replay: --shards: at least 1")
-        return EXIT_USAGE
     folder = DataFolder(arguments.data, arguments.partition)
     try:
-        return _run(folder, arguments)
-    except ArchiveError as error:
+        _fit(arguments)
+        quiet_collector()
+        return (_one if arguments.key else _all)(folder, arguments)
+    except (ArchiveError, ReducerError) as error:
         say(f"treering replay: {error}")
         return EXIT_USAGE
 
 
-def _run(folder: DataFolder, arguments: argparse.Namespace) -> int:
-    registry = shipped()
-    source = LogSource(folder.open_log(), PublishedSize(folder.published).get)
-    live: Digests | None = None
-    size = source.published()
-    if arguments.check:
-        size, live = settled(folder, source, registry)
-    digests = fold(folder, source, registry, size, arguments.shards)
-    differences = [] if live is None else compare(digests, live)
-    answer = {
-        "size": size,
-        "shards": arguments.shards,
-        "states": len(digests),
-        "state_digest": digest_of_entries(digests).hex(),
-        "equal": None if live is None else not differences,
-        "differences": [one._asdict() for one in differences],
-    }
+def _fit(arguments: argparse.Namespace) -> None:
+    """Raise InvalidEvent where options contradict one another."""
+    if arguments.shards < 0 or arguments.jobs < 0:
+        raise InvalidEvent("--shards, --jobs: at least 1")
+    if arguments.check and arguments.from_snapshot:
+        raise InvalidEvent(
+            "--check starts from nothing, or it would prove nothing; leave --from-snapshot out"
+        )
+    if arguments.check and arguments.key:
+        raise InvalidEvent("--check compares all states; of one answer, use treering verify-state")
+    if arguments.key and (len(arguments.reducer) != 1 or arguments.from_snapshot):
+        raise InvalidEvent("--key takes one --reducer, and no --from-snapshot")
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    return Options(
+        arguments.module,
+        arguments.reducer,
+        arguments.until,
+        arguments.shards,
+        arguments.jobs,
+        arguments.from_snapshot,
+        arguments.states,
+    )
+
+
+# --- all states ----------------------------------------------------------------------------------
+
+
+def _all(folder: DataFolder, arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    check = _prepared(folder, options, check=arguments.check)
+    plan = check.plan
+    job = plan.job(folder, options, check.stops)
+    about = {"size": str(plan.size), "root": plan.root.hex()}
+    output = (
+        nullcontext() if arguments.out is None else writer(arguments.out, plan.registry, plan.size, about)
+    )
+    with output as write, hands(job, plan.jobs) as team:
+        with progress("replaying", None if options.snapshot else plan.size * plan.shards) as advance:
+            team.sweep(check, advance)
+        if write is not None:
+            write(team.states())
+    _say(check, arguments)
+    return check.outcome
+
+
+def _prepared(folder: DataFolder, options: Options, *, check: bool) -> Check:
+    """Return what is to be folded and held against what; whatever it took to know is closed again."""
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        plan = made(folder, source, options)
+        for error in plan.left_out:
+            say(f"treering replay: {error}; left out")
+        taken = _taken(folder, plan, options, source) if check and plan.whole else None
+        made_check = Check(plan, taken, vault.route_key, attestations=check)
+        made_check.incomplete += [] if taken is None else stands_on(source, taken.lives)
+        return made_check
+
+
+def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) -> Taken:
+    """Return the live states of the modules that are replayed, and say which others there are."""
+    state = options.state or folder.state
+    there, ours = catalogues_of(folder, state), {module.name for module in plan.modules}
+    taken = live_states(folder, state, [one for one in there.values() if one.module in ours], plan.size)
+    failed, installed = {error.name for error in plan.left_out}, available()
+    for name in there.keys() - ours if not (options.modules or options.reducers) else ():
+        if name in failed:
+            taken.missing[name] = "it cannot be loaded, and has live states"
+        elif name not in installed:
+            say(f"treering replay: there are live states of module {name}, which is not installed")
+    plan_size = max([plan.size, *(live.position for live in taken.lives)])
+    if plan_size > plan.size:  # the log has grown meanwhile
+        plan.grow(source, plan_size)
+    return taken
+
+
+def _say(check: Check, arguments: argparse.Namespace) -> None:
+    file = sys.stderr if arguments.out == "-" else sys.stdout
     if arguments.json:
-        print(json.dumps(answer))
-    else:
-        for one in differences[:SHOWN]:
-            print(f"{one.name} {'/'.join(one.key)}: {one.what} in the live states")
-        verdict = "replayed" if live is None else "DIFFERENT" if differences else "equal"
-        print(f"{verdict}: {len(digests):,} states at size {size:,}, state digest {answer['state_digest']}")
-    return EXIT_FINDING if differences else EXIT_GOOD
+        print(json.dumps(report(check)), file=file)
+        return
+    for line in show(check):
+        print(line, file=file)
+    verdict = "replayed"
+    if arguments.check:
+        verdict = {EXIT_GOOD: "equal", EXIT_USAGE: "NOT ALL COMPARED"}.get(check.outcome, "DIFFERENT")
+        if check.taken is None:
+            print("note: live states stand at the end of the log, and were not compared", file=file)
+    print(
+        f"{verdict}: {check.states:,} states of {len(check.plan.registry)} reducers at size {check.plan.size:,}, "
+        f"state digest {check.digest}",
+        file=file,
+    )
 
 
-def fold(folder: DataFolder, source: LogSource, registry: Registry, size: int, shards: int) -> Digests:
-    """Fold entries 0…size-1 as `shards` shards, one after the other, and return all digests."""
-    vault = folder.open_vault(os.urandom)
-    digests: Digests = {}
-    with progress("replaying", size * shards) as advance:
-        for shard in range(shards):
-            digests |= replay_digests(
-                source, registry, vault, size=size, shard=shard, shards=shards, progress=advance
-            )
-    return digests
+# --- one key -------------------------------------------------------------------------------------
 
 
-def settled(folder: DataFolder, source: LogSource, registry: Registry) -> tuple[int, Digests]:
-    """Return size and digests of the live states at a moment in which all shards have seen the same entries.
+def _one(folder: DataFolder, arguments: argparse.Namespace) -> int:
+    """Fold one key alone, and write its state: as a line on standard output, if nothing else is said."""
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        plan = made(folder, source, _options(arguments))
+        (reducer,) = plan.registry
+        key = _key(arguments.key, reducer.scope)
+        holding = replay_key(source, vault, reducer, key, plan.size)
+    if holding.stopped is not None:
+        why = holding.stopped
+        raise Unavailable(f"reducer {reducer.name} stopped at entry {why.at}: {why.reason}")
+    slot = holding.get(reducer, key)
+    if slot is None:
+        raise NotFound(f"no event of this key in the first {plan.size} entries")
+    about = {"size": str(plan.size), "root": plan.root.hex()}
+    with writer(arguments.out or "-", plan.registry, plan.size, about) as write:
+        write([folded_state(reducer, key, slot)])
+    return EXIT_GOOD
 
-    Raises Unavailable if there is no such moment within half a minute: stop sending, or check a copy.
-    """
-    readers, names = list(live_readers(folder)), [reducer.name for reducer in registry]
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
+
+def _key(given: Sequence[str], scope: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the key that FIELD=VALUE options, or a JSON object on standard input, name; all fields must be there."""
+    if given == ["-"]:
         try:
-            positions, digests = live_digests(readers, names)
-            if min(positions) == max(positions) == source.published():
-                return positions[0], digests
-        except NotFound:
-            pass  # being rebuilt
-        time.sleep(0.05)
-    raise Unavailable("the shards never stood at the same size: the log grows too fast, or a worker is down")
-
-
-def live_readers(folder: DataFolder) -> Iterator[StateReader]:
-    """Yield a reader for each module and shard of the server that ran last; raise NotFound if none ever did."""
-    try:
-        shards = int((folder.state / SHARDS_FILE).read_text())
-    except (OSError, ValueError):
-        raise NotFound(f"{folder.state}: there are no live states; start the server once") from None
-    for one in catalogues(folder.state, folder.partition):
-        place = module_folder(folder.state, folder.partition, one.module)
-        for shard in range(shards):
-            store = LmdbStore(
-                shard_folder(place, one.generation, shard, shards), STATE_TABLES, read_only=True
-            )
-            yield StateReader(store, one.identities)
+            fields = json.loads(sys.stdin.buffer.read(KEY_BYTES_MAX))
+        except ValueError as error:
+            raise InvalidEvent(f"--key -: no JSON object: {error}") from None
+    else:
+        fields = dict(one.partition("=")[::2] for one in given)
+    if not isinstance(fields, dict) or set(fields) != set(scope):
+        wanted = ", ".join(f"{name}=…" for name in scope) or "no field: leave --key out"
+        raise InvalidEvent(f"--key: this reducer takes {wanted}")
+    return tuple(str(fields[name]) for name in scope)

@@ -109,7 +109,7 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 def _pyarrow() -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra: only who wants Parquet needs it
-        import pyarrow.parquet  # noqa: ICN001, PLC0415
+        import pyarrow.parquet  # noqa: PLC0415
     except ImportError:
         raise InvalidEvent(
             "Parquet takes pyarrow, which is not installed: pip install 'treering[parquet]', or choose .jsonl"

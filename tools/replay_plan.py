@@ -52,7 +52,7 @@ class Plan:
     registry: Registry
     modules: list[Module]
     steering: Gathered
-    origin_root: bytes
+    root: bytes
     """The log's root at the size."""
     jobs: int
     shards: int
@@ -66,6 +66,13 @@ class Plan:
     def names(self) -> list[str]:
         """Names of the reducers that are replayed."""
         return [one.name for one in self.registry]
+
+    def grow(self, source: LogSource, size: int) -> None:
+        """Take in what came to the log meanwhile, up to `size`."""
+        with source.open(size) as log:
+            self.steering.extend(log)
+            self.size, self.root = size, log.root()
+        _note_attestations(self)
 
     def job(self, folder: DataFolder, options: Options, stops: Sequence[int]) -> Job:
         """Return the job of folding it, with a look at these sizes and at the end."""
@@ -127,6 +134,7 @@ def _divided(folder: DataFolder, options: Options, size: int) -> tuple[int, int]
 
 
 def _note_attestations(plan: Plan) -> None:
+    plan.attestations, plan.other_attestations = [], 0
     ours = {(one.name, one.version, one.code_digest) for one in plan.registry}
     names = set(plan.names)
     for index, one in plan.steering.attestations():

@@ -46,7 +46,7 @@ from replay import (
     remote,
 )
 from tools.cell_link import CellLink
-from tools.confine import limit_memory, readable_folders
+from tools.confine import keep_to_itself, limit_memory, readable_folders
 from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
@@ -75,6 +75,8 @@ class Roster:
     def crew(self, vault: Vault) -> Crew:
         """Return the crew of a shard: every module that can run, gone on from where it stood."""
         names = self._arguments.module
+        if self._arguments.level != "cell":
+            keep_to_itself()
         others = others_of(self._folder.state, self._folder.partition, names)
         loaded = load_modules(names, others, self._load)
         steering, holdings = gathered(self._source), list[Holding]()
@@ -174,7 +176,7 @@ class Roster:
 
     def _watch(self, holdings: list[Holding]) -> None:
         if self._arguments.level == "cell":
-            return
+            return  # no module's code runs here
         limit_bytes = self._arguments.memory_mb << 20
         if self._meter is None:
             limit_memory(limit_bytes + HEADROOM_BYTES)

@@ -36,6 +36,7 @@ MAY_USE: dict[str, set[str]] = {
         "httpx2",
         "msgspec",
         "prometheus_client",
+        "pyarrow",  # an extra, for `treering replay --out FILE.parquet`
         "rich",
         "uvicorn",
         "uvloop",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -237,6 +238,18 @@ def test_verifier_keys_are_read_back_whatever_plus_signs_base64_brings(public: b
 def test_a_key_that_is_none_verifies_nothing(public: bytes, signature: bytes) -> None:
     """Arbitrary 32 bytes, on the curve or not, and signatures of any length only ever say no."""
     assert Ed25519Verifier("a", public).verify(b"text\n", signature) is False
+
+
+class _Key:
+    """A kind of key that the library does not take these bytes for."""
+
+    from_public_bytes = Mock(side_effect=ValueError("no point of the curve"))
+
+
+def test_bytes_that_the_library_takes_for_no_key_verify_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which bytes are a point of the curve is the library's to say, when the key is first used."""
+    monkeypatch.setattr("merkle.note.Ed25519PublicKey", _Key)
+    assert OURS.verifier.verify(TEXT.encode(), OURS.sign(TEXT.encode())) is False
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,222 @@
+"""What a replay is held against: the live states, and every attestation of a state in the log.
+
+    check = Check(plan, taken, route_key)
+    team.sweep(check, advance)             # it is called at each stop
+    check.outcome                          # 0 equal, 1 something differs, 2 not all could be compared
+
+Attestations are judged by `replay.judged`, live states by `replay.compare_live`, both at the sizes at which they stand,
+in the one pass that the replay makes anyway.  What cannot be compared is said, and never passed over as equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from archive import Attest, LogSource
+from reducers import Identity, digest_of_entries
+from replay import Difference, Entries, Judged, Live, Stop, Stopped, compare_live, judged
+from tools.console import number
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
+from tools.replay_live import Taken
+from tools.replay_plan import Plan
+
+SHOWN = 20
+
+
+class Check:
+    """Looks at a replay at each of its stops; without `taken`, only to say what it came to."""
+
+    def __init__(self, plan: Plan, taken: Taken | None, route_key: bytes, *, attestations: bool) -> None:
+        self.plan, self.taken = plan, taken
+        self.states = 0
+        self.digest = digest_of_entries({}).hex()
+        self.compared: Counter[str] = Counter()
+        """How many live states were compared, by module."""
+        self.differences: list[Difference] = []
+        self.judged: list[Judged] = []
+        self.stopped: dict[str, Stopped] = {}
+        self.incomplete: list[str] = []
+        """What should have been compared and could not be."""
+        self.notes: list[str] = []
+        self._route_key = route_key
+        self._attested: dict[int, list[tuple[int, Attest]]] = {}
+        for at, one in plan.attestations if attestations else ():
+            self._attested.setdefault(one.size, []).append((at, one))
+        self._lives: dict[int, list[Live]] = {}
+        for live in taken.lives if taken is not None else ():
+            self._lives.setdefault(live.position, []).append(live)
+        self._prepare()
+
+    @property
+    def stops(self) -> list[int]:
+        """Sizes at which it has to look."""
+        return sorted({*self._attested, *self._lives})
+
+    @property
+    def outcome(self) -> int:
+        """Return the exit code."""
+        if self.differences or any(one.verdict == "different" for one in self.judged):
+            return EXIT_FINDING
+        return EXIT_USAGE if self.incomplete else EXIT_GOOD
+
+    def __call__(self, stop: Stop, entries: Mapping[str, Entries]) -> None:
+        """Look at what the replay holds at one stop."""
+        self.stopped |= stop.stopped
+        gone = {
+            one.name for module in self.plan.modules if module.name in stop.stopped for one in module.reducers
+        }
+        for at, one in self._attested.get(stop.size, ()):
+            if one.reducer not in gone:
+                digests = _digests(entries, [one.reducer])
+                self.judged.append(judged(self.plan.steering, at, one, digests, erased=stop.erased))
+        lives = sorted(self._lives.get(stop.size, ()), key=lambda live: live.catalogue.module)
+        for module, group in groupby(lives, key=lambda live: live.catalogue.module):
+            if module not in stop.stopped:
+                self._compare(module, list(group), entries)
+        if stop.size == self.plan.size:
+            self._conclude(entries, gone)
+
+    def _compare(self, module: str, lives: Sequence[Live], entries: Mapping[str, Entries]) -> None:
+        names = self._comparable(lives[0])
+        self.differences += compare_live(lives, entries, self._route_key, names)
+        self.compared[module] += sum(identity[0] in names for live in lives for identity in live.entries)
+
+    def _conclude(self, entries: Mapping[str, Entries], gone: set[str]) -> None:
+        digests = _digests(entries, [name for name in self.plan.names if name not in gone])
+        self.states, self.digest = len(digests), digest_of_entries(digests).hex()
+        for module, why in sorted(self.stopped.items()):
+            said = f"module {module}: reducer {why.reducer} stopped at entry {why.at}: {why.reason}"
+            self.incomplete.append(f"{said}; skip the event, or give the reducer more room")
+
+    # --- what can be compared --------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Say beforehand what cannot be compared, and leave it out."""
+        if self.taken is None:
+            return
+        self.incomplete += [f"module {name}: {why}" for name, why in sorted(self.taken.missing.items())]
+        for lives in self._lives.values():
+            for live in list(lives):
+                if (fault := self._unsettled(live)) is not None:
+                    self.incomplete.append(f"module {live.catalogue.module}, shard {live.shard}: {fault}")
+                    lives.remove(live)
+        for live in {
+            live.catalogue.module: live for lives in self._lives.values() for live in lives
+        }.values():
+            self._note_versions(live)
+
+    def _unsettled(self, live: Live) -> str | None:
+        """Return why live states cannot be held against a replay that stops where they stand, if they cannot."""
+        names = {info.name for info in live.catalogue.reducers}
+        if live.position > self.plan.size:
+            return f"its states stand at size {number(live.position)}, the replay ends at {number(self.plan.size)}"
+        for change in self.plan.steering.changes(live.position):
+            if change.at < live.steered and change.reducer in names:
+                return (
+                    f"its states stand at size {number(live.position)}, and entry {change.at}, which was read ahead, "
+                    "is in them; let it go on first"
+                )
+        return None
+
+    def _comparable(self, live: Live) -> set[str]:
+        """Return the reducers whose installed version is that of the live states."""
+        installed = {(one.name, one.version) for one in self.plan.registry}
+        return {info.name for info in live.catalogue.reducers if (info.name, info.version) in installed}
+
+    def _note_versions(self, live: Live) -> None:
+        installed = {one.name: one for one in self.plan.registry}
+        for info in live.catalogue.reducers:
+            one = installed.get(info.name)
+            if one is None:
+                continue  # not asked for
+            if one.version != info.version:
+                self.incomplete.append(
+                    f"reducer {info.name}: version {one.version} is installed, the live states are of version "
+                    f"{info.version}; see treering upgrade --diff"
+                )
+            elif one.code_digest != info.code_digest:
+                self.notes.append(
+                    f"reducer {info.name}: the live states were made by other code of the same version "
+                    f"({info.code_digest[:12]}…, installed is {one.code_digest[:12]}…)"
+                )
+
+
+def stands_on(source: LogSource, lives: Sequence[Live]) -> list[str]:
+    """Return what is wrong with the roots that live states name: they must be those of this log."""
+    with source.open() as log:
+        strange = [
+            live for live in lives if live.position <= log.size and log.root(live.position) != live.root
+        ]
+    return [
+        f"module {live.catalogue.module}, shard {live.shard}: its states are of another log: "
+        f"at size {number(live.position)} that had the root {live.root.hex()}"
+        for live in strange
+    ]
+
+
+def report(check: Check) -> dict[str, Any]:
+    """Return what came of it as JSON."""
+    verdicts = Counter(one.verdict for one in check.judged)
+    plan, compared = check.plan, check.taken is not None
+    return {
+        "size": plan.size,
+        "root": plan.root.hex(),
+        "shards": plan.shards,
+        "jobs": plan.jobs,
+        "states": check.states,
+        "state_digest": check.digest,
+        "equal": check.outcome == EXIT_GOOD if compared or check.judged else None,
+        "compared": dict(check.compared) if compared else None,
+        "differences": [one._asdict() for one in check.differences],
+        "attestations": {
+            **{name: verdicts.get(name, 0) for name in ("equal", "superseded", "erased", "different")},
+            "other_code": plan.other_attestations,
+            "not_equal": [_judged_json(one) for one in check.judged if one.verdict != "equal"],
+        },
+        "left_out": [{"module": error.name, "reason": error.reason} for error in plan.left_out],
+        "incomplete": check.incomplete,
+        "notes": check.notes,
+    }
+
+
+def show(check: Check) -> list[str]:
+    """Return what came of it as lines for people, without the verdict."""
+    lines = [
+        f"{one.name} {'/'.join(one.key)}: {one.what} in the live states" for one in check.differences[:SHOWN]
+    ]
+    if len(check.differences) > SHOWN:
+        lines.append(f"… and {number(len(check.differences) - SHOWN)} more; --json lists all")
+    for one in check.judged:
+        if one.verdict == "equal":
+            continue
+        what = f"superseded by entry {one.by}" if one.verdict == "superseded" else one.verdict.upper()
+        said = f"entry {one.at}: {number(one.attested.states)} states of {one.attested.reducer}"
+        lines.append(f"{said} at size {number(one.attested.size)}: {what}")
+    equal = sum(one.verdict == "equal" for one in check.judged)
+    if check.judged:
+        lines.append(f"attestations: {number(equal)} of {number(len(check.judged))} equal")
+    if check.plan.other_attestations:
+        lines.append(
+            f"note: {number(check.plan.other_attestations)} attestations are of other versions or code"
+        )
+    lines += [f"note: {note}" for note in check.notes]
+    return [*lines, *(f"NOT COMPARED: {one}" for one in check.incomplete)]
+
+
+def _judged_json(one: Judged) -> dict[str, Any]:
+    return {
+        "entry": one.at,
+        "reducer": one.attested.reducer,
+        "size": one.attested.size,
+        "verdict": one.verdict,
+        "by": one.by,
+        "attested": one.attested.digest,
+        "replayed": one.found.digest,
+    }
+
+
+def _digests(entries: Mapping[str, Entries], names: Sequence[str]) -> dict[Identity, bytes]:
+    return {identity: entry.digest for name in names for identity, entry in entries.get(name, {}).items()}
