@@ -10,8 +10,9 @@ from api.app import LOOPBACK_HOSTS, create_app
 from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
 from api.problems import STATUS, Problem, problem
-from api.services import SHARDS_FILE, Counters, Services, open_states
+from api.services import Counters, Services, open_states
 from api.shelf import Place, Shelf
+from replay import SHARDS_FILE
 
 __all__ = [
     "LOOPBACK_HOSTS",

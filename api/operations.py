@@ -1,13 +1,17 @@
 """For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
 
 Alive means that this process answers; ready, that the archiver is reachable and every shard has states that
-are not being rebuilt.  A metric's label never names a person, a key or a document.
+are not being rebuilt.  A module that does not run makes nothing unready but itself: the answer names it, says why, and
+what helps.  A metric's label never names a person, a key or a document.
+
+How modules are is known to the supervisor, which writes it down (`replay.status`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -19,7 +23,9 @@ from prometheus_client.registry import Collector
 from api.services import Services
 from api.shelf import Shelf
 from archive import Unavailable
-from replay import Catalogue
+from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status
+
+COUNTED_MAX = 10_000
 
 
 def router(services: Services) -> APIRouter:
@@ -56,21 +62,47 @@ def published_or_zero(services: Services) -> int:
 def readiness(services: Services) -> dict[str, Any]:
     """Return what is ready and what is not: for each shard the position of the module that is furthest behind."""
     size, shelf = published_or_zero(services), services.shelf
-    modules = [_module(shelf, catalogue, size) for catalogue in shelf.modules()]
-    shards = [_least([one["shards"][shard] for one in modules], shard, size) for shard in range(shelf.shards)]
-    whole = not shelf.missing() and all(one["position"] is not None for one in shards)
+    statuses = read_status(services.folder.run / STATUS_FILE)
+    held = {name for name, status in statuses.items() if status.held}
+    modules = [
+        _module(shelf, catalogue, size) | _condition(catalogue.module, statuses)
+        for catalogue in shelf.modules()
+    ]
+    missing = [name for name in shelf.missing() if name not in held]
+    unseen = [name for name in shelf.missing() if name in held]
+    modules += [{"module": name, "version": "", "shards": []} | _condition(name, statuses) for name in unseen]
+    running = [one for one in modules if one["module"] not in held]
+    shards = [_least([one["shards"][shard] for one in running], shard, size) for shard in range(shelf.shards)]
+    # Where no module at all is well, the states that are there still answer, as of where they stand.
+    whole = not missing and (not running or all(one["position"] is not None for one in shards))
     return {
         "ready": services.client.connected and whole,
         "archiver": services.client.connected,
         "size": size,
         "shards": shards,
         "modules": modules,
+        "states": services.states()._asdict(),
     }
 
 
 def _module(shelf: Shelf, catalogue: Catalogue, size: int) -> dict[str, Any]:
     shards = [_shard(shelf, catalogue, shard, size) for shard in range(shelf.shards)]
     return {"module": catalogue.module, "version": catalogue.version, "shards": shards}
+
+
+def _condition(name: str, statuses: Mapping[str, ModuleStatus]) -> dict[str, Any]:
+    """Return what the supervisor says of a module; of one that it says nothing of, nothing."""
+    status = statuses.get(name)
+    if status is None:
+        return {}
+    return {
+        "state": status.state,
+        "level": status.level,
+        "deaths": status.deaths,
+        "since": datetime.fromtimestamp(status.worst.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "reason": status.reason(),
+        "remedy": status.remedy(name),
+    }
 
 
 def _shard(shelf: Shelf, catalogue: Catalogue, shard: int, size: int) -> dict[str, Any]:
@@ -118,8 +150,44 @@ class _Metrics(Collector):
         for shard in state["shards"]:
             lag.add_metric([str(shard["shard"])], _behind(shard, state["size"]))
         yield lag
+        yield from _of_modules(state)
+        yield _quarantined(self._services.shelf)
         events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
         events.add_metric(["accepted"], counters.accepted)
         events.add_metric(["refused"], counters.refused)
         events.add_metric(["too_large"], counters.too_large)
         yield events
+
+
+def _of_modules(state: dict[str, Any]) -> Iterator[Metric]:
+    """Yield what is measured of each module; of its states, the one that it is in has the value 1."""
+    condition = GaugeMetricFamily(
+        "treering_module_state", "1 for the state it is in.", labels=["module", "state"]
+    )
+    deaths = CounterMetricFamily("treering_module_deaths", "Deaths and stops.", labels=["module"])
+    lag = GaugeMetricFamily(
+        "treering_module_lag", "Entries a module has not seen yet.", labels=["module", "shard"]
+    )
+    for one in state["modules"]:
+        for name in get_args(State) if "state" in one else ():
+            condition.add_metric([one["module"], name], int(name == one["state"]))
+        deaths.add_metric([one["module"]], one.get("deaths", 0))
+        for shard in one["shards"]:
+            lag.add_metric([one["module"], str(shard["shard"])], _behind(shard, state["size"]))
+    yield from (condition, deaths, lag)
+
+
+def _quarantined(shelf: Shelf) -> Metric:
+    """Return how many states of each reducer stand still; counting ends at COUNTED_MAX for each shard."""
+    family = GaugeMetricFamily(
+        "treering_quarantined_keys", "States that stand still at an event.", labels=["reducer"]
+    )
+    for catalogue in shelf.modules():
+        counts = dict.fromkeys((info.name for info in catalogue.reducers), 0)
+        for shard in range(shelf.shards):
+            reader = shelf.reader(catalogue, shard)
+            for name, _ in () if reader is None else reader.quarantined(COUNTED_MAX):
+                counts[name] = counts.get(name, 0) + 1
+        for name, count in sorted(counts.items()):
+            family.add_metric([name], count)
+    return family

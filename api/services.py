@@ -33,11 +33,9 @@ from archive import (
     settle,
 )
 from reducers import Key
-from replay import STATE_TABLES
+from replay import STATE_TABLES, Status
 
 T = TypeVar("T")
-SHARDS_FILE = "shards"
-"""In the state folder: how many shards the server that ran last has."""
 
 
 def open_states(place: Place) -> Store:
@@ -77,6 +75,8 @@ class Services:
     """Hosts of web pages that may open the ingest socket, beside those that this server is asked by."""
     slow: bool = False
     """Whether reading states may have to wait for another machine: then a thread does it."""
+    states: Callable[[], Status] = lambda: Status("lmdb", "ok")
+    """How the place is where states are read."""
     leaving: Callable[[], bool] = lambda: False
     """Whether this front is about to end: then streams end, and their readers come back to the next one."""
     past: Past | None = None

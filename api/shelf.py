@@ -60,7 +60,7 @@ class Shelf:
         partition: int = 0,
     ) -> None:
         self.shards, self.expected = shards, frozenset(expected)
-        self._state, self._partition, self._open_store = state, partition, open_store
+        self._state, self._partition, self.open_store = state, partition, open_store
         self._stores: dict[Path, Store] = {}
         self._found: dict[str, Catalogue] = {}
         self._looked_at = float("-inf")
@@ -118,7 +118,7 @@ class Shelf:
             if folder not in self._stores:
                 wanted = Place(catalogue.module, catalogue.generation, shard, self.shards, folder)
                 try:
-                    self._stores[folder] = self._open_store(wanted)
+                    self._stores[folder] = self.open_store(wanted)
                 except NotFound:
                     return None
         return StateReader(self._stores[folder], catalogue.identities)
@@ -128,13 +128,16 @@ class Shelf:
         reader = self.reader(catalogue, shard)
         try:
             return None if reader is None else reader.position()
-        except NotFound:
+        except (NotFound, Unavailable):
             return None
 
     def rebuilding(self, catalogue: Catalogue, shard: int) -> tuple[int, int] | None:
         """Return (position, size to reach) of a shard that is being rebuilt; None: it is not, or not yet."""
         reader = self.reader(catalogue, shard)
-        return None if reader is None else reader.rebuilding()
+        try:
+            return None if reader is None else reader.rebuilding()
+        except Unavailable:
+            return None
 
     def home(self, info: ReducerInfo, key: Key, route_key: bytes) -> int:
         """Return the shard that holds a reducer's key."""
@@ -144,6 +147,6 @@ class Shelf:
 def _whole(reader: StateReader) -> bool:
     try:
         reader.position()
-    except NotFound:
+    except (NotFound, Unavailable):
         return False
     return True

@@ -57,23 +57,25 @@ def _stretches(first: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _apart(sizes: Sequence[int]) -> int:
-    """Return how many parts at the end of a stretch are better kept in small values."""
-    rest, apart, best, chosen = sum(sizes), 0, _cost(sum(sizes)), 0
-    for count, size in enumerate(reversed(sizes), 1):
-        rest, apart = rest - size, apart + size
-        if size > INLINE_MAX or apart > 2 * PAGE:
+    """Return how many parts at the end of a stretch are better kept in small values: the rest fills its pages."""
+    total = rest = sum(sizes)
+    if total <= INLINE_MAX:
+        return 0
+    count, full = 0, (total + _PAGE_HEADER) // PAGE * PAGE - _PAGE_HEADER
+    for size in reversed(sizes):
+        if rest <= full:
             break
-        cost = _cost(rest) + _SLACK * (apart + _NODE * (1 + apart // _SMALL))
-        if cost < best:
-            best, chosen = cost, count
-    return chosen
+        if size > INLINE_MAX:
+            return 0
+        rest, count = rest - size, count + 1
+    apart = total - rest
+    cost = _SLACK * (apart + _NODE * (1 + apart // _SMALL))
+    return count if cost < _pages(total) - _pages(rest) else 0
 
 
-def _cost(size: int) -> float:
-    """Return the bytes on disk of one value."""
-    if size <= INLINE_MAX:
-        return _SLACK * (size + _NODE) if size else 0
-    return -(-(size + _PAGE_HEADER) // PAGE) * PAGE
+def _pages(size: int) -> int:
+    """Return the bytes on disk of a value with pages of its own."""
+    return -(-(size + _PAGE_HEADER) // PAGE) * PAGE if size else 0
 
 
 def _small(start: int, stop: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

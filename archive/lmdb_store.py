@@ -236,6 +236,11 @@ class LmdbStore:
         elif not transaction.put(key, value, db=database, append=table in self._append):
             raise IntegrityError(f"table {table}: key {key.hex()} is not beyond the last one")
 
+    def readers(self) -> list[int]:
+        """Return the process ids of all who have a reading slot; one that is dead pins pages until it is cleared."""
+        lines = self._env.readers().splitlines()[1:]
+        return [int(line.split()[0]) for line in lines if line.split()]
+
     def close(self) -> None:
         """Close the environment; no view may be open."""
         self._env.close()

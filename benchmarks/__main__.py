@@ -1,6 +1,6 @@
 """make bench: measure, print ratios, keep the figures in benchmarks/out/.
 
-python -m benchmarks [--size 100000] [--only storage|replay|server|growth] [--json]
+python -m benchmarks [--size 100000] [--only kernels|storage|replay|server|growth] [--json]
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import growth, replaying, server, storage
+from benchmarks import growth, kernels, replaying, server, storage
 from benchmarks.table import Row, machine, show
 from tools.process import quiet_collector
 
 OUT = Path(__file__).parent / "out"
+PARTS = ("kernels", "storage", "replay", "server", "growth")
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure; ratios within one run.")
     parser.add_argument("--size", type=int, default=100_000, help="largest log, entries (default: 100000)")
-    parser.add_argument("--only", choices=("storage", "replay", "server", "growth"), help="one part only")
+    parser.add_argument("--only", choices=PARTS, help="one part only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     rows: list[Row] = []
     quiet_collector()  # as the services do
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder)
+        if arguments.only in {None, "kernels"}:
+            rows += kernels.measure()
         if arguments.only in {None, "storage"}:
             rows += storage.measure(path, arguments.size)
         if arguments.only in {None, "replay"}:

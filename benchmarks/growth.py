@@ -27,7 +27,8 @@ from typing import NamedTuple
 
 from archive import Submission
 from benchmarks.events import SIZE, submissions
-from benchmarks.storage import COMMIT, archiver
+from benchmarks.logs import archiver
+from benchmarks.storage import COMMIT
 from benchmarks.table import Row
 from tools.process import quiet_collector
 
@@ -221,12 +222,13 @@ def verified(path: Path, step: Step, subjects: int) -> Iterator[Row]:
     ).stdout.strip()
     command = [sys.executable, "-P", "-m", "tools.verify_log", str(path), "--vkey", key]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as check:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=pipe, text=True) as check:
         memory = Memory(check.pid)
-        check.wait()
+        said = check.communicate()[1]
         memory.stop()
     if check.returncode:
-        raise RuntimeError(f"verify-log ended with {check.returncode}")
+        raise RuntimeError(f"verify-log ended with {check.returncode}: {said}")
     took_s = time.perf_counter() - started
     name, at = f"verify-log, {subjects:,} subjects", f"at {step.size:,} entries"
     yield Row(f"{name}, {at}", step.size / took_s, "leaves/s")

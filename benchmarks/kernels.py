@@ -1,6 +1,7 @@
 """The native kernel beside its twin: processor time for what is done to every event, and for the archiver around it.
 
-A process has one kernel, so each is measured in a process of its own (`python -m benchmarks.kernels`), on the same events.
+A process has one kernel, so each is measured in a process of its own (`python -m benchmarks.kernels`), on the same
+events.
 Processor time, and the least of several rounds: other processes then disturb least.
 """
 

@@ -28,17 +28,24 @@ import msgspec
 from archive import Attest, Store, Write
 from reducers import Identity, Key, StatePair, digest_of_entries, entry_digest
 from replay.catalogue import ReducerInfo
-from replay.layout import decode_stored, state_key
+from replay.layout import SNAPSHOT, decode_stored, read_marker, state_key
 from replay.steering import Change, Gathered
 
 FIRST = 1_000
 """The smallest size that is attested."""
 
-Noted = list[tuple[tuple[str, ...], bytes]]
-"""(key, entry digest) of each state of one reducer in one shard."""
+
+class Noted(msgspec.Struct, frozen=True, array_like=True):
+    """What one shard holds of one reducer at a size."""
+
+    steered: int
+    """Skips and retries of entries 0…steered-1 are in it."""
+    digests: list[tuple[tuple[str, ...], bytes]]
+    """(key, entry digest) of each state."""
+
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], bytes]]).decode
+_decode = msgspec.msgpack.Decoder(Noted).decode
 
 
 Verdict = Literal["equal", "superseded", "erased", "different"]
@@ -85,10 +92,13 @@ def note_key(name: str, size: int) -> bytes:
     return name.encode() + b"\0" + size.to_bytes(8)
 
 
-def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> None:
-    """Note the digest of every state in a store, which must stand at `size`."""
+def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> bool:
+    """Note the digest of every state in a store that stands at `size`; return whether it does."""
     writes = []
     with store.view() as view:
+        marker = read_marker(view.get("meta", SNAPSHOT))
+        if marker is None or marker.position != size:
+            return False
         for info in reducers:
             noted: list[tuple[Key, bytes]] = []
             prefix = state_key(info.name, ())
@@ -98,8 +108,10 @@ def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> None:
                 if (slot := decode_stored(value)) is not None:
                     pair = StatePair(info.name, slot.version, slot.key, slot.encoding, slot.error_index)
                     noted.append((slot.key, entry_digest(pair)))
-            writes.append(Write("attested", note_key(info.name, size), _encode(noted)))
+            data = _encode(Noted(marker.steered, noted))
+            writes.append(Write("attested", note_key(info.name, size), data))
     store.commit(writes)
+    return True
 
 
 def notes(store: Store) -> list[int]:
@@ -108,31 +120,58 @@ def notes(store: Store) -> list[int]:
         return sorted({int.from_bytes(data[-8:]) for data, _ in view.scan("attested")})
 
 
-def forget_notes(store: Store, size: int) -> None:
-    """Remove the notes up to a size."""
+def forget_note(store: Store, size: int) -> None:
+    """Remove the notes of one size."""
     with store.view() as view:
-        gone = [data for data, _ in view.scan("attested") if int.from_bytes(data[-8:]) <= size]
+        gone = [data for data, _ in view.scan("attested") if int.from_bytes(data[-8:]) == size]
     if gone:
         store.commit([Write("attested", data, None) for data in gone])
 
 
-def joined(stores: Sequence[Store], info: ReducerInfo, size: int) -> Attest | None:
+def passed_by(store: Store, size: int) -> bool:
+    """Return whether a shard has gone beyond a size without a note of it, so that there will be none any more.
+
+    It noted and forgot, or the note was lost; either way, nobody need wait for it.
+    """
+    with store.view() as view:
+        marker = read_marker(view.get("meta", SNAPSHOT))
+        noted = any(int.from_bytes(data[-8:]) == size for data, _ in view.scan("attested"))
+    return marker is not None and marker.position > size and not noted
+
+
+class Joined(NamedTuple):
+    """What all shards hold of one reducer at a size."""
+
+    attest: Attest
+    steered: int
+    """How far the shard that has read furthest has read what steers."""
+
+
+def joined(stores: Sequence[Store], info: ReducerInfo, size: int) -> Joined | None:
     """Return what all shards' notes come to for one reducer, or None while one is missing."""
-    digests: dict[tuple[str, int, Key], bytes] = {}
+    digests: dict[Identity, bytes] = {}
+    steered = size
     for store in stores:
         with store.view() as view:
             value = view.get("attested", note_key(info.name, size))
         if value is None:
             return None
-        digests |= {(info.name, info.version, key): digest for key, digest in _decode(value)}
+        noted = _decode(value)
+        digests |= {(info.name, info.version, key): digest for key, digest in noted.digests}
+        steered = max(steered, noted.steered)
     digest = digest_of_entries(digests).hex()
-    return Attest(size, info.name, info.version, info.code_digest, len(digests), digest)
+    attest = Attest(size, info.name, info.version, info.code_digest, len(digests), digest)
+    return Joined(attest, steered)
 
 
 def compared(steering: Gathered, found: Attest) -> Attest | Difference | None:
-    """Return what is to be done: append it, report a difference, or nothing."""
+    """Return what is to be done: append it, report a difference, or nothing.
+
+    `steering` must have been read as far as any of the shards had read it (`Joined.steered`): of two that noted at one
+    size, one may have a later skip in its states, and the other not.
+    """
     if any(_enters(change, found) for change in steering.changes(found.size)):
-        return None  # a skip that came later is in these states already
+        return None
     said = steering.attested(found)
     if said is None:
         return found

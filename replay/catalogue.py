@@ -28,6 +28,8 @@ from reducers import Module, Reducer
 from replay.layout import Identity
 
 FILE = "catalogue.json"
+SHARDS_FILE = "shards"
+"""In the folder of all states: how many shards the server that ran last has."""
 
 
 class ReducerInfo(msgspec.Struct, frozen=True):

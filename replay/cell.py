@@ -170,6 +170,9 @@ class CellHolding(Holding):
 
     def _add(self, batch: _Batch, reducer: Reducer[Any], item: Item, routing: Routing) -> _Batch:
         emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from
+        if item.tick and batch.tasks:  # which keys there are, is known only after what came before
+            self._send_off(batch)
+            batch = _Batch()
         for key, _ in self._addressed(reducer, item):
             if len(batch.tasks) >= TASKS_MAX or batch.size >= PIECE_BYTES_MAX:
                 self._send_off(batch)

@@ -74,7 +74,8 @@ class Crew:
         taken = 0
         if not self.runners:
             return taken
-        for runner, ahead in zip(self.runners, [*self.runners[1:], None], strict=True):
+        # Who is ahead goes first: who is within a slice of it meets it now, however fast the log grows.
+        for runner, ahead in reversed([*zip(self.runners, [*self.runners[1:], None], strict=True)]):
             until = next_attested(runner.position)
             stop = until if ahead is None else min(until, ahead.position)
             taken += runner.step(source, stop, ahead=True)

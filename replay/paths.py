@@ -17,8 +17,6 @@ from enum import Enum
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 SHOWN_MAX: Final = 200
 PLACES_MAX: Final = 20
 
@@ -46,7 +44,15 @@ class At(NamedTuple):
         return f'At("{self.path}", {self.ours!r}, {self.theirs!r})'
 
     def __str__(self) -> str:
-        return f"{self.path}: {_shown(self.ours)} here, {_shown(self.theirs)} there"
+        return f"{self.path}: {self.shown(self.ours)} here, {self.shown(self.theirs)} there"
+
+    @staticmethod
+    def shown(value: Any) -> str:
+        """Return a side as people are shown it: JSON of bounded length, or "nothing"."""
+        if value is ABSENT:
+            return "nothing"
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a report; a side that has nothing there is left out."""
@@ -109,10 +115,3 @@ def _quoted(name: str) -> str:
     """
     parts = [_ESCAPED.get(one) or (f"\\u{ord(one):04x}" if one < " " else one) for one in name]
     return f"'{''.join(parts)}'"
-
-
-def _shown(value: Any) -> str:
-    if value is ABSENT:
-        return "nothing"
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"

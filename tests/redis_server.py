@@ -120,6 +120,7 @@ class RedisCluster:
             )
             for number in range(3)
         ]
+        self._joined = False
 
     @property
     def url(self) -> str:
@@ -127,11 +128,13 @@ class RedisCluster:
         return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
     def start(self) -> None:
-        """Start the nodes, join them, and wait until each of them calls the cluster whole."""
+        """Start the nodes, join them if they do not know one another yet, and wait until each calls the cluster whole."""
         for node in self.nodes:
             node.start()
         addresses = [f"{HOST}:{node.port}" for node in self.nodes]
-        self.nodes[0].cli("--cluster", "create", *addresses, "--cluster-yes")
+        if not self._joined:
+            self.nodes[0].cli("--cluster", "create", *addresses, "--cluster-yes")
+            self._joined = True
         deadline = time.monotonic() + START_S
         while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in self.nodes):
             assert time.monotonic() < deadline, self.nodes[0].cli("CLUSTER", "INFO")

@@ -1,33 +1,54 @@
 """A worker's part in attesting: note what its shard holds at a size, and join what all shards noted.
 
     attester = Attester(folder, shard, shards)
+    attester.note(crew)                      # at the start: the last end may have come between a save and its note
     attester.step(crew)                      # after each save
 
 Shard 0 appends the attestations, since one must; it reads the other shards' notes from their stores, which are opened
-for that moment only.  What is attested, and when: `replay.attesting`.
+for that moment only.  Each shard keeps a note until nobody needs it: shard 0 until it has attested or compared, or
+somebody else has gone beyond that size without one; the others until shard 0 has.  So a note that was lost costs one
+attestation, and holds nobody up; whoever is behind is waited for; and who starts anew notes, and is compared, again.
+
+What is attested, and when: `replay.attesting`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
-from archive import Attest, DataFolder, DirectClient, LmdbStore, NotFound, Store
+from archive import (
+    Attest,
+    DataFolder,
+    DirectClient,
+    InvalidEvent,
+    LmdbStore,
+    NotFound,
+    Receipt,
+    Steering,
+    Store,
+    Unavailable,
+)
 from replay import (
     STATE_TABLES,
     AttestedDifference,
-    Catalogue,
     Crew,
     Gathered,
     Holding,
+    Joined,
+    ReducerInfo,
     compared,
-    forget_notes,
+    forget_note,
+    generation_of,
+    info_of,
     is_attested,
     joined,
     module_folder,
     notes,
-    read_catalogue,
+    passed_by,
     shard_folder,
     take_note,
 )
@@ -36,103 +57,142 @@ from tools.process import say
 LOOK_EVERY_S = 1.0
 
 
-class Attester:
-    """Notes and attests for the modules of one worker."""
+class Client(Protocol):
+    """Takes what is to be attested to the log: `archive.DirectClient`."""
 
-    def __init__(self, folder: DataFolder, shard: int, shards: int) -> None:
+    def steer(self, steering: Steering) -> Receipt:
+        """Append a control entry; raise Unavailable, or InvalidEvent if it is refused."""
+
+
+def open_store(folder: Path) -> Store:
+    """Return another shard's states for reading; raise NotFound while there are none."""
+    return LmdbStore(folder, STATE_TABLES, read_only=True)
+
+
+class Attester:
+    """Notes and attests for the modules of one worker; `state` is where states lie, if not in the data folder."""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        shard: int,
+        shards: int,
+        *,
+        state: Path | None = None,
+        client: Client | None = None,
+        opened: Callable[[Path], Store] = open_store,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder, self._shard, self._shards = folder, shard, shards
-        self._waiting = False
+        self._state = folder.state if state is None else state
+        self._client = DirectClient(folder.socket) if client is None else client
+        self._opened, self._clock = opened, clock
+        self._waiting = True
+        """Whether there may be notes; those that an earlier worker left count, too."""
         self._looked_at = float("-inf")
+        self._silent = False
+        self.differences: list[AttestedDifference] = []
+        """Attestations that the states of this worker contradict."""
 
     def step(self, crew: Crew) -> None:
-        """Do what is to be done after a save: note, join, forget; say what differs, once.
+        """Do what is to be done after a save: note, join, forget; say what differs.
 
-        Shard 0 looks for the others' notes once a second while some are missing.
+        While notes wait for other shards, or for the archiver, they are looked for once a second.
         """
         self.note(crew)
-        now, steering = time.monotonic(), crew.steering
+        now, steering = self._clock(), crew.steering
         if steering is None or not self._waiting or now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
-        if self._shard:
-            self.forget(crew, steering)
-        else:
-            for one in self.join(crew, steering):
-                say(
-                    f"worker: the states of reducer {one.found.reducer} at size {one.found.size} are not those that "
-                    f"entry {one.at} attests; see treering replay --check, treering bisect"
-                )
-        self._waiting = any(holding.store is not None and notes(holding.store) for holding in crew.holdings)
+        found: list[AttestedDifference] = []
+        try:
+            for store, holding, size in self._noted(crew):
+                found += self._settle(store, holding, size, steering)
+            self._silent = False
+        except Unavailable as error:
+            if not self._silent:
+                say(f"worker {self._shard}: states could not be attested, and will be: {error}")
+            self._silent = True
+        self._waiting = any(True for _ in self._noted(crew))
+        for one in found:
+            say(
+                f"worker {self._shard}: the states of reducer {one.found.reducer} at size {one.found.size} are not "
+                f"those that entry {one.at} attests; see treering replay --check, treering bisect"
+            )
+        self.differences += found
 
     def note(self, crew: Crew) -> None:
-        """Note the states of each module that has just been saved at a size to attest."""
+        """Note the states of each module that is saved at a size to attest."""
         for holding in crew.holdings:
-            store, catalogue = holding.store, self._catalogue(holding.module)
-            if store is None or catalogue is None or not is_attested(holding.position):
-                continue
-            if holding.position not in notes(store):
-                take_note(store, catalogue.reducers, holding.position)
-                self._waiting = True
+            store, size = holding.store, holding.position
+            if store is not None and is_attested(size) and size not in notes(store):
+                self._waiting |= take_note(store, _infos(holding), size)
 
-    def join(self, crew: Crew, steering: Gathered) -> list[AttestedDifference]:
-        """Append what all shards have noted, forget the notes, and return what differs from what was attested.
-
-        Raises Unavailable if the archiver does not take an attestation; the notes are kept then.
-        """
-        found: list[AttestedDifference] = []
+    def _noted(self, crew: Crew) -> Iterator[tuple[Store, Holding, int]]:
         for holding in crew.holdings:
-            catalogue = self._catalogue(holding.module)
-            active = steering.emits_from(holding.module, holding.identities) is not None
-            if holding.store is not None and catalogue is not None and active:
+            if holding.store is not None:
                 for size in notes(holding.store):
-                    found += self._attest(holding, catalogue, steering, size)
-        return found
+                    yield holding.store, holding, size
 
-    def forget(self, crew: Crew, steering: Gathered) -> None:
-        """Forget this shard's notes of sizes that are attested, or that shard 0 has passed by."""
-        for holding in crew.holdings:
-            sizes = [one.size for _, one in steering.attestations() if _is_of(one, holding)]
-            if holding.store is not None and sizes:
-                forget_notes(holding.store, max(sizes))
+    def _settle(
+        self, store: Store, holding: Holding, size: int, steering: Gathered
+    ) -> list[AttestedDifference]:
+        """Do with one note what can be done now."""
+        with ExitStack() as stack:
+            others = self._others(stack, holding)
+            if others is None:
+                return []  # a shard is not there yet
+            if self._shard:
+                if passed_by(others[0], size):
+                    forget_note(store, size)
+                return []
+            whole = [joined([store, *others], info, size) for info in _infos(holding)]
+            if any(passed_by(other, size) for other in others):
+                forget_note(store, size)  # one was lost: this size is not attested
+                return []
+        ready = [one for one in whole if one is not None]
+        if len(ready) < len(whole) or any(one.steered > steering.size for one in ready):
+            return []  # a shard is behind, or has read further than this one: another time
+        return self._attest(store, holding, size, steering, ready)
 
     def _attest(
-        self, holding: Holding, catalogue: Catalogue, steering: Gathered, size: int
+        self, store: Store, holding: Holding, size: int, steering: Gathered, ready: Sequence[Joined]
     ) -> list[AttestedDifference]:
-        with ExitStack() as stack:
-            stores = self._stores(stack, holding, catalogue)
-            whole = [None if stores is None else joined(stores, info, size) for info in catalogue.reducers]
-        ready = [one for one in whole if one is not None]
-        if len(ready) < len(whole):
-            return []  # a shard is behind: another time
-        outcomes = [compared(steering, one) for one in ready]
-        with DirectClient(self._folder.socket) as client:
-            for outcome in outcomes:
-                if isinstance(outcome, Attest):
-                    client.steer(outcome)
-        assert holding.store is not None
-        forget_notes(holding.store, size)
-        return [outcome for outcome in outcomes if isinstance(outcome, AttestedDifference)]
+        """Append what is new and forget the note; what is not active does not speak for its module."""
+        found: list[AttestedDifference] = []
+        if steering.emits_from(holding.module, holding.identities) is None:
+            return found  # its activation has not been read yet
+        for one in ready:
+            outcome = compared(steering, one.attest)
+            if isinstance(outcome, Attest):
+                self._append(outcome)
+            elif outcome is not None:
+                found.append(outcome)
+        forget_note(store, size)
+        return found
 
-    def _stores(self, stack: ExitStack, holding: Holding, catalogue: Catalogue) -> list[Store] | None:
-        assert holding.store is not None
-        stores: list[Store] = [holding.store]
-        for shard in range(self._shards):
-            if shard != self._shard:
-                place = shard_folder(self._place(holding.module), catalogue.generation, shard, self._shards)
-                try:
-                    store = LmdbStore(place, STATE_TABLES, read_only=True)
-                except NotFound:
-                    return None
-                stack.callback(store.close)
-                stores.append(store)
+    def _append(self, attest: Attest) -> None:
+        try:
+            self._client.steer(attest)
+        except InvalidEvent as error:
+            say(
+                f"worker {self._shard}: reducer {attest.reducer} at size {attest.size} is not attested: {error}"
+            )
+
+    def _others(self, stack: ExitStack, holding: Holding) -> list[Store] | None:
+        """Return the stores that a shard has to look into: shard 0 all the others', the others that of shard 0."""
+        place = module_folder(self._state, self._folder.partition, holding.module)
+        generation = generation_of(_infos(holding))
+        stores = []
+        for shard in [0] if self._shard else range(1, self._shards):
+            try:
+                store = self._opened(shard_folder(place, generation, shard, self._shards))
+            except NotFound:
+                return None
+            stack.callback(store.close)
+            stores.append(store)
         return stores
 
-    def _catalogue(self, module: str) -> Catalogue | None:
-        return read_catalogue(self._place(module))
 
-    def _place(self, module: str) -> Path:
-        return module_folder(self._folder.state, self._folder.partition, module)
-
-
-def _is_of(one: Attest, holding: Holding) -> bool:
-    return any(one.reducer == info.name and one.version == info.version for info in holding.reducers)
+def _infos(holding: Holding) -> list[ReducerInfo]:
+    return [info_of(one) for one in holding.reducers]

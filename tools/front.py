@@ -23,6 +23,7 @@ from archive import ArchiverClient, DataFolder, SteadyClock
 from tools.past import Past
 from tools.process import quiet_collector, version, watch_parent
 from tools.sockets import RawTextProtocol
+from tools.stores import reading, stores_of
 
 FRAME_SIZE_MAX = 8 << 20
 DRAIN_S = 10
@@ -52,8 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data)
     client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
+    stores = stores_of(folder)
     shelf = Shelf(folder.state, arguments.shards, open_states, arguments.module, folder.partition)
     services = Services(folder, client, shelf, SteadyClock())
+    shelf.open_store, services.slow = reading(stores, services), stores.link is not None
+    services.states = stores.status
     services.past = Past(folder)
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)

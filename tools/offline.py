@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from api import SHARDS_FILE
 from archive import (
     DataFolder,
     InvalidEvent,
@@ -27,7 +26,7 @@ from archive import (
     parse_leaf,
     size_of,
 )
-from replay import STATE_TABLES, Catalogue, catalogues, module_folder, shard_folder
+from replay import SHARDS_FILE, STATE_TABLES, Catalogue, catalogues, module_folder, shard_folder
 
 
 @contextmanager

@@ -20,9 +20,8 @@ What a message looks like: `replay.messages`.  Which ticks are due: `tools.ticke
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from archive import Answer, LogSource, NotFound, Refusal, Submission, Unavailable, control_body, parse_leaf
@@ -67,8 +66,7 @@ class _Ready(NamedTuple):
 
 
 def tell(finding: Finding) -> None:
-    """Tell the operator on standard error, and the supervisor on standard output."""
-    print(json.dumps({"finding": f"message {finding.kind}", **finding._asdict()}), flush=True)
+    """Tell the operator; the line names no key."""
     say(
         f"worker: module {finding.module}: what reducer {finding.reducer} said at entry {finding.at} is not in the "
         f"log ({finding.kind}): {finding.detail}"
@@ -104,8 +102,8 @@ class Post:
         self._client, self._origin, self._name_of = client, origin, name_of
         self._ticker, self._tell = ticker, told
         self._told: set[tuple[str, str]] = set()
-        self._done = 0
-        """How many of the outbox as it stands need no sending any more."""
+        self._done: set[tuple[object, ...]] = set()
+        """Which of the outbox need no sending any more; modules may leave, and their messages with them."""
         self._away = False
 
     def deliver(self, crew: Crew) -> bool:
@@ -115,14 +113,15 @@ class Post:
         """
         outbox = crew.outbox
         try:
-            for batch in self._batches(outbox[self._done :]):
+            for batch in self._batches(one for one in outbox if _of(one) not in self._done):
                 self._send(batch)
         except Unavailable as error:
-            self._stays(f"{len(outbox) - self._done:,} messages wait, and so do positions: {error}")
+            self._stays(f"{len(outbox) - len(self._done):,} messages wait, and so do positions: {error}")
             return False
         if outbox:
-            self._done, self._away = 0, False
+            self._away = False
             crew.sent()
+        self._done.clear()
         return True
 
     def tick(self, crew: Crew, now_s: float) -> float | None:
@@ -139,7 +138,7 @@ class Post:
             self._stays(f"ticks wait: {error}")
         return self._ticker.wait_s(wanted, now_s)
 
-    def _batches(self, outbox: Sequence[Outgoing]) -> Iterator[list[_Ready]]:
+    def _batches(self, outbox: Iterable[Outgoing]) -> Iterator[list[_Ready]]:
         batch: list[_Ready] = []
         size = 0
         for outgoing in outbox:
@@ -174,7 +173,7 @@ class Post:
                 self._note(one.kind, one.outgoing, one.detail)
             else:
                 self.counts["sent"] += 1
-        self._done += len(batch)
+        self._done.update(_of(one.outgoing) for one in batch)
 
     def _note(self, kind: str, outgoing: Outgoing, detail: str) -> None:
         self.counts[kind] += 1
@@ -187,6 +186,11 @@ class Post:
         if not self._away:
             say(f"worker: {message}")
         self._away = True
+
+
+def _of(outgoing: Outgoing) -> tuple[object, ...]:
+    """Return what a message came of: what its id is made of."""
+    return outgoing.module, outgoing.reducer, outgoing.key, outgoing.at, outgoing.ordinal
 
 
 def _checked(answers: list[Answer]) -> list[Answer]:

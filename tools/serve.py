@@ -35,6 +35,7 @@ from tools.placing import LOOK_EVERY_S, Placing, Worker
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.reporting import parse_report
 from tools.settings import Settings, SettingsError, load
+from tools.stores import announce, place_states
 from tools.witnessing import load_policy
 
 BACKLOG = 1_024
@@ -211,6 +212,7 @@ def prepare(settings: Settings) -> tuple[int, socket.socket]:
         lock = take_lock(folder.run / LOCK_FILE, f"server runs on {settings.data}")
         undo.callback(os.close, lock)
         listener = undo.enter_context(listen(settings))
+        place_states(folder, settings.state_store)
         write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
         undo.pop_all()
     return lock, listener
@@ -236,6 +238,9 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="acknowledge events only when enough witnesses have cosigned (default: do not wait)",
     )
+    made.add_argument(
+        "--state-store", help="where states are kept: lmdb, memory, redis, auto (default: redis if it is there)"
+    )
     made.add_argument("--config", type=Path, help="a TOML file with these settings")
     return made
 
@@ -256,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ArchiveError, MerkleError, OSError) as error:  # OSError: no space, no right
         say(f"treering serve: {error}")
         return EXIT_USAGE
+    announce(settings, os.environ)
     try:
         return asyncio.run(supervise(settings, listener))
     finally:

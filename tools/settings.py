@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from archive import InvalidEvent
 from merkle import Ed25519Signer, NoteError
-from replay import LEVELS, Level
+from replay import LEVELS, Level, Stores
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SHARDS_MAX = 64
@@ -77,6 +77,10 @@ class Settings:
     seconds_per_event: float = SECONDS_PER_EVENT
     module: tuple[tuple[str, Limits], ...] = ()
     """Limits of single modules, by name."""
+    state_store: str = "auto"
+    """Where states are kept: lmdb (on disk), memory, redis (a copy for readers), auto (redis if it is there)."""
+    redis_url: str | None = None
+    """Where Redis is; `redis+cluster://` for a cluster."""
     host_names: tuple[str, ...] = ()
     """Names under which the server may be asked beside those of loopback (a proxy's)."""
 
@@ -86,7 +90,9 @@ class Settings:
 
     def digest(self) -> str:
         """Return the hex SHA-256 of all settings, by which a start entry names them."""
-        text = json.dumps({one.name: str(getattr(self, one.name)) for one in fields(self)}, sort_keys=True)
+        # An address may hold a password, and a hash of it would stand in the public log.
+        known = {one.name: str(getattr(self, one.name)) for one in fields(self) if one.name != "redis_url"}
+        text = json.dumps(known, sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
 
@@ -168,6 +174,10 @@ def _checked(settings: Settings) -> Settings:
     if settings.policy_wait and settings.policy is None:
         raise SettingsError("policy_wait: there is no policy to wait for; set policy, too")
     _check_limits(settings.memory_mb, settings.seconds_per_event, "settings")
+    try:
+        Stores(settings.state_store, settings.redis_url, settings.data)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     if settings.origin is not None:
         try:
             Ed25519Signer(settings.origin, bytes(32))  # what a log cannot sign under is no name of a log

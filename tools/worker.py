@@ -37,6 +37,7 @@ from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, quiet_colle
 from tools.reporting import Reporter
 from tools.roster import Roster
 from tools.settings import MEMORY_MB, SECONDS_PER_EVENT
+from tools.stores import mirroring
 from tools.ticker import Ticker
 from tools.wakeups import Wakeups
 
@@ -85,7 +86,7 @@ def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = NO_DU
         delivered, idle_s = duties.deliver(crew), duties.tick(crew)
         now = time.monotonic()
         every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
-        if delivered and crew.unsaved and now - saved_at >= every:
+        if delivered and crew.unsaved and (crew.to_attest or now - saved_at >= every):
             full = not _saved(crew, source, duties, say_so=not full)
             saved_at = now
         if not delivered:
@@ -105,8 +106,9 @@ def _wind_up(crew: Crew, source: LogSource, duties: Duties) -> None:
     if crew.unsaved:
         crew.save(source)
     give_up_at = time.monotonic() + CATCH_UP_S
-    while crew.step(source) > 0 and duties.deliver(crew) and time.monotonic() < give_up_at:
-        pass
+    while not crew.to_attest and crew.step(source) > 0:  # what is attested is noted by the next start
+        if not duties.deliver(crew) or time.monotonic() >= give_up_at:
+            break
     if duties.deliver(crew):
         crew.save(source)
 
@@ -161,10 +163,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, reporter: Reporter | None = None) -> int:
     """Run the worker of one shard."""
     arguments = parser().parse_args(argv)
-    reporter = Reporter.taking_stdout()
+    reporter = Reporter(os.dup(1)) if reporter is None else reporter
     folder = DataFolder(arguments.data, arguments.partition)
     wakeups = Wakeups(folder.socket)
     try:
@@ -196,10 +198,12 @@ def work(
     try:
         crew = roster.crew(vault)
         attester = Attester(folder, arguments.shard, arguments.shards)
+        attester.note(crew)  # the last worker may have ended between a save and its note
         post = posted(folder, source, vault, arguments.shard)
         quiet_collector()
         reporter.ready()
-        tail(crew, source, wakeups, Duties(post, [attester.step], roster.settle))
+        with mirroring(folder, source, crew, origin_of(source), arguments.shard, arguments.shards):
+            tail(crew, source, wakeups, Duties(post, [attester.step], roster.settle))
     except CellDied as error:
         roster.died(error)
         return EXIT_AGAIN
@@ -209,4 +213,4 @@ def work(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(reporter=Reporter.taking_stdout()))

@@ -40,6 +40,7 @@ from archive.entry import (
 from archive.kernel import Kernel, choose
 from tests.archive import spec
 from tests.archive.test_formats import ENTRY, LEAF, OPENING, ROWS
+from tools.settings import SettingsError, load
 
 BEGIN = leaf_prefix(1_700_000_000)
 native: Kernel = twin
@@ -354,6 +355,13 @@ def test_the_environment_chooses(value: str | None, name: str) -> None:
         [sys.executable, "-P", "-c", show], env=environment, capture_output=True, check=True
     )
     assert json.loads(done.stdout) == name
+
+
+def test_the_variable_is_no_setting() -> None:
+    """A server that is told which kernel to use starts like any other; unknown variables are refused as before."""
+    assert load({}, {"TREERING_KERNEL": "python"}, None) == load({}, {}, None)
+    with pytest.raises(SettingsError):
+        load({}, {"TREERING_KERNELS": "python"}, None)
 
 
 def test_a_kernel_that_is_not_there_is_no_surprise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,7 @@ def test_extension_lines_are_cosigned_only_where_they_are_covered() -> None:
     assert ask(body).status == 200
     answer = ask(body, witness=Witness([LOG.verifier], [Cosigner("w", bytes(32), ML_DSA_44)]))
     assert (answer.status, answer.remember) == (400, None)
+    assert re.fullmatch(rb"w cannot cosign this at 200: [^\n]+\n", answer.body)
 
 
 def test_a_witness_without_key_is_none() -> None:
@@ -290,3 +291,105 @@ def test_refusals_say_what_to_do() -> None:
     """The body of a refusal is one line for people."""
     answer = ask(AddCheckpoint(3, (bytes(32),), note(5)).encode(), remembering(3))
     assert re.fullmatch(rb"[^\n]+\n", answer.body)
+
+
+def test_a_request_is_laid_out_as_the_specification_shows() -> None:
+    """Old size, proof lines, an empty line, the checkpoint: written out once by hand, and read back."""
+    request = AddCheckpoint(20_852_014, (bytes(32), b"\xff" * 32), b"the checkpoint")
+    by_hand = b"old 20852014\n" + b"A" * 43 + b"=\n" + b"/" * 42 + b"8=\n\nthe checkpoint"
+    assert request.encode() == by_hand
+    assert AddCheckpoint.decode(by_hand) == request
+    assert AddCheckpoint(0, (), b"x").encode() == b"old 0\n\nx"
+
+
+@pytest.mark.parametrize(
+    ("old", "proof"), [(-1, ()), (2**64, ()), (0, (bytes(31),)), (0, (bytes(32), bytes(33)))]
+)
+def test_a_request_that_cannot_be_read_cannot_be_made(old: int, proof: tuple[bytes, ...]) -> None:
+    """Whoever asks is held to the same limits as whoever answers."""
+    assert AddCheckpoint(2**64 - 1, (bytes(32),) * 63, b"x").old == 2**64 - 1
+    with pytest.raises(FormatError, match=r"cannot be the size|at most 63 hashes of 32 bytes"):
+        AddCheckpoint(old, proof, b"x")
+
+
+def test_answers_have_the_types_that_the_specification_gives_them() -> None:
+    """Lines for people and signatures are text; only the remembered size has a type of its own."""
+    good, stale = (
+        ask(AddCheckpoint(0, (), note(5)).encode()),
+        ask(AddCheckpoint(0, (), note(5)).encode(), remembering(3)),
+    )
+    assert (good.content_type, good.origin) == ("text/plain; charset=utf-8", ORIGIN)
+    assert (stale.status, stale.content_type, stale.body) == (409, "text/x.tlog.size", b"3\n")
+    assert (stale.origin, stale.remember) == ("", None)
+    assert SIZE_TYPE == "text/x.tlog.size"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"hello", b"expected a line old <size>, not 'hello', and an empty line after the proof\n"),
+        (b"old 0", b"expected a line old <size>, not 'old 0', and an empty line after the proof\n"),
+        (b"\xff", b"a request is a line old <size>, proof lines, an empty line, a checkpoint\n"),
+        (b"old 0\nx\n\ny", b"a proof line must be a hash in base64\n"),
+        (AddCheckpoint(7, (), note(5)).encode(), b"old size 7 is above the checkpoint's, 5\n"),
+    ],
+)
+def test_a_refusal_names_what_was_wrong(body: bytes, told: bytes) -> None:
+    """Each with the value that was found, so that whoever asked can tell which of his lines it was."""
+    answer = ask(body, remembering(3))
+    assert (answer.status, answer.body, answer.content_type) == (400, told, "text/plain; charset=utf-8")
+    if b"line" in told:
+        with pytest.raises(FormatError):
+            AddCheckpoint.decode(body)
+
+
+def test_an_unknown_log_is_named_but_not_at_length() -> None:
+    """The answer repeats what somebody sent, so it repeats no more than 200 characters of it."""
+    for origin in ("example.com/other", "x" * 300):
+        request = AddCheckpoint(0, (), note(5, signer=Ed25519Signer(origin, bytes(32)))).encode()
+        assert ask(request).body == f"unknown log: {origin[:200]}\n".encode()
+
+
+def test_what_is_remembered_is_asked_for_by_origin_and_once() -> None:
+    """Two logs never share a memory; the logs that a witness knows are told in order."""
+    other = Ed25519Signer("example.com/other", bytes([3]) * 32)
+    witness, asked = Witness([LOG.verifier, other.verifier], [COSIGNER]), []
+    assert witness.origins == [ORIGIN, "example.com/other"]
+
+    def recall(origin: str) -> None:
+        asked.append(origin)
+
+    assert witness.decide(AddCheckpoint(0, (), note(5, signer=other)).encode(), recall, 5).status == 200
+    assert asked == ["example.com/other"]
+
+
+def test_the_latest_of_several_remembered_times_counts() -> None:
+    """Keys of one witness may have signed at different times, and the log's own signature says none."""
+    second = Cosigner("witness.example/w2", bytes([2]) * 32)
+    text = Checkpoint(ORIGIN, 3, mth(TRUNK[:3])).encode()
+    memory = sign_note(text, [LOG, second.at(150), COSIGNER.at(100)])
+    witness = Witness([LOG.verifier], [COSIGNER, second])
+    assert witness.remembered(ORIGIN, memory) == (3, mth(TRUNK[:3]), 150)
+    assert witness.remembered(ORIGIN, note(3)) == (3, mth(TRUNK[:3]), 0)
+
+
+def test_a_clock_beyond_all_times_is_held_at_the_last_one() -> None:
+    """63 bits of seconds are all that a cosignature can say; a clock gone mad must not stop a witness for good."""
+    answer = ask(AddCheckpoint(0, (), note(5)).encode(), now_s=2**70)
+    assert answer.remember is not None
+    assert WITNESS.remembered(ORIGIN, answer.remember)[2] == 2**63 - 1
+    again = ask(AddCheckpoint(5, (), note(5)).encode(), answer.remember, now_s=5)
+    assert again.status == 200
+
+
+def test_a_clock_that_says_no_time_cosigns_nothing() -> None:
+    """0 stands for *no time* in a cosignature, so a machine that believes to be in 1970 must not give one."""
+    answer = ask(AddCheckpoint(0, (), note(5)).encode(), now_s=0)
+    assert (answer.status, answer.remember) == (400, None)
+
+
+def test_logs_are_told_apart_by_name_and_key_id() -> None:
+    """Four bytes of key id may be the same by chance; the log with the other name is known all the same."""
+    namesake = Ed25519Signer("example.com/other", bytes([3]) * 32).verifier
+    object.__setattr__(namesake, "key_id", LOG.key_id)
+    assert Witness([LOG.verifier, namesake], [COSIGNER]).origins == [ORIGIN, "example.com/other"]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +95,15 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def serving(data: Path, *flags: str) -> Iterator[Served]:
-    """Start a server, and stop it with SIGTERM at the end; it must then have drained with exit code 0."""
+def serving(data: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """Start a server, and stop it with SIGTERM at the end; it must then have drained with exit code 0.
+
+    `environment` is added to that of this process.
+    """
     command = [*PYTHON, "tools.cli", "serve", "--data", str(data), "--port", "0", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=data.parent)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=data.parent, env={**os.environ, **(environment or {})}
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

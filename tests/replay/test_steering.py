@@ -11,7 +11,7 @@ import pytest
 
 from archive import Retry, Skip
 from reducers import Event, fold, reducer
-from replay import Gathered, Holding, feed, replay_key, run_to
+from replay import Gathered, Holding, Only, Runner, feed, replay_key, run_to
 from tests.faults import Crash
 from tests.replay.classroom import CLASSROOM, ordered
 from tests.replay.kept import Kept, activation, caught_up, judge_stores, quarrel, world_of
@@ -345,6 +345,23 @@ def test_a_key_alone_is_what_it_is_among_all() -> None:
             alone = replay_key(world.source, world.vault(), one, key, world.size)
             assert {each: alone.get(one, each) for each in alone.keys(one)} == {key: slot}
     assert early < at
+
+
+def test_a_key_alone_is_steered_like_all_others() -> None:
+    """Folded up to one size after the other, a key alone meets skips behind their events, ticks among them."""
+    kept, (at, early, at_tick) = quarrel()
+    kept.skip("beats", at_tick)
+    kept.skip("touchy", at)
+    kept.skip("touchy", early)
+    world = kept.world
+    for one, key in ((beats, ("eve",)), (beats, ("ann",)), (touchy, ("ann",)), (touchy, ("testcase-kim",))):
+        alone = Holding([one])
+        runner = Runner([alone], world.vault(), only=Only(one, key))
+        for size in range(world.size + 1):
+            run_to(runner, world.source, size)
+        whole = replay_key(world.source, world.vault(), one, key, world.size)
+        assert alone.get(one, key) == whole.get(one, key) is not None
+        assert alone.keys(one) == [key]
 
 
 def test_a_key_that_nobody_has_is_nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -168,14 +167,37 @@ def test_what_came_of_an_erased_person_is_not_said() -> None:
     assert (told, client.kept, post.counts) == ([], {}, {"erased": 1})
 
 
-def test_a_finding_is_one_line_for_machines_and_one_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    """The supervisor reads standard output, the operator standard error; neither line names a key."""
+def test_a_finding_is_one_line_that_names_reducer_and_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    """The operator reads which module to look at, and where; the line names no key."""
     tell(Finding("conflict", "m", "r", 3, "id 'x' was used for other content, entry 9"))
     shown = capsys.readouterr()
-    line = json.loads(shown.out)
-    assert (line["finding"], line["reducer"], line["at"]) == ("message conflict", "r", 3)
-    assert "reducer r" in shown.err
-    assert "entry 3" in shown.err
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert all(part in shown.err for part in ("module m", "reducer r", "entry 3", "conflict", "entry 9"))
+
+
+def test_a_module_that_leaves_takes_nothing_of_the_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the outbox is sent when the archiver goes away, and then a module is let go: what is left is sent."""
+    monkeypatch.setattr(post_module, "BATCH_ENTRIES", 2)
+    client = Archiver()
+    keep = client.append
+
+    def twice(submissions: Sequence[Submission]) -> list[Answer]:
+        if len(client.asked) == 2:
+            raise Unavailable("no answer")
+        client.respond = None
+        client.asked.pop()
+        answers = keep(submissions)
+        client.respond = twice
+        return answers
+
+    client.respond = twice
+    crew = Sayers([*(said(at, reducer_="gone") for at in range(2)), *(said(at) for at in range(3))])
+    post = posting(client)
+    assert not post.deliver(crew)
+    del crew.said[:2]
+    client.respond = None
+    assert post.deliver(crew)
+    assert list(client.kept)[2:] == [message_id(ORIGIN, said(at)) for at in range(3)]
 
 
 # --- ticks ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A module that does everything that a module should not, when an event tells it to.
 
-It is installed beside a server by its folder standing on PYTHONPATH (the `.dist-info` names the entry point).  An event of
-type "vile.<deed>" makes the reducer `evil` do the deed; of other events, and of deeds that do not end its process, it
+It is installed beside a server by its folder standing on PYTHONPATH (the `.dist-info` names the entry point).  An event
+of type "vile.<deed>" makes the reducer `evil` do the deed; of other events, and of deeds that do not end its process, it
 keeps a count.  The deeds are called by a table and through C, where neither the reading of sources nor the guard sees
 them: what is left is what processes keep apart.
 
@@ -65,7 +65,7 @@ def leave_by_exit(event: Event) -> Any:
 
 def odd(event: Event) -> Any:
     """Return what has no encoding."""
-    return object() if event else None
+    return object() if event.index >= 0 else None
 
 
 def kill(event: Event) -> Any:
@@ -130,7 +130,7 @@ def evil(state: dict[str, Any], event: Event) -> dict[str, Any]:
 @reducer(scope=("student",), version=1)
 def stubborn(state: int, event: Event) -> int:
     """Raise at every event."""
-    raise ValueError(f"{event.index} events are too many")
+    raise ValueError(f"event {event.index} is too many, after {state}")
 
 
 REDUCERS = [evil, stubborn]

@@ -1,0 +1,244 @@
+"""A module in a cell comes to the same states as anywhere else, and what a cell answers is never just believed.
+
+Here both sides stand in one process: what goes between them is encoded and decoded as over a pipe (`linked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from archive import Event, MemoryStore, Skip
+from reducers import Module, Reducer, entry_digest, reducer
+from replay import (
+    STATE_TABLES,
+    CellDied,
+    CellHolding,
+    Done,
+    Holding,
+    Piece,
+    Runner,
+    Tenant,
+    decode_back,
+    decode_piece,
+    encode_frame,
+    info_of,
+    remote,
+    run_to,
+)
+from replay import cell as cell_of
+from tests.replay.classroom import CLASSROOM
+from tests.world import World, event, steered_reducers, tick_at
+
+Ask = Callable[[Piece], Done]
+
+
+def linked(reducers: list[Reducer[Any]], word: list[int] | None = None) -> Ask:
+    """Return what asks a tenant over what could be a pipe."""
+    tenant = Tenant(reducers, [0] if word is None else word)
+
+    def ask(piece: Piece) -> Done:
+        answer = decode_back(encode_frame(tenant.answer(decode_piece(encode_frame(piece)[4:])))[4:])
+        assert isinstance(answer, Done)
+        return answer
+
+    return ask
+
+
+def remotes(reducers: list[Reducer[Any]]) -> list[Reducer[Any]]:
+    """Return what a worker has in place of these reducers."""
+    return [remote(info_of(one), "module", viewed=one.viewer is not None) for one in reducers]
+
+
+def ours() -> list[Reducer[Any]]:
+    """Return reducers of every kind, as those of one module."""
+    return list(Module("module", tuple(steered_reducers())).reducers)
+
+
+def school() -> World:
+    """Return a world with a class, ticks, and texts and numbers that are hard to carry."""
+    made = World(reducers=ours())
+    made.append(CLASSROOM)
+    made.append([tick_at(1_700_000_040), event("ann", data=[1 << 80, -0.0, "\u0000é", {"a": None}])])
+    made.append([event("bob", "mute"), event("bob", "fragile"), tick_at(1_700_000_100), event("bob")])
+    return made
+
+
+def folded(made: World, holding: Holding) -> Holding:
+    """Fold the whole log into a holding."""
+    run_to(Runner([holding], made.vault()), made.source, made.size)
+    assert holding.stopped is None, holding.stopped
+    return holding
+
+
+def states(holding: Holding) -> dict[Any, bytes]:
+    """Return the entry digest of each state."""
+    return {one.identity: entry_digest(one) for one in holding.pairs()}
+
+
+def test_a_cell_comes_to_the_same_states() -> None:
+    """States, quarantines and messages, of students, classes, documents and everybody, with and without ticks."""
+    made, reducers = school(), ours()
+    plain = folded(made, Holding(reducers, module="module"))
+    apart = folded(made, CellHolding(remotes(reducers), linked(reducers), module="module"))
+    assert states(plain) == states(apart)
+    assert plain.outbox == apart.outbox
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_pieces_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+    """However little is sent at a time, and however few states a cell holds, the states are the same."""
+    monkeypatch.setattr(cell_of, "TASKS_MAX", tasks)
+    made, reducers = school(), ours()
+    plain = folded(made, Holding(reducers))
+    store = MemoryStore(STATE_TABLES)
+    apart = CellHolding(remotes(reducers), linked(reducers), store, keys_max=2)
+    runner = Runner([apart], made.vault())
+    while runner.position < made.size:
+        runner.step(made.source, runner.position + 5)
+        apart.outbox.clear()
+        runner.save(made.source)
+    assert states(plain) == states(apart)
+
+
+def test_a_skip_is_folded_in_the_cell_beside_what_is_there() -> None:
+    """The key that stands still is folded anew, in a space of its own, and then taken over."""
+    made, reducers = school(), ours()
+    apart = CellHolding(remotes(reducers), linked(reducers), module="module")
+    runner = Runner([apart], made.vault())
+    run_to(runner, made.source, made.size)
+    touchy = next(one for one in apart.reducers if one.name == "touchy")
+    stands = apart.get(touchy, ("ann",))
+    assert stands is not None
+    assert stands.error_index is not None
+    made.steer(Skip("touchy", stands.error_index))
+    made.append([event("ann")])
+    run_to(runner, made.source, made.size)
+    after = apart.get(touchy, ("ann",))
+    assert after is not None
+    assert after.error is None
+    plain = Holding(reducers, module="module")
+    assert states(folded(made, plain)) == states(apart)
+
+
+def test_what_readers_are_shown_comes_from_the_cell() -> None:
+    """The worker stores it without running the module's view."""
+
+    @reducer(view=lambda state: {"shown": state})
+    def veiled(state: int, event: Event) -> int:  # noqa: ARG001 - it counts whatever comes
+        return state + 1
+
+    made, store = World(reducers=[veiled]), MemoryStore(STATE_TABLES)
+    made.append([event("ann")])
+    apart = CellHolding(remotes([veiled]), linked([veiled]), store, module="module")
+    runner = Runner([apart], made.vault())
+    run_to(runner, made.source, made.size)
+    runner.save(made.source)
+    with store.view() as view:
+        ((_, value),) = view.scan("states")
+    assert b'{"shown":1}' in value
+
+
+# --- where it cannot go on -----------------------------------------------------------------------
+
+
+@reducer(default=list)
+def odd(state: Any, event: Event) -> Any:
+    """Make a state without an encoding at one event, and another one at the next."""
+    if event.type == "exit":
+        raise SystemExit
+    return object() if event.type == "odd" else [type(state).__name__, event.index]
+
+
+def stopping(*types: str) -> CellHolding:
+    """Return a holding of `odd` after events of these types; the first of them has index 2."""
+    made = World(reducers=[odd])
+    made.append([event("ann", name) for name in types])
+    apart = CellHolding(remotes([odd]), linked([odd]), module="module")
+    Runner([apart], made.vault()).step(made.source)
+    return apart
+
+
+def test_the_event_that_makes_an_impossible_state_is_found() -> None:
+    """Not the last one that changed it, where the lack of an encoding was noticed."""
+    found = stopping("e", "odd", "e", "odd", "e", "odd").stopped
+    assert found is not None
+    assert (found.reducer, found.at, found.category) == ("odd", 3, "StateError")
+
+
+def test_what_ends_a_process_elsewhere_stops_the_module_here() -> None:
+    """SystemExit is told like any other reason, with its event."""
+    found = stopping("e", "exit").stopped
+    assert found is not None
+    assert (found.reducer, found.at, found.category) == ("odd", 3, "SystemExit")
+
+
+def test_a_death_is_laid_at_the_task_that_was_running() -> None:
+    """Only the events before it were folded, and none of that is kept."""
+    made = World(reducers=[odd])
+    made.append([event("ann"), event("bob")])
+
+    def die(_: Piece) -> Done:
+        raise CellDied("Died: SIGSEGV", 1)
+
+    apart = CellHolding(remotes([odd]), die, module="module")
+    Runner([apart], made.vault()).step(made.source)
+    assert apart.stopped is not None
+    assert (apart.stopped.at, apart.stopped.reason) == (3, "Died: SIGSEGV")
+
+
+# --- what is not believed ------------------------------------------------------------------------
+
+
+def lie(change: Callable[[Done], Done]) -> Holding:
+    """Return a holding after two events whose cell answers something else than the truth."""
+    reducers = [one for one in ours() if one.name in {"touchy", "pages"}]
+    made = World(reducers=reducers)
+    made.append([event("ann"), event("bob")])
+    ask = linked(reducers)
+    apart = CellHolding(remotes(reducers), lambda piece: change(ask(piece)), module="module")
+    Runner([apart], made.vault()).step(made.source)
+    return apart
+
+
+def changed(**fields: Any) -> Callable[[Done], Done]:
+    """Return what changes the first state of an answer."""
+
+    def change(done: Done) -> Done:
+        first, *others = done.changed
+        return replace(done, changed=[replace(first, slot=replace(first.slot, **fields)), *others])
+
+    return change
+
+
+LIES: dict[str, Callable[[Done], Done]] = {
+    "the key of somebody who was not asked for": changed(key=("eve",)),
+    "a key of another shape": changed(key=("ann", "ann")),
+    "an event that was not asked for": changed(changed_at=7),
+    "a quarantine without an error": changed(error_index=2),
+    "an error without a quarantine": changed(error="no"),
+    "another version": changed(version=2),
+    "a state that is no JSON": changed(encoding=b"{"),
+    "a state that is too large": changed(encoding=b'"' + b"x" * (17 << 20) + b'"'),
+    "something shown that is no JSON": changed(shown=b"<script>"),
+    "an error of a million letters": changed(error="x" * 10**6, error_index=2),
+    "a reducer that there is not": lambda done: replace(
+        done, changed=[replace(done.changed[0], reducer=9), *done.changed[1:]]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_a_breach(name: str) -> None:
+    """It stops the module, whatever the rest of the answer is."""
+    apart = lie(LIES[name])
+    assert apart.stopped is not None
+    assert apart.stopped.category == "Breach"
+
+
+def test_the_truth_is_none() -> None:
+    """The same cell, left alone, goes on."""
+    assert lie(lambda done: done).stopped is None

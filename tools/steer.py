@@ -1,0 +1,202 @@
+"""treering retry, skip, undo: what a person decides about a module, as an entry of the log.
+
+    $ treering retry essay                    a module that is parked, or that could not be loaded
+    $ treering retry words 1207               a state that stands still at entry 1207: fold it again from the beginning
+    $ treering skip words 1207                fold as if reducer words had never seen entry 1207
+    $ treering undo essay                     let an older version of essay than the last one run
+
+Each of them is one control entry (docs/formats/control.md), because states are a function of the log: a replay finds
+the decision where the live workers found it.  The server must be running, since it is the archiver who writes.
+
+What is shown of an event is its index and its type: whoever operates a server need not see what students wrote.
+
+Exit codes: 0 it is in the log, 1 there is nothing to decide, 2 it could not be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from archive import (
+    Activate,
+    ActiveReducer,
+    ArchiveError,
+    DataFolder,
+    DirectClient,
+    InvalidEvent,
+    Log,
+    LogSource,
+    NotFound,
+    PublishedSize,
+    Retry,
+    Skip,
+    Steering,
+    keys_of,
+    open_row,
+    parse_opening,
+    parse_row,
+    read_event,
+)
+from reducers import ModuleError, available
+from replay import STATUS_FILE, CellDied, Hello, catalogues, locked_fields, read_status
+from tools.cell_link import CellLink
+from tools.confine import readable_folders
+from tools.loading import gathered
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.settings import MEMORY_MB
+
+IMPORT_S = 60.0
+
+
+def retry(argv: Sequence[str] | None = None) -> int:
+    """Run `treering retry`."""
+    made = _parser("retry", "Try a parked module again, or a state that stands still.")
+    made.add_argument("name", help="a module, or a reducer")
+    made.add_argument("index", type=int, nargs="?", help="the entry at which a reducer's state stands still")
+    return _run(made.parse_args(argv), _retry)
+
+
+def skip(argv: Sequence[str] | None = None) -> int:
+    """Run `treering skip`."""
+    made = _parser("skip", "Fold as if a reducer had never seen an entry.")
+    made.add_argument("name", help="a reducer")
+    made.add_argument("index", type=int, help="the entry that it passes over")
+    return _run(made.parse_args(argv), _skip)
+
+
+def undo(argv: Sequence[str] | None = None) -> int:
+    """Run `treering undo`."""
+    made = _parser("undo", "Let an older version of a module run than the last one.")
+    made.add_argument("name", help="a module, of which the older version is installed")
+    return _run(made.parse_args(argv), _undo)
+
+
+def _parser(command: str, about: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog=f"treering {command}", description=about)
+    made.add_argument("--data", type=Path, default=Path("data"))
+    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--dry-run", action="store_true", help="only say what would be written")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+class _NothingToDo(Exception):
+    """There is nothing to decide."""
+
+
+Decide = Callable[[DataFolder, argparse.Namespace], tuple[Steering, dict[str, Any]]]
+
+
+def _run(arguments: argparse.Namespace, decide: Decide) -> int:
+    folder = DataFolder(arguments.data, arguments.partition)
+    try:
+        steering, about = decide(folder, arguments)
+        if not arguments.dry_run:
+            with DirectClient(folder.socket) as client:
+                about["entry"] = client.steer(steering).index
+    except _NothingToDo as nothing:
+        say(str(nothing))
+        return EXIT_FINDING
+    except (ArchiveError, ModuleError, CellDied) as error:
+        say(f"treering: {error}")
+        return EXIT_USAGE
+    if arguments.json:
+        print(json.dumps(about))
+    else:
+        said = f"entry {about['entry']} says so" if "entry" in about else "nothing was written (--dry-run)"
+        print(f"{about['decision']}: {said}")
+    return EXIT_GOOD
+
+
+def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+    name = arguments.name
+    if arguments.index is not None:
+        about = _about(folder, name, arguments.index)
+        about["decision"] = f"reducer {name} is to fold what stands still at entry {arguments.index} again"
+        return Retry(reducer=name, index=arguments.index), about
+    statuses = read_status(folder.run / STATUS_FILE)
+    if name not in statuses:
+        known = ", ".join(sorted(statuses)) or "none"
+        raise NotFound(
+            f"there is no module {name!r} in this server; there are {known}. A reducer needs an index"
+        )
+    if statuses[name].state not in {"parked", "failed"}:
+        raise _NothingToDo(f"module {name} is {statuses[name].state}: there is nothing to retry")
+    return Retry(module=name), {"module": name, "decision": f"module {name} is to be tried again"}
+
+
+def _skip(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+    name, index = arguments.name, arguments.index
+    about = _about(folder, name, index)
+    kind = f" ({about['type']})" if about["type"] else ""
+    about["decision"] = f"reducer {name} of module {about['module']} is to pass over entry {index}{kind}"
+    if index in gathered(_source(folder)).skipped(name):
+        raise _NothingToDo(f"reducer {name} passes over entry {index} already")
+    return Skip(name, index), about
+
+
+def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+    name = arguments.name
+    if name not in available():
+        raise NotFound(f"module {name!r} is not installed; installed are {', '.join(sorted(available()))}")
+    reducers = tuple(sorted(_installed(folder, name), key=lambda one: one.name))
+    active = gathered(_source(folder)).active(name)
+    if active is not None and set(active[1].reducers) == set(reducers):
+        raise _NothingToDo(f"module {name} runs this version already: there is nothing to undo")
+    versions = {one.name: one.version for one in reducers}
+    shown = ", ".join(f"{reducer} {version}" for reducer, version in versions.items())
+    about = {"module": name, "versions": versions, "decision": f"module {name} is to run {shown}"}
+    return Activate(name, reducers, undo=True), about
+
+
+def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
+    """Return the reducers of an installed module, whose code runs in a cell and never here."""
+    link = CellLink(
+        name, memory_mb=MEMORY_MB, seconds=IMPORT_S, readable=readable_folders(folder.path.absolute())
+    )
+    try:
+        hello: Hello = link.start()
+    finally:
+        link.close()
+    return [ActiveReducer(one.name, one.version, one.scope, one.code_digest) for one in hello.reducers]
+
+
+def _source(folder: DataFolder) -> LogSource:
+    return LogSource(folder.open_log(), PublishedSize(folder.published).get)
+
+
+def _about(folder: DataFolder, reducer: str, index: int) -> dict[str, Any]:
+    """Return what an operator may see of an event and a reducer; raise NotFound if there is no such one."""
+    owners = {
+        info.name: one.module for one in catalogues(folder.state, folder.partition) for info in one.reducers
+    }
+    if reducer not in owners:
+        raise NotFound(f"there is no reducer {reducer!r}; there are {', '.join(sorted(owners)) or 'none'}")
+    source = _source(folder)
+    with source.open() as log:
+        kind = type_at(folder, log, index)
+    return {"module": owners[reducer], "reducer": reducer, "index": index, "type": kind}
+
+
+def type_at(folder: DataFolder, log: Log, index: int) -> str:
+    """Return the type of the event at `index`, "" if it cannot be read; raise NotFound if there is no event."""
+    data = log.row(index)
+    if not data:
+        raise NotFound(f"entry {index} is a control entry: no reducer ever sees it")
+    row, vault = parse_row(data), folder.open_vault(os.urandom)
+    try:
+        opened = parse_opening(open_row(row, vault.data_key(row.subjects)))
+        header = opened.header
+        event = read_event(
+            index, header.form, header.source, keys_of(header), 0, opened.payload, locked_fields(opened)
+        )
+    except (NotFound, InvalidEvent):
+        return ""
+    finally:
+        vault.close()
+    return event.type
