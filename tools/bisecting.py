@@ -23,7 +23,6 @@ Exit codes: 0 nothing differs (or a trace was written), 1 they part, 2 it could 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,11 +31,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archive import ArchiveError, DataFolder, InvalidEvent, sync_folder
+from archive import ArchiveError, DataFolder, InvalidEvent
 from reducers import ReducerError
 from replay import START, Gathered, Line, Parted, encode_line, first_difference, is_attested
 from tools.console import number, print_json, progress
 from tools.offline import log_of, size_at
+from tools.private_file import private_file
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.telling import Teller, fold, saved
 from tools.tracing import AtSize, End, Head, Job
@@ -193,24 +193,13 @@ def _against_log(sizes: Iterable[AtSize], attested: dict[int, str], size: int) -
 
 
 def _write(path: Path, head: Head, sizes: Sequence[AtSize], lines: Iterable[Line]) -> int:
-    """Write a trace, whole or not at all, for its owner only; return how many changes it has."""
-    draft, count = path.with_name(f".{path.name}.{os.getpid()}"), 0
-    encode = msgspec.json.Encoder().encode
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            for one in (head, *sizes):
-                file.write(encode(one) + b"\n")
-            for count, line in enumerate(lines, 1):  # noqa: B007 - the last one is how many there were
-                file.write(encode_line(line) + b"\n")
-            file.write(encode(End(len(sizes) + count)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.absolute().parent)
-    except OSError as error:
-        raise InvalidEvent(f"--save-trace {path}: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write a trace; return how many changes it has."""
+    encode, count = msgspec.json.Encoder().encode, 0
+    with private_file(path) as file:
+        file.writelines(encode(one) + b"\n" for one in (head, *sizes))
+        for count, line in enumerate(lines, 1):  # noqa: B007 - the last one is how many there were
+            file.write(encode_line(line) + b"\n")
+        file.write(encode(End(len(sizes) + count)) + b"\n")
     return count
 
 

@@ -12,7 +12,6 @@ States are about people: a file is readable by its owner only.  It appears whole
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +21,10 @@ from typing import IO, Any
 
 import msgspec
 
-from archive import InvalidEvent, sync_folder
+from archive import InvalidEvent
 from reducers import Registry
 from replay import FoldedState
+from tools.private_file import private_file
 
 GROUP = 50_000
 """States in one row group of a Parquet file."""
@@ -51,7 +51,7 @@ def writer(target: str, registry: Registry, position: int, about: Mapping[str, s
     make = _parquet if path.suffix == ".parquet" else None
     if make is not None:
         _pyarrow()
-    with _whole(path) as file:
+    with private_file(path) as file:
         if make is None:
             yield lambda states: _lines(file, states, scopes, position)
         else:
@@ -84,26 +84,6 @@ def _lines(
     for count, state in enumerate(states, 1):  # noqa: B007 - the last one is how many there were
         file.write(line(state, scopes[state.reducer], position) + b"\n")
     return count
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Return a new file that takes its name when all is written; on any error it goes."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InvalidEvent(f"--out {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _pyarrow() -> Any:

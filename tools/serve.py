@@ -35,7 +35,7 @@ from tools.placing import LOOK_EVERY_S, Placing, Worker
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.reporting import parse_report
 from tools.settings import Settings, SettingsError, load
-from tools.stores import announce, place_states
+from tools.stores import announce, forget_gone, place_states
 from tools.witnessing import load_policy
 
 BACKLOG = 1_024
@@ -202,6 +202,7 @@ def prepare(settings: Settings) -> tuple[int, socket.socket]:
     Raises Locked if a server runs on the folder, SettingsError if the folder or the port cannot be used, OSError.
     """
     folder = DataFolder(settings.data)
+    forget_gone(folder)
     try:
         folder.create()
     except (FileExistsError, NotADirectoryError) as error:

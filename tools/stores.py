@@ -72,6 +72,12 @@ def place_states(folder: DataFolder, mode: str) -> None:
     state.symlink_to(wanted)
 
 
+def forget_gone(folder: DataFolder) -> None:
+    """Remove the link to a memory that is gone, as it is after a restart of the machine."""
+    if folder.state.is_symlink() and not folder.state.exists():
+        folder.state.unlink()
+
+
 def is_ours(source: LogSource, size: int, root: bytes) -> bool:
     """Return whether the log had this root at this size."""
     with source.open() as log:

@@ -1,0 +1,254 @@
+"""Whose fault it was: from exit codes, words in memory and reports, without any process being started."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive import DataFolder
+from replay import IMPORTING, STATUS_FILE, Record, attempts_file, read_status, word_of
+from tools.placing import LOOK_EVERY_S, Placing, Worker
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
+from tools.reporting import Report
+from tools.settings import Limits, Settings
+
+NAMES = ["activity", "essay", "odd"]
+
+
+class Time:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return what time it is."""
+        return self.now
+
+
+class Stage:
+    """A placing of three modules in two shards, whose workers are only spoken of."""
+
+    def __init__(self, path: Path, **limits: Limits) -> None:
+        self.folder, self.time = DataFolder(path), Time()
+        self.folder.create()
+        self.settings = Settings(data=path, seconds_per_event=2.0, module=tuple(limits.items()))
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the workers of a server."""
+        self.placing = Placing(self.settings, NAMES, self.folder, self.time, lambda: 1_000.0)
+        self.workers = self.placing.shared()
+        for worker in self.workers:
+            self.start(worker)
+
+    def start(self, worker: Worker) -> list[memoryview]:
+        """Let a worker start, and return the words that it writes."""
+        worker.command()
+        words = attempts_file(worker.attempts, worker.modules)
+        hired = dict.fromkeys(worker.modules, 5)
+        self.say(worker, size=9, hired=hired)
+        return words
+
+    def say(self, worker: Worker, **report: Any) -> None:
+        """Let a worker report something."""
+        self.placing.heard(worker, json.dumps(report).encode())
+
+    def look(self, seconds: float) -> None:
+        """Let the supervisor look for so long."""
+        for _ in range(round(seconds / LOOK_EVERY_S)):
+            self.time.now += LOOK_EVERY_S
+            self.placing.look()
+
+    def record(self, name: str, shard: int = 0) -> Record:
+        """Return how a module is in a shard."""
+        return self.placing.records[name, shard]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """Return a placing whose modules all run."""
+    return Stage(tmp_path / "data")
+
+
+def test_all_modules_share_a_worker_for_each_shard(stage: Stage) -> None:
+    """Nothing has to be configured."""
+    assert [worker.modules for worker in stage.workers] == [NAMES, NAMES]
+    assert list(stage.placing.starting()) == []
+    assert {record.state for record in stage.placing.records.values()} == {"running"}
+
+
+@pytest.mark.parametrize("code", [-signal.SIGSEGV, EXIT_GOOD, EXIT_STOP, EXIT_AGAIN, 77])
+def test_who_was_running_is_to_blame_whatever_the_exit_code_says(stage: Stage, code: int) -> None:
+    """Its neighbours are started again at once, without it; in the other shard it runs on."""
+    worker = stage.workers[0]
+    words = stage.start(worker)
+    words[1][0] = word_of(7)
+    assert worker.ended(code) is True
+    assert (stage.record("essay").level, stage.record("essay").state) == ("cell", "pausing")
+    fault = stage.record("essay").last
+    assert fault is not None
+    assert (fault.kind, fault.index, fault.position) == ("died", 7, 5)
+    worker.command()
+    assert worker.modules == ["activity", "odd"]
+    assert stage.record("essay", 1).level == "shared"
+    assert {stage.record(name).state for name in ("activity", "odd")} == {"running"}
+
+
+def test_who_was_killed_from_outside_may_try_again(stage: Stage) -> None:
+    """The first time says nothing; the second does."""
+    worker = stage.workers[0]
+    for _ in range(2):
+        stage.start(worker)[1][0] = word_of(7)
+        assert worker.ended(-signal.SIGKILL) is True
+        stage.time.now += 1
+    assert [stage.record("essay").deaths, stage.record("essay").level] == [2, "cell"]
+
+
+def test_nobody_is_to_blame_for_a_worker_that_ends_between_events(stage: Stage) -> None:
+    """It is started again with everybody; and one that must not be started again is not."""
+    worker = stage.workers[0]
+    stage.start(worker)
+    assert worker.ended(-signal.SIGSEGV) is True
+    assert all(record.deaths == 0 for record in stage.placing.records.values())
+    assert worker.ended(EXIT_STOP) is False
+    assert worker.stopped_for_good
+
+
+def test_who_stands_still_is_killed_and_to_blame(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before its time, and not while it gets on."""
+    worker, killed = stage.workers[0], list[str]()
+    monkeypatch.setattr(Worker, "kill", lambda one: killed.append(one.name))
+    words = stage.start(worker)
+    for index in range(3):
+        words[1][0] = word_of(index)
+        stage.look(1.75)
+    assert killed == []
+    stage.look(1.0)
+    assert killed == ["worker 0"]
+    assert worker.ended(-signal.SIGKILL) is True
+    fault = stage.record("essay").last
+    assert fault is not None
+    assert (fault.kind, fault.index, stage.record("essay").level) == ("stalled", 2, "cell")
+
+
+def test_a_supervisor_that_was_kept_waiting_accuses_nobody(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that slept for an hour has not hung for an hour."""
+    monkeypatch.setattr(Worker, "kill", lambda _: pytest.fail("killed though it had no time"))
+    stage.start(stage.workers[0])[1][0] = word_of(7)
+    for _ in range(3):
+        stage.time.now += 3_600
+        stage.placing.look()
+
+
+def test_an_import_has_a_minute(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads files and compiles; but it does not last for ever."""
+    killed = list[str]()
+    monkeypatch.setattr(Worker, "kill", lambda one: killed.append(one.name))
+    stage.start(stage.workers[1])[2][0] = IMPORTING
+    stage.look(59)
+    assert killed == []
+    stage.look(3)
+    assert stage.workers[1].ended(-signal.SIGKILL) is True
+    fault = stage.record("odd", 1).last
+    assert fault is not None
+    assert (fault.kind, fault.index) == ("stalled", None)
+
+
+def test_a_module_that_was_let_go_runs_alone_after_its_pause(stage: Stage) -> None:
+    """Its worker goes on; the new one knows its level, its limits and nobody else."""
+    stop = {"reducer": "words", "at": 7, "reason": "SystemExit"}
+    stage.say(stage.workers[0], stopped={"essay": stop})
+    assert list(stage.placing.starting()) == []
+    stage.look(0.5)
+    (alone,) = stage.placing.starting()
+    assert list(stage.placing.starting()) == [], "started twice"
+    command = list(alone.command())
+    assert command[command.index("--level") + 1] == "cell"
+    assert [command[at + 1] for at, one in enumerate(command) if one == "--module"] == ["essay"]
+    stage.placing.over(alone)
+    assert alone.ended(EXIT_AGAIN) is False
+
+
+def test_what_is_said_of_others_is_not_heard(stage: Stage) -> None:
+    """A module that speaks with its worker's voice can speak of that worker's modules only; garbage is no report."""
+    stage.say(stage.workers[0], stopped={"essay": {"reducer": "", "at": 7, "reason": "MemoryError"}})
+    stage.look(0.5)
+    (alone,) = stage.placing.starting()
+    alone.command()
+    stage.say(alone, failed={"activity": "it is said"}, at={"odd": 99})
+    for line in (b"\xff\n", b"[]\n", b'{"failed": {"essay": 7}}\n', b"ready or not\n"):
+        stage.placing.heard(alone, line)
+    assert {stage.record(name).state for name in ("activity", "odd")} == {"running"}
+
+
+def test_a_configured_level_is_kept(tmp_path: Path) -> None:
+    """A module in a process of its own is not in the shared one, in no shard."""
+    stage = Stage(tmp_path / "data", essay=Limits("own", 300, 4.0))
+    assert [worker.modules for worker in stage.workers] == [["activity", "odd"]] * 2
+    first, second = stage.placing.starting()
+    command = list(first.command())
+    assert command[command.index("--memory-mb") + 1 : command.index("--memory-mb") + 4] == [
+        "300",
+        "--seconds",
+        "4.0",
+    ]
+    assert (first.shard, second.shard) == (0, 1)
+
+
+def test_what_cannot_be_loaded_waits_for_a_retry(stage: Stage) -> None:
+    """It is named in the status, left out of the next start, and runs alone once somebody says so."""
+    for worker in stage.workers:
+        stage.say(worker, size=9, failed={"odd": "importing 'odd' failed"})
+    stage.look(0.5)
+    status = read_status(stage.folder.run / STATUS_FILE)["odd"]
+    assert (status.state, status.reason(), status.remedy("odd")) == (
+        "failed",
+        "importing 'odd' failed",
+        "treering retry odd",
+    )
+    assert stage.placing.troubled() == {"odd": 9}
+    stage.placing.asked(Report(retry={"odd": 12}))
+    assert stage.placing.troubled() == {}
+    assert [worker.module for worker in stage.placing.starting()] == ["odd", "odd"]
+    assert stage.placing.steered["odd", 0] == 13, "the same entry must not count twice"
+
+
+def test_a_new_server_remembers_who_did_harm(stage: Stage) -> None:
+    """It begins where it can do none, whether it was parked or only moved; who got beyond it, does not."""
+    worker = stage.workers[0]
+    stage.start(worker)[1][0] = word_of(7)
+    worker.ended(-signal.SIGSEGV)
+    stage.say(worker, stopped={"odd": {"reducer": "", "at": 7, "reason": "MemoryError"}})
+    stage.look(0.5)
+    for alone in list(stage.placing.starting()):
+        alone.command()
+        if alone.module == "odd":
+            stage.say(alone, at={"odd": 20})
+    stage.look(0.25)
+    stage.begin()
+    assert [stage.record(name).level for name in NAMES] == ["shared", "cell", "shared"]
+    assert stage.record("essay").deaths == 1
+
+
+def test_who_was_running_when_the_server_was_killed_is_remembered(stage: Stage) -> None:
+    """Its word is still there: a module that kills the supervisor does not stay unknown for ever."""
+    for _ in range(2):
+        stage.start(stage.workers[1])[2][0] = word_of(7)
+        stage.begin()
+    assert [stage.record("odd", 1).deaths, stage.record("odd", 1).level] == [1, "shared"]
+
+
+def test_a_status_that_says_the_same_is_not_written_again(stage: Stage) -> None:
+    """A supervisor that has nothing to say does not write four times a second."""
+    stage.look(0.5)
+    path = stage.folder.run / STATUS_FILE
+    before = path.stat().st_mtime_ns
+    stage.look(5)
+    assert path.stat().st_mtime_ns == before
