@@ -1,8 +1,8 @@
 """A crew: all modules that one worker process runs, each at its own position.
 
-Modules that stand at one position share a runner; who is behind is let catch up first, in steps that end where the
-next one stands, and joins it there.  So a module that was added, upgraded or away for a while delays no other for longer
-than a slice, and from then on every entry is opened once for all.
+Modules that stand at one position share a runner; who is behind catches up in steps that end where the next one
+stands, and joins it there.  So a module that was added, upgraded or away for a while delays no other for longer than a
+slice, and from then on every entry is opened once for all.
 
     crew = Crew(holdings, vault, shard=0, shards=2)
     while crew.step(source): ...

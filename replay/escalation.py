@@ -52,7 +52,7 @@ class Fault(msgspec.Struct, frozen=True):
     index: int | None
     """Index of the event that was folded; None: it was being imported."""
     position: int
-    """Where its states stood when it was started."""
+    """Where its states stood when it was started; -1: that is not known any more."""
     at_s: float
     """When, in seconds of any clock that never goes back."""
     reason: str
@@ -106,7 +106,8 @@ def _counts(old: Fault, new: Fault) -> bool:
 
     States that stand where they stood have lost whatever was folded since; so has an event that is met again.
     """
-    return new.at_s - old.at_s < WINDOW_S and (new.position <= old.position or new.index == old.index)
+    stood = 0 <= new.position <= old.position
+    return new.at_s - old.at_s < WINDOW_S and (stood or new.index == old.index)
 
 
 def reached(record: Record, position: int) -> Record:
@@ -149,4 +150,6 @@ def begun(level: Level, before: Record | None) -> Record:
     if before is None:
         return Record(level)
     moved = before.level == "cell" and before.last is not None
-    return Record("cell" if moved else level, deaths=before.deaths, last=before.last if moved else None)
+    if moved:
+        return Record("cell", deaths=before.deaths, last=before.last)
+    return Record(level, strikes=before.strikes, deaths=before.deaths, last=before.last)

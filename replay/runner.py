@@ -10,9 +10,9 @@ why what a replay gives is what the dashboard showed, or one of the two is broke
 Modules that stand at one position are run together, so that an entry is opened once.  A module that cannot go on is let
 go: it is in `stopped`, and the others do not notice.
 
-**Folding again.**  A skip or a retry in the log names an event.  What it changes is folded again, from the beginning and
-without what is to be skipped: the key that stands still there, or whose event it is, by a runner of its own that reads
-nothing else; where only the whole tells whose it is (a tick, a late identity), all keys of the reducer.  It emits
+**Folding again.**  A skip or a retry in the log names an event.  What it changes is folded again, from the beginning
+and without what is to be skipped: the key that stands still there, or whose event it is, by a runner of its own that
+reads nothing else; where only the whole tells whose it is (a tick, a late identity), all keys of the reducer.  It emits
 nothing, and the result replaces the state.  `Holding.steered` says up to where this is done.
 
 **Rebuilding.**  States that begin from nothing have to see what the log held at that moment before they are an

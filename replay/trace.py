@@ -33,6 +33,7 @@ from replay.paths import At, differing_encodings
 from replay.routing import Routing
 from replay.runner import Runner, run_to
 
+UNTOLD = b"null"
 START = -1
 """In place of an index: a state at the start of a trace."""
 
@@ -48,7 +49,8 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     digest: str
     """Hex; "" if the key has no state any more."""
     error_index: int | None = None
-    state: msgspec.Raw | None = None
+    state: msgspec.Raw = msgspec.Raw(UNTOLD)
+    """JSON; null, which no state is, if the trace does not tell."""
 
     @property
     def order(self) -> tuple[int, int, Key]:
@@ -81,8 +83,9 @@ class Parted(NamedTuple):
             return found
         if one.error_index != other.error_index:
             found.append(At("quarantined", one.error_index, other.error_index))
-        if one.state is not None and other.state is not None:
-            found += differing_encodings(bytes(one.state), bytes(other.state))
+        states = [bytes(line.state) for line in (one, other)]
+        if UNTOLD not in states:
+            found += differing_encodings(*states)
         return found
 
 
@@ -175,7 +178,7 @@ def _line(reducer: Reducer[Any], due: int, at: int, key: Key, slot: Slot[Any] | 
         return Line(due, at, key, "")
     encoding = reducer.encode(slot.state)
     digest = comparable(StatePair(reducer.name, reducer.version, key, encoding, slot.error_index))
-    return Line(due, at, key, digest.hex(), slot.error_index, msgspec.Raw(encoding) if states else None)
+    return Line(due, at, key, digest.hex(), slot.error_index, msgspec.Raw(encoding if states else UNTOLD))
 
 
 def comparable(pair: StatePair) -> bytes:

@@ -212,6 +212,7 @@ class Placing:
     def ended(self, worker: Worker, code: int) -> bool:
         """Take note of the end of a worker; return whether a module is to blame."""
         words = {name: word for name, word in read_attempts(worker.attempts).items() if word != IDLE}
+        worker.attempts.unlink(missing_ok=True)  # a server that starts later must not read it again
         if self.stopping:
             return False
         for name, word in words.items():
@@ -313,6 +314,7 @@ class Placing:
             shard = _shard_of(path)
             for name, word in read_attempts(path).items():
                 if word != IDLE and (name, shard) in self.records:
+                    self._positions[name, shard] = -1
                     self._blame(name, shard, ("killed", index_of(word), "", "with its server"))
             path.unlink(missing_ok=True)
 

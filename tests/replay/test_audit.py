@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import NotFound, Write
-from reducers import digest_of_entries
+from archive import NotFound, Skip, Unavailable, Write
+from reducers import Event, digest_of_entries, reducer
 from replay import Difference, Digests, compare, live_digests, replay_digests, state_key
 from tests.world import World, connection, event, frames, run, seen, touchy
 
@@ -96,6 +96,24 @@ def test_a_replay_beyond_the_log_ends() -> None:
     world = audited()
     with pytest.raises(NotFound, match=f"only {world.size} entries"):
         replay_digests(world.source, world.reducers, world.vault(), size=world.size + 1)
+
+
+@reducer(scope=("student",), version=1)
+def greedy(state: int, event: Event) -> int:
+    """Take more memory than there is, at each event that is called "big"."""
+    if event.type == "big":
+        raise MemoryError
+    return state + 1
+
+
+def test_a_replay_that_cannot_go_on_says_where_and_what_to_do() -> None:
+    """States are not compared with a fold that has not come to its end; skipped, the event is no obstacle any more."""
+    world = World(reducers=[seen, greedy])
+    _, big = world.append([event("ann"), event("ann", "big")])
+    with pytest.raises(Unavailable, match=f"reducer greedy stopped at entry {big.index}: MemoryError.*skip"):
+        replay_digests(world.source, world.reducers, world.vault(), size=world.size)
+    world.steer(Skip("greedy", big.index))
+    assert len(world.digests()) == 2
 
 
 def test_progress_adds_up_to_the_size() -> None:
