@@ -98,6 +98,8 @@ def all_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
 def other_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
     """Return the key fields that a header must hold beside its subject."""
     kind = subject.partition(":")[0]
+    if kind in NO_KEY_KINDS:  # a sender may call a field of his "source": it says nothing about the subject
+        return keys
     return {field: value for field, value in keys.items() if field != kind}
 
 

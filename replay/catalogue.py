@@ -15,6 +15,7 @@ Who writes it: a module's worker.  Who reads: `api`, `tools`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -23,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from archive import make_folder, write_whole
+from archive import make_folder
 from reducers import Module, Reducer
 from replay.layout import Identity
 
@@ -104,10 +105,15 @@ def read_catalogue(place: Path) -> Catalogue | None:
 
 
 def write_catalogue(place: Path, catalogue: Catalogue) -> None:
-    """Write a catalogue, whole or not at all, if it is not what stands there."""
+    """Write a catalogue, whole or not at all, if it is not what stands there.
+
+    The workers of all shards write the same; each does so under a name of its own first.
+    """
     make_folder(place)
     if read_catalogue(place) != catalogue:
-        write_whole(place / FILE, msgspec.json.encode(catalogue))
+        new = place / f"{FILE}.{os.getpid()}"
+        new.write_bytes(msgspec.json.encode(catalogue))
+        new.replace(place / FILE)
 
 
 def catalogues(state: Path, partition: int) -> Iterator[Catalogue]:

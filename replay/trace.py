@@ -83,9 +83,9 @@ class Parted(NamedTuple):
             return found
         if one.error_index != other.error_index:
             found.append(At("quarantined", one.error_index, other.error_index))
-        states = [bytes(line.state) for line in (one, other)]
-        if UNTOLD not in states:
-            found += differing_encodings(*states)
+        here, there = bytes(one.state), bytes(other.state)
+        if UNTOLD not in {here, there}:
+            found += differing_encodings(here, there)
         return found
 
 

@@ -100,26 +100,13 @@ class Check:
         self.incomplete += [f"module {name}: {why}" for name, why in sorted(self.taken.missing.items())]
         for lives in self._lives.values():
             for live in list(lives):
-                if (fault := self._unsettled(live)) is not None:
+                if (fault := unsettled(self.plan, live)) is not None:
                     self.incomplete.append(f"module {live.catalogue.module}, shard {live.shard}: {fault}")
                     lives.remove(live)
         for live in {
             live.catalogue.module: live for lives in self._lives.values() for live in lives
         }.values():
             self._note_versions(live)
-
-    def _unsettled(self, live: Live) -> str | None:
-        """Return why live states cannot be held against a replay that stops where they stand, if they cannot."""
-        names = {info.name for info in live.catalogue.reducers}
-        if live.position > self.plan.size:
-            return f"its states stand at size {number(live.position)}, the replay ends at {number(self.plan.size)}"
-        for change in self.plan.steering.changes(live.position):
-            if change.at < live.steered and change.reducer in names:
-                return (
-                    f"its states stand at size {number(live.position)}, and entry {change.at}, which was read ahead, "
-                    "is in them; let it go on first"
-                )
-        return None
 
     def _comparable(self, live: Live) -> set[str]:
         """Return the reducers whose installed version is that of the live states."""
@@ -142,6 +129,20 @@ class Check:
                     f"reducer {info.name}: the live states were made by other code of the same version "
                     f"({info.code_digest[:12]}…, installed is {one.code_digest[:12]}…)"
                 )
+
+
+def unsettled(plan: Plan, live: Live) -> str | None:
+    """Return why live states cannot be held against a replay that stops where they stand, if they cannot."""
+    names = {info.name for info in live.catalogue.reducers}
+    if live.position > plan.size:
+        return f"its states stand at size {number(live.position)}, the replay ends at {number(plan.size)}"
+    for change in plan.steering.changes(live.position):
+        if change.at < live.steered and change.reducer in names:
+            return (
+                f"its states stand at size {number(live.position)}, and entry {change.at}, which was read ahead, "
+                "is in them; let it go on first"
+            )
+    return None
 
 
 def stands_on(source: LogSource, lives: Sequence[Live]) -> list[str]:

@@ -42,7 +42,17 @@ from archive import (
 )
 from archive.block import Block
 from archive.datakey import DataKey
-from archive.entry import bundle, decode_header, encode_control, encode_header, id_hash, seal_entry, unbundle
+from archive.entry import (
+    bundle,
+    decode_header,
+    encode_control,
+    encode_header,
+    id_hash,
+    keys_of,
+    other_keys,
+    seal_entry,
+    unbundle,
+)
 from archive.seal import decode_seal, encode_seal
 from archive.vault import TABLES as VAULT_TABLES
 from archive.wire import (
@@ -561,3 +571,11 @@ def test_a_frame_may_not_announce_more_than_anybody_sends() -> None:
     """A length beyond the limit ends the connection at once, instead of waiting for so much."""
     with pytest.raises(FormatError, match="frame of 268435457 bytes"):
         decode_frames(bytearray(spec.u32((256 << 20) + 1)), FRONT)
+
+
+@pytest.mark.parametrize("kind", ["source", "refused", "provisional"])
+def test_a_key_field_named_like_a_kind_of_subject_is_kept(kind: str) -> None:
+    """A sender may call a field of his "source": nothing of what he sends is lost for it."""
+    keys = {kind: "x", "doc_id": "d"}
+    header = Header(f"{kind}:tool", 1, 0, "tool", "", "json", other_keys(f"{kind}:tool", keys), {})
+    assert keys_of(header) == keys

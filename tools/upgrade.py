@@ -1,0 +1,243 @@
+"""treering upgrade: which versions are installed and which are active, and what would change if the installed took over.
+
+    $ treering upgrade --data data
+    writing: reconstruct 1 -> 2; at the next start it becomes active, and 25,537 entries are folded again
+    activity: as installed
+    $ treering upgrade --data data --diff --module writing
+    reconstruct: 44 of 45 states are the same, 1 changed, 0 new, 0 gone
+      {"doc_id":"essay","student":"ada"}
+        $['text']: "helo" now, "hello" then
+
+Nothing is changed by either.  `--diff` replays with the installed code to where the states stand, and compares.  Where
+the server has already begun to run what is installed, it compares with the states of before, as long as they are kept.
+States are compared by what they hold, whatever their version.
+
+Exit codes: 0 nothing would change (or only listed), 1 something would, 2 it could not be told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from archive import ArchiveError, DataFolder, InvalidEvent, LogSource
+from reducers import Key, Module, ModuleError, ReducerError, available
+from replay import (
+    At,
+    Catalogue,
+    Entries,
+    Entry,
+    Gathered,
+    Live,
+    Stop,
+    catalogue_of,
+    differing_encodings,
+)
+from tools.console import number, print_json, progress
+from tools.loading import activation, gathered, load_modules
+from tools.offline import catalogues_of, log_of
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, quiet_collector, say
+from tools.replay_check import unsettled
+from tools.replay_hands import hands
+from tools.replay_live import live_states
+from tools.replay_plan import Options, Plan, made
+
+SHOWN = 10
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `treering upgrade`."""
+    parsed = argparse.ArgumentParser(prog="treering upgrade", description="Compare installed and active reducers.")
+    add = parsed.add_argument
+    add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
+    add("--partition", type=int, default=0)
+    add("--module", action="append", default=[], help="only this module; may be given often")
+    add("--diff", action="store_true", help="replay with what is installed, and say which states would change")
+    add("--limit", type=int, default=SHOWN, help=f"how many changed keys to show of a reducer (default: {SHOWN})")
+    add("--jobs", type=int, default=0, help="processes (default: one a processor, if there is that much to do)")
+    add("--states", type=Path, metavar="DIR", help="where the live states lie, if not in DATA/state")
+    add("--json", action="store_true", help="print one JSON object")
+    return parsed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `treering upgrade`."""
+    arguments = parser().parse_args(argv)
+    folder = DataFolder(arguments.data, arguments.partition)
+    try:
+        quiet_collector()
+        return (_diff if arguments.diff else _list)(folder, arguments)
+    except (ArchiveError, ReducerError) as error:
+        say(f"treering upgrade: {error}")
+        return EXIT_USAGE
+
+
+# --- the list ------------------------------------------------------------------------------------
+
+
+class Row(msgspec.Struct, omit_defaults=True):
+    """One module: what is active, what is installed, and what the next start makes of it."""
+
+    module: str
+    what: str
+    changes: list[str] = []
+
+
+def _list(folder: DataFolder, arguments: argparse.Namespace) -> int:
+    state = arguments.states or folder.state
+    loaded = load_modules(arguments.module or available())
+    with log_of(folder) as source:
+        steering, size = gathered(source), source.published()
+    there = catalogues_of(folder, state)
+    rows = [_row(module, steering, there.get(module.name), size) for module in loaded.modules]
+    rows += [Row(error.name, f"cannot be loaded: {error.reason}") for error in loaded.errors]
+    known = {row.module for row in rows}
+    for name in sorted((steering.activations.keys() | there.keys()) - known if not arguments.module else ()):
+        rows.append(Row(name, "is not installed: its states stay as they are"))
+    if arguments.json:
+        print_json({"size": size, "modules": rows})
+        return EXIT_GOOD
+    for row in sorted(rows, key=lambda row: row.module):
+        print(f"{row.module}: {'; '.join([*row.changes, row.what])}")
+    return EXIT_GOOD
+
+
+def _row(module: Module, steering: Gathered, there: Catalogue | None, size: int) -> Row:
+    """Return what becomes of a module at the next start of a server that runs it."""
+    changes = _changes(module, steering)
+    try:
+        entry = activation(module, steering)
+    except ModuleError as error:
+        return Row(module.name, f"would not start: {error.reason}", changes)
+    generation = catalogue_of(module).generation
+    if there is not None and generation == there.generation:
+        what = "as installed" if entry is None else "at the next start it becomes active"
+    elif there is not None and there.previous is not None and generation == there.previous.generation:
+        what = "at the next start it becomes active, and goes on from the states of before"
+    elif there is None:
+        what = f"has no states yet; at the next start {number(size)} entries are folded"
+    else:
+        what = f"at the next start it becomes active, and {number(size)} entries are folded again"
+    return Row(module.name, what, changes)
+
+
+def _changes(module: Module, steering: Gathered) -> list[str]:
+    active = steering.active(module.name)
+    before = {one.name: one for one in active[1].reducers} if active is not None else {}
+    found = []
+    for one in module.reducers:
+        old = before.pop(one.name, None)
+        if old is None:
+            found.append(f"{one.name} {one.version} is new")
+        elif old.version != one.version:
+            found.append(f"{one.name} {old.version} -> {one.version}")
+        elif (old.code_digest, old.scope) != (one.code_digest, one.scope):
+            found.append(f"{one.name} {one.version} has other code")
+    return [*found, *(f"{name} is gone" for name in before)]
+
+
+# --- the difference ------------------------------------------------------------------------------
+
+
+class Changed(msgspec.Struct):
+    """A state that would be another one."""
+
+    key: Key
+    places: list[dict[str, Any]]
+    """`ours`: as installed; `theirs`: as it stands."""
+
+
+@dataclass
+class Effect:
+    """What would become of the states of one reducer."""
+
+    same: int = 0
+    changed: int = 0
+    new: int = 0
+    gone: int = 0
+    shown: list[tuple[Key, list[At]]] = field(default_factory=list)
+
+
+class Differ:
+    """Compares a replay with states that stand, at the sizes at which they do."""
+
+    def __init__(self, lives: Sequence[Live], route_key: bytes, limit: int) -> None:
+        self.effects: dict[str, Effect] = {}
+        self._lives, self._route_key, self._limit = lives, route_key, limit
+
+    def __call__(self, stop: Stop, entries: Mapping[str, Entries]) -> None:
+        """Compare what stands at this stop."""
+        for live in self._lives:
+            if live.position == stop.size and live.catalogue.module not in stop.stopped:
+                self._compare(live, entries)
+
+    def _compare(self, live: Live, entries: Mapping[str, Entries]) -> None:
+        scopes = {info.name: info.scope for info in live.catalogue.reducers}
+        before = _by_name(live.entries)
+        for name in scopes:
+            after = {
+                key: entry
+                for (_, _, key), entry in entries.get(name, {}).items()
+                if len(key) != len(scopes[name]) or live.holds(name, key, self._route_key)
+            }
+            self._count(name, before.get(name, {}), after)
+
+    def _count(self, name: str, before: Mapping[Key, Entry], after: Mapping[Key, Entry]) -> None:
+        effect = self.effects.setdefault(name, Effect())
+        for key in sorted(before.keys() | after.keys()):
+            old, new = before.get(key), after.get(key)
+            if old is None:
+                effect.new += 1
+            elif new is None:
+                effect.gone += 1
+            elif (old.encoding, old.error_index) == (new.encoding, new.error_index):
+                effect.same += 1
+            else:
+                effect.changed += 1
+                if len(effect.shown) < self._limit:
+                    effect.shown.append((key, _places(new, old)))
+
+
+def _by_name(entries: Entries) -> dict[str, dict[Key, Entry]]:
+    found: dict[str, dict[Key, Entry]] = {}
+    for (name, _, key), entry in entries.items():
+        found.setdefault(name, {})[key] = entry
+    return found
+
+
+def _places(new: Entry, old: Entry) -> list[At]:
+    assert new.encoding is not None
+    assert old.encoding is not None
+    places = differing_encodings(new.encoding, old.encoding)
+    if new.error_index != old.error_index:
+        places.insert(0, At("quarantined", new.error_index, old.error_index))
+    return places
+
+
+def _diff(folder: DataFolder, arguments: argparse.Namespace) -> int:
+    options = Options(arguments.module, jobs=arguments.jobs, state=arguments.states)
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        plan, lives, faults = _standing(folder, source, options)
+        differ = Differ(lives, vault.route_key, arguments.limit)
+    if lives:
+        job = plan.job(folder, options, [live.position for live in lives])._replace(encodings=True)
+        with hands(job, plan.jobs) as team, progress("replaying", plan.size * plan.shards) as advance:
+            team.sweep(differ, advance)
+    scopes = {info.name: info.scope for live in lives for info in live.catalogue.reducers}
+    if arguments.json:
+        print_json(report(differ.effects, scopes, faults))
+    else:
+        show(differ.effects, scopes)
+    for fault in faults:
+        say(f"treering upgrade: {fault}")
+    if any(one.changed or one.new or one.gone for one in differ.effects.values()):
+        return EXIT_FINDING
+    return EXIT_USAGE if faults else EXIT_GOOD
