@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,13 +29,15 @@ import numpy as np
 import numpy.typing as npt
 
 from archive.entry import NO_ID, Draft, parse_row
-from archive.files import write_whole
+from archive.files import write_parts
 from archive.log import Log
 
 SAVE_ENTRIES = 131_072
 MERGE_RATIO = 4
 STRETCH_MAX: Final = 1 << 32
 """Entries of one run at most: a place has 4 bytes."""
+SLICE_IDS: Final = 1 << 16
+"""Ids that are merged at once, roughly."""
 _ID_SIZE: Final = 12
 
 _NAME: Final = re.compile(r"(places|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
@@ -135,7 +137,7 @@ class Caches:
         try:
             runs = self._frozen(self._folder, root)
             name = f"sequences-0-{self.size}-{root.hex()[:16]}"
-            _write_checked(self._folder, name, self._sequences.tobytes())
+            _write_checked(self._folder, name, (self._sequences.tobytes(),))
         except OSError:
             return False
         self._runs, self._recent, self._saved = runs, {}, self.size
@@ -151,11 +153,7 @@ class Caches:
                 break
             merged.insert(0, runs.pop())
         start = merged[0].start
-        prefixes = np.concatenate([run.prefixes for run in merged])
-        places = np.concatenate([run.places + np.uint32(run.start - start) for run in merged])
-        order = np.argsort(prefixes, kind="stable")
-        data = prefixes[order].tobytes() + places[order].tobytes()
-        path = _write_checked(folder, f"places-{start}-{self.size}-{root.hex()[:16]}", data)
+        path = _write_checked(folder, f"places-{start}-{self.size}-{root.hex()[:16]}", _merged(merged))
         return [*runs, _mapped(path, start, self.size)]
 
     def _sweep(self, folder: Path) -> None:
@@ -179,10 +177,39 @@ class Caches:
             self._runs, self._saved, self.size = chain, end, end
 
 
-def _write_checked(folder: Path, name: str, data: bytes) -> Path:
-    path = folder / f"{name}-{crc32(data):08x}"
-    write_whole(path, data)
-    return path
+def _write_checked(folder: Path, name: str, parts: Iterable[bytes]) -> Path:
+    check = 0
+
+    def checked() -> Iterator[bytes]:
+        nonlocal check
+        for part in parts:
+            check = crc32(part, check)
+            yield part
+
+    return write_parts(folder / name, checked(), lambda: folder / f"{name}-{check:08x}")
+
+
+def _merged(runs: Sequence[_Run]) -> Iterator[bytes]:
+    """Yield the bytes of one run made of several that follow one another: all prefixes, then all places.
+
+    It goes through the hashes in slices, so that merging takes 4 bytes an id of memory, and not 40.
+    """
+    count = sum(len(run.prefixes) for run in runs)
+    slices = -(-count // SLICE_IDS) or 1
+    edges = np.array([(number << 64) // slices for number in range(1, slices)], dtype=np.uint64)
+    cuts = [[0, *np.searchsorted(run.prefixes, edges).tolist(), len(run.prefixes)] for run in runs]
+    kept: list[bytes] = []
+    for number in range(slices):
+        parts = [slice(cut[number], cut[number + 1]) for cut in cuts]
+        prefixes = np.concatenate([run.prefixes[part] for run, part in zip(runs, parts, strict=True)])
+        places = [
+            run.places[part] + np.uint32(run.start - runs[0].start)
+            for run, part in zip(runs, parts, strict=True)
+        ]
+        order = np.argsort(prefixes, kind="stable")
+        kept.append(np.concatenate(places)[order].tobytes())
+        yield prefixes[order].tobytes()
+    yield from kept
 
 
 def _whole(path: Path, log: Log) -> re.Match[str] | None:

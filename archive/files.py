@@ -14,28 +14,40 @@ the four steps out and a power cut can leave an empty file under the final name.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace the file at `path` by `data`, durably: after any crash it holds the old bytes or the new ones."""
+    write_parts(path, (data,), lambda: path, mode=mode)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], final: Callable[[], Path], *, mode: int = 0o600) -> Path:
+    """Write a file part by part, as `write_whole` does, and return its path.
+
+    `final` is asked for that when all is written, since a name may tell what is in the file; `path` tells where the
+    parts are gathered.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            for part in parts:
+                left = memoryview(part)
+                while left:
+                    left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
+        os.rename(temporary, path := final())
     except OSError:
         with suppress(OSError):
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+    return path
 
 
 def sync_folder(path: Path) -> None:

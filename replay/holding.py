@@ -29,15 +29,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-import msgspec
-
 from archive import ActiveReducer, Event, Log, Store, Unavailable, View, Write
 from reducers import (
     BUILTIN,
     Key,
     Message,
     Reducer,
-    ReducerError,
     Slot,
     StateError,
     StatePair,
@@ -56,6 +53,7 @@ from replay.layout import (
     Marker,
     StoredSlot,
     Waiting,
+    all_stored,
     decode_stored,
     encode_marker,
     encode_stored,
@@ -64,6 +62,7 @@ from replay.layout import (
     quarantine_prefix,
     read_backlog,
     read_marker,
+    slot_of,
     state_key,
 )
 from replay.routing import PARTITION_KEY, Routing
@@ -237,7 +236,7 @@ class Holding:
             return None
         with self._store.view() as view:
             value = view.get("states", state_key(reducer.name, key))
-        if (found := _slot(reducer, value)) is not None:
+        if (found := slot_of(reducer, value)) is not None:
             slots[key] = found
         return found
 
@@ -252,7 +251,7 @@ class Holding:
         found = [key for key, slot in slots.items() if slot is not None]
         if not self._complete and self._store is not None:
             with self._store.view() as view:
-                found += [one.key for one in _all_stored(view, reducer.name) if one.key not in slots]
+                found += [one.key for one in all_stored(view, reducer.name) if one.key not in slots]
         return found
 
     def pairs(self) -> Iterator[StatePair]:
@@ -390,23 +389,3 @@ class Holding:
                     person=person,
                 )
             )
-
-
-def _all_stored(view: View, name: str) -> Iterator[StoredSlot]:
-    prefix = state_key(name, ())
-    for data, value in view.scan("states", prefix):
-        if not data.startswith(prefix):
-            return
-        if (stored := decode_stored(value)) is not None:
-            yield stored
-
-
-def _slot(reducer: Reducer[Any], value: bytes | None) -> Slot[Any] | None:
-    """Return the slot in a stored value; raise StateError if it is none of this reducer."""
-    try:
-        stored = decode_stored(value)
-        if stored is None:
-            return None
-        return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)
-    except (ReducerError, msgspec.DecodeError) as error:
-        raise StateError(reducer.name, f"a stored state cannot be read ({error})") from None

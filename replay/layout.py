@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from archive import View
-from reducers import Key, Reducer
+from reducers import Key, Reducer, ReducerError, Slot, StateError
 
 TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
 LAYOUT: Final = 3
@@ -143,6 +143,27 @@ def encode_stored(saved_at: int, stored: StoredSlot | None) -> bytes:
 def decode_stored(value: bytes | None) -> StoredSlot | None:
     """Return the state in a value; raise msgspec.DecodeError if it is none."""
     return None if value is None or len(value) == AT_SIZE else _decode_slot(value[AT_SIZE:])
+
+
+def slot_of(reducer: Reducer[Any], value: bytes | None) -> Slot[Any] | None:
+    """Return the slot in a stored value; raise StateError if it is none of this reducer."""
+    try:
+        stored = decode_stored(value)
+        if stored is None:
+            return None
+        return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)
+    except (ReducerError, msgspec.DecodeError) as error:
+        raise StateError(reducer.name, f"a stored state cannot be read ({error})") from None
+
+
+def all_stored(view: View, name: str) -> Iterator[StoredSlot]:
+    """Yield every state of a reducer, in the order of their database keys."""
+    prefix = state_key(name, ())
+    for data, value in view.scan("states", prefix):
+        if not data.startswith(prefix):
+            return
+        if (stored := decode_stored(value)) is not None:
+            yield stored
 
 
 def encode_marker(marker: Marker) -> bytes:

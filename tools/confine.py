@@ -26,6 +26,7 @@ import resource
 import struct
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 _NR_LANDLOCK_CREATE, _NR_LANDLOCK_ADD, _NR_LANDLOCK_RESTRICT = 444, 445, 446
@@ -35,6 +36,7 @@ _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """Every right to files that a version of Landlock knows: all are taken, two are given back."""
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
+_ROOMS = ("merkle", "archive", "reducers", "replay", "api", "tools")
 _SCOPES = 0b11
 """Abstract sockets and signals stay among the processes that are confined together."""
 _O_PATH = 0o10000000
@@ -74,18 +76,32 @@ def limit_memory(more_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def readable_folders(data: Path) -> list[str]:
-    """Return what may be read so that modules can be imported, and nothing that leads to `data`.
+def readable_folders(data: Path, value: str = "") -> list[str]:
+    """Return what may be read so that a module can be imported, and nothing that leads to `data`.
 
-    Where a folder of the search path holds the data folder (a checkout does), its other parts are named one by one.
+    `value` is where its entry point leads.  Where a folder of the search path holds the data folder (a checkout does),
+    its other parts are named one by one.
     """
     data, found = data.resolve(), []
-    for entry in {sys.prefix, sys.base_prefix, *sys.path}:
+    tops = {part.partition(":")[0].partition(".")[0] for part in value.split()}
+    places = {place for name in {*_ROOMS, *tops} for place in _places_of(name)}
+    for entry in {sys.prefix, sys.base_prefix, *sys.path, *places}:
         place = Path(entry).resolve()
         if not entry or not place.exists():
             continue
         found += _without(place, data)
     return sorted({str(one) for one in found})
+
+
+def _places_of(name: str) -> list[str]:
+    """Return where a package stands; one that is being worked on (pip install -e) may stand outside of the path."""
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    return list(spec.submodule_search_locations or filter(None, [spec.origin]))
 
 
 def _without(place: Path, data: Path) -> list[Path]:

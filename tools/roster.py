@@ -131,16 +131,17 @@ class Roster:
     def _load(self, ref: ModuleRef) -> Module:
         self._words[ref.name][0] = IMPORTING
         try:
-            return self._load_in_cell(ref.name) if self._arguments.level == "cell" else load(ref)
+            return self._load_in_cell(ref) if self._arguments.level == "cell" else load(ref)
         finally:  # of what ends this process, the word stays
             self._words[ref.name][0] = IDLE
 
-    def _load_in_cell(self, name: str) -> Module:
+    def _load_in_cell(self, ref: ModuleRef) -> Module:
+        name = ref.name
         link = CellLink(
             name,
             memory_mb=self._arguments.memory_mb,
             seconds=self._arguments.seconds,
-            readable=readable_folders(self._folder.path),
+            readable=readable_folders(self._folder.path, ref.value),
         )
         self._links[name] = link
         hello = link.start()

@@ -157,7 +157,10 @@ def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, 
 def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
     """Return the reducers of an installed module, whose code runs in a cell and never here."""
     link = CellLink(
-        name, memory_mb=MEMORY_MB, seconds=IMPORT_S, readable=readable_folders(folder.path.absolute())
+        name,
+        memory_mb=MEMORY_MB,
+        seconds=IMPORT_S,
+        readable=readable_folders(folder.path, available()[name].value),
     )
     try:
         hello: Hello = link.start()

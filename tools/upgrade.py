@@ -1,4 +1,4 @@
-"""treering upgrade: which versions are installed and which are active, and what would change if the installed took over.
+"""treering upgrade: which versions are installed and active, and what would change if the installed took over.
 
     $ treering upgrade --data data
     writing: reconstruct 1 -> 2; at the next start it becomes active, and 25,537 entries are folded again
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from archive import ArchiveError, DataFolder, InvalidEvent, LogSource
+from archive import ArchiveError, DataFolder, LogSource
 from reducers import Key, Module, ModuleError, ReducerError, available
 from replay import (
     At,
@@ -55,14 +54,28 @@ SHOWN = 10
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering upgrade`."""
-    parsed = argparse.ArgumentParser(prog="treering upgrade", description="Compare installed and active reducers.")
+    parsed = argparse.ArgumentParser(
+        prog="treering upgrade", description="Compare installed and active reducers."
+    )
     add = parsed.add_argument
     add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
     add("--partition", type=int, default=0)
     add("--module", action="append", default=[], help="only this module; may be given often")
-    add("--diff", action="store_true", help="replay with what is installed, and say which states would change")
-    add("--limit", type=int, default=SHOWN, help=f"how many changed keys to show of a reducer (default: {SHOWN})")
-    add("--jobs", type=int, default=0, help="processes (default: one a processor, if there is that much to do)")
+    add(
+        "--diff", action="store_true", help="replay with what is installed, and say which states would change"
+    )
+    add(
+        "--limit",
+        type=int,
+        default=SHOWN,
+        help=f"how many changed keys to show of a reducer (default: {SHOWN})",
+    )
+    add(
+        "--jobs",
+        type=int,
+        default=0,
+        help="processes (default: one a processor, if there is that much to do)",
+    )
     add("--states", type=Path, metavar="DIR", help="where the live states lie, if not in DATA/state")
     add("--json", action="store_true", help="print one JSON object")
     return parsed
@@ -147,14 +160,6 @@ def _changes(module: Module, steering: Gathered) -> list[str]:
 # --- the difference ------------------------------------------------------------------------------
 
 
-class Changed(msgspec.Struct):
-    """A state that would be another one."""
-
-    key: Key
-    places: list[dict[str, Any]]
-    """`ours`: as installed; `theirs`: as it stands."""
-
-
 @dataclass
 class Effect:
     """What would become of the states of one reducer."""
@@ -167,28 +172,46 @@ class Effect:
 
 
 class Differ:
-    """Compares a replay with states that stand, at the sizes at which they do."""
+    """Compares a replay with states that stand, at the sizes at which they do.
 
-    def __init__(self, lives: Sequence[Live], route_key: bytes, limit: int) -> None:
+    `installed` are the reducers of each module as it is installed.
+    """
+
+    def __init__(
+        self, lives: Sequence[Live], installed: Mapping[str, Sequence[str]], route_key: bytes, limit: int
+    ) -> None:
         self.effects: dict[str, Effect] = {}
-        self._lives, self._route_key, self._limit = lives, route_key, limit
+        self.faults: dict[str, str] = {}
+        """Why a module could not be compared."""
+        self._lives, self._installed, self._route_key, self._limit = lives, installed, route_key, limit
 
     def __call__(self, stop: Stop, entries: Mapping[str, Entries]) -> None:
         """Compare what stands at this stop."""
+        for name, why in stop.stopped.items():
+            self.faults[name] = f"as installed, reducer {why.reducer} stops at entry {why.at}: {why.reason}"
         for live in self._lives:
             if live.position == stop.size and live.catalogue.module not in stop.stopped:
                 self._compare(live, entries)
 
     def _compare(self, live: Live, entries: Mapping[str, Entries]) -> None:
-        scopes = {info.name: info.scope for info in live.catalogue.reducers}
         before = _by_name(live.entries)
-        for name in scopes:
+        scopes = {info.name: info.scope for info in live.catalogue.reducers}
+        for name in sorted({*scopes, *self._installed[live.catalogue.module]}):
             after = {
                 key: entry
                 for (_, _, key), entry in entries.get(name, {}).items()
-                if len(key) != len(scopes[name]) or live.holds(name, key, self._route_key)
+                if self._is_of(live, name, key, scopes.get(name))
             }
             self._count(name, before.get(name, {}), after)
+
+    def _is_of(self, live: Live, name: str, key: Key, scope: tuple[str, ...] | None) -> bool:
+        """Return whether a key of the replay is to be held against this shard.
+
+        A key of another shape than those that stand belongs to none of them, and is counted once, with the first.
+        """
+        if scope is None or len(scope) != len(key):
+            return live.shard == 0
+        return live.holds(name, key, self._route_key)
 
     def _count(self, name: str, before: Mapping[Key, Entry], after: Mapping[Key, Entry]) -> None:
         effect = self.effects.setdefault(name, Effect())
@@ -226,18 +249,86 @@ def _diff(folder: DataFolder, arguments: argparse.Namespace) -> int:
     options = Options(arguments.module, jobs=arguments.jobs, state=arguments.states)
     with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
         plan, lives, faults = _standing(folder, source, options)
-        differ = Differ(lives, vault.route_key, arguments.limit)
+        installed = {module.name: [one.name for one in module.reducers] for module in plan.modules}
+        differ = Differ(lives, installed, vault.route_key, arguments.limit)
     if lives:
         job = plan.job(folder, options, [live.position for live in lives])._replace(encodings=True)
         with hands(job, plan.jobs) as team, progress("replaying", plan.size * plan.shards) as advance:
             team.sweep(differ, advance)
-    scopes = {info.name: info.scope for live in lives for info in live.catalogue.reducers}
+    faults |= differ.faults
+    scopes = {one.name: one.scope for one in plan.registry}
     if arguments.json:
         print_json(report(differ.effects, scopes, faults))
     else:
         show(differ.effects, scopes)
-    for fault in faults:
-        say(f"treering upgrade: {fault}")
+    for name, fault in sorted(faults.items()):
+        say(f"treering upgrade: module {name}: {fault}")
     if any(one.changed or one.new or one.gone for one in differ.effects.values()):
         return EXIT_FINDING
     return EXIT_USAGE if faults else EXIT_GOOD
+
+
+def _standing(
+    folder: DataFolder, source: LogSource, options: Options
+) -> tuple[Plan, list[Live], dict[str, str]]:
+    """Return the plan of a replay with what is installed, the states to hold it against, and what stands in the way."""
+    plan, state = made(folder, source, options), options.state or folder.state
+    there, bases = catalogues_of(folder, state), list[Catalogue]()
+    for module in plan.modules:
+        standing = there.get(module.name)
+        if standing is not None and standing.generation == catalogue_of(module).generation:
+            standing = (
+                standing.previous
+            )  # the server has gone over already, or there is nothing to go over to
+        if standing is not None:
+            bases.append(standing)
+    taken = live_states(folder, state, bases, 0, encodings=True)
+    faults = {error.name: error.reason for error in plan.left_out if error.name in there}
+    faults |= taken.missing
+    for live in taken.lives:
+        if (fault := unsettled(plan, live)) is not None:
+            faults[live.catalogue.module] = fault
+    lives = [live for live in taken.lives if live.catalogue.module not in faults]
+    names = {live.catalogue.module for live in lives}
+    plan.modules = [module for module in plan.modules if module.name in names]
+    plan.size = max((live.position for live in lives), default=0)
+    return plan, lives, faults
+
+
+def report(
+    effects: Mapping[str, Effect], scopes: Mapping[str, tuple[str, ...]], faults: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the result as JSON; `ours` is what is installed, `theirs` what stands."""
+    return {
+        "reducers": [
+            {
+                "reducer": name,
+                **{what: getattr(one, what) for what in ("same", "changed", "new", "gone")},
+                "shown": [
+                    {
+                        "key": dict(zip(scopes.get(name, ()), key, strict=False)),
+                        "places": [at.as_json() for at in places],
+                    }
+                    for key, places in one.shown
+                ],
+            }
+            for name, one in sorted(effects.items())
+        ],
+        "not_compared": faults,
+    }
+
+
+def show(effects: Mapping[str, Effect], scopes: Mapping[str, tuple[str, ...]]) -> None:
+    """Print the result for people."""
+    if not effects:
+        print("nothing to compare: what is installed is what runs, and no states of before are kept")
+    for name, one in sorted(effects.items()):
+        total = one.same + one.changed + one.gone
+        same = f"{number(one.same)} of {number(total)} states are the same"
+        print(
+            f"{name}: {same}, {number(one.changed)} changed, {number(one.new)} new, {number(one.gone)} gone"
+        )
+        for key, places in one.shown:
+            print(f"  {msgspec.json.encode(dict(zip(scopes.get(name, ()), key, strict=False))).decode()}")
+            for at in places:
+                print(f"    {at.path}: {at.shown(at.theirs)} now, {at.shown(at.ours)} then")

@@ -73,6 +73,7 @@ def tiny(entries: int, ratio: int) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(caches, "SAVE_ENTRIES", entries)
         patch.setattr(caches, "MERGE_RATIO", ratio)
+        patch.setattr(caches, "SLICE_IDS", 1 + ratio % 3)  # as many slices as ids, or half as many
         yield folder
     shutil.rmtree(folder)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from archive import Event
-from reducers import ModuleError
+from reducers import BUILTIN, ModuleError, available
 from replay import CellDied, Piece
 from replay.cell_wire import Task, to_wire
 from tests.vile import vile
@@ -29,7 +29,7 @@ FULL = ["files", "memory", "network", "processes", "programs"]
 @contextmanager
 def cell(data: Path, name: str = "vile", seconds: float = 1.0) -> Iterator[CellLink]:
     """Run a cell of a module beside a data folder."""
-    link = CellLink(name, memory_mb=100, seconds=seconds, readable=readable_folders(data))
+    link = CellLink(name, memory_mb=100, seconds=seconds, readable=readable_folders(data, name))
     try:
         yield link
     finally:
@@ -171,3 +171,18 @@ def test_what_leads_to_the_data_is_not_readable(data: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys, "path", [str(data)])
     named = {one for one in readable_folders(inner) if one.startswith(str(data))}
     assert named == {str(data / "package.py"), str(data / "keys")}
+
+
+def test_every_module_that_comes_along_runs_in_a_cell(tmp_path: Path) -> None:
+    """Also where this package is only linked to its sources, outside of the search path."""
+    for name in BUILTIN:
+        link = CellLink(
+            name,
+            memory_mb=100,
+            seconds=1.0,
+            readable=readable_folders(tmp_path, available()[name].value),
+        )
+        try:
+            assert link.start().reducers
+        finally:
+            link.close()
