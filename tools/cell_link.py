@@ -30,6 +30,8 @@ from replay import FRAME_BYTES_MAX, CellDied, Done, Hello, Piece, Refused, decod
 
 IMPORT_S = 60.0
 LOOK_S = 0.05
+END_S = 10.0
+"""How long a process may take to end whose pipe is closed; then it is ended."""
 WORD_BYTES = 8
 _PIECE = 1 << 20
 
@@ -150,7 +152,7 @@ class CellLink:
             with suppress(
                 subprocess.TimeoutExpired
             ):  # its pipe is closed: it ends, or it closed the pipe itself
-                process.wait(1.0)
+                process.wait(END_S)
             reason = (
                 f"Died: {how(process.returncode)}" if process.poll() is not None else "Died: closed its pipe"
             )

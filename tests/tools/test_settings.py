@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.settings import SettingsError, load
+from tools.serve import module_names
+from tools.settings import Limits, Settings, SettingsError, load
 
 
 def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
@@ -26,6 +27,9 @@ def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) ->
         ({"TREERING_POLICY_WAIT": "true"}, "there is no policy to wait for"),
         ({"TREERING_SHARDS": "0"}, "shards: 1 to 64"),
         ({"TREERING_PORT": "x"}, "port cannot be 'x'"),
+        ({"TREERING_MEMORY_MB": "5"}, "memory_mb is at least 64"),
+        ({"TREERING_SECONDS_PER_EVENT": "0"}, "seconds_per_event is 0.1 to 3600"),
+        ({"TREERING_MODULE": "essay"}, "module cannot be 'essay'"),
         ({"TREERING_ORIGIN": "class 7"}, "origin: not a key name"),
         ({"TREERING_ORIGIN": "a+b"}, "origin: not a key name"),
         ({"TREERING_ORIGIN": ""}, "origin: not a key name"),
@@ -36,3 +40,42 @@ def test_what_is_not_possible_is_refused(environment: dict[str, str], complaint:
     """A typing error never leaves a default in force; the message says where to look."""
     with pytest.raises(SettingsError, match=complaint):
         load({}, environment, None)
+
+
+# --- modules -------------------------------------------------------------------------------------
+
+
+def test_a_module_has_its_own_limits_and_those_of_all(tmp_path: Path) -> None:
+    """What its table does not say is as for all; a module without a table needs no configuration."""
+    file = tmp_path / "config.toml"
+    file.write_text('memory_mb = 500\n[module.essay]\nisolation = "own"\nseconds_per_event = 2\n')
+    settings = load({}, {"TREERING_SECONDS_PER_EVENT": "3"}, file)
+    assert settings.limits("essay") == Limits("own", 500, 2.0)
+    assert settings.limits("other") == Limits("shared", 500, 3.0)
+    assert load({}, {}, None).digest() != settings.digest()
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ('isolation = "alone"', r"\[module.essay\]: isolation is one of shared, own, cell, not 'alone'"),
+        ("memory = 5", r"\[module.essay\]: there is no setting 'memory'"),
+        ("memory_mb = 5", r"\[module.essay\]: memory_mb is at least 64"),
+        ('memory_mb = "much"', r"\[module.essay\]: memory_mb cannot be 'much'"),
+        ("seconds_per_event = 0.0", r"\[module.essay\]: seconds_per_event is 0.1 to 3600"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, table: str, complaint: str) -> None:
+    """A typing error never leaves a module with less protection than its operator believes."""
+    file = tmp_path / "config.toml"
+    file.write_text(f"[module.essay]\n{table}\n")
+    with pytest.raises(SettingsError, match=complaint):
+        load({}, {}, file)
+
+
+def test_a_table_of_a_module_that_is_not_installed_is_refused() -> None:
+    """Its name may be a typing error, too; only the server knows what is installed."""
+    settings = Settings(module=(("esay", Limits("cell")),))
+    with pytest.raises(SettingsError, match=r"\[module.esay\]: there is no such module; installed are"):
+        module_names(settings)
+    assert module_names(Settings(modules=("writing",))) == ["writing"]
