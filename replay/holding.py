@@ -68,7 +68,7 @@ from replay.layout import (
 from replay.routing import PARTITION_KEY, Routing
 from replay.steering import Gathered
 
-KEYS_MAX = 100_000
+KEYS_MIN, KEYS_MAX = 1_000, 100_000
 """States of one module kept in memory by one shard; more are looked up when they are needed."""
 
 Slots = dict[Key, "Slot[Any] | None"]
@@ -212,6 +212,10 @@ class Holding:
         return StoredSlot(
             reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
         )
+
+    def shed(self) -> None:
+        """Keep half as many states in memory, from the next save on."""
+        self._keys_max = max(KEYS_MIN, min(self._keys_max, sum(map(len, self.slots.values()))) // 2)
 
     def _forget(self) -> None:
         """Drop what has not changed for longest where there is too much; all of it is stored by now."""

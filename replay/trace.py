@@ -1,7 +1,6 @@
 """A trace: each change of each state of one reducer, in the order of the fold: two traces part where two folds part.
 
-    holding = Traced([reducer], module=module.name)
-    for line in traced(Runner([holding], vault), source, start, stop): ...
+    for line in traced(Traced([reducer], module.name), vault, source, start, stop, states=True): ...
     parted = first_difference(ours, theirs)      # lockstep: only what was seen last is kept
 
 Two folds that are to be compared may be of two versions, or of two machines.  A trace begins with all states at its
@@ -25,13 +24,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from archive import FormatError, LogSource, NotFound, Unavailable
+from archive import FormatError, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, Slot, StatePair, entry_digest
 from replay.feed import Item
 from replay.holding import Holding
 from replay.paths import At, differing_encodings
 from replay.routing import Routing
 from replay.runner import Runner, run_to
+from replay.steering import Gathered
 
 UNTOLD = b"null"
 START = -1
@@ -130,16 +130,19 @@ class Traced(Holding):
 
 
 def traced(
-    runner: Runner, holding: Traced, source: LogSource, start: int, stop: int, *, states: bool
+    holding: Traced, vault: Vault, source: LogSource, start: int, stop: int, *, states: bool
 ) -> Iterator[Line]:
     """Yield the trace of entries start…stop-1 of the one reducer of a holding, which stands at nothing yet.
 
-    What steers the fold of 0…stop-1 is known from the beginning.  Raises Unavailable if the reducer cannot go on.
+    What steers the fold of 0…stop-1 is known from the beginning, so no key is ever folded again.  Raises Unavailable
+    if the reducer cannot go on, NotFound if the log is shorter.
     """
+    steering = Gathered()
+    with source.open() as log:
+        steering.extend(log, stop)
+    runner = Runner([holding], vault, steering=steering)
     (reducer,) = holding.reducers
     last: dict[Key, str] = {}
-    with source.open(stop) as log:
-        runner.steering.extend(log)
     _run(runner, holding, source, start)
     holding.changed.clear()
     for key in sorted(holding.keys(reducer)):

@@ -3,7 +3,8 @@
 A process has one memory and one thread for all of its modules.  So both are measured around each module's fold of a
 piece, at some microseconds:
 
-    memory       by whom it grew; beyond the limit, whoever took most is stopped (`MemoryError`)
+    memory       by whom it grew; beyond half of the limit, who took most keeps fewer states in memory (they are looked
+                 up when they are needed); beyond all of it, who took most is stopped (`MemoryError`)
     time         who folds for more than half of the time, while others wait, is stopped (`Slow`): it is not at fault,
                  but belongs into a process of its own
     descriptors  who closed files that were not its own ends the process at once, and is blamed: the numbers may be
@@ -64,7 +65,7 @@ class Meter:
         self._grown: dict[str, int] = {}
         self._busy: dict[str, tuple[float, float]] = {}
         """By module: seconds of work, fading away, and when that was."""
-        self._began, self._had = 0.0, 0
+        self._began, self._had, self._shed_at = 0.0, 0, 0
 
     def watch(self, holdings: Iterable[Holding], files: Iterable[Identity] = ()) -> None:
         """Look after these from now on; `files` must stay as they are."""
@@ -87,6 +88,12 @@ class Meter:
         self._grown[name] = self._grown.get(name, 0) + has - self._had
         if has - self._floor > self._limit:
             self._stop_largest()
+        elif has - self._floor > max(self._limit // 2, self._shed_at):
+            self._shed_at = (
+                has - self._floor + self._limit // 16
+            )  # what is freed is used again, not given back
+            if (worst := self._largest()) is not None:
+                worst.shed()
         work, since = self._busy.get(name, (0.0, now))
         work = work * math.exp((since - now) / WINDOW_S) + now - self._began
         self._busy[name] = work, now
@@ -95,11 +102,14 @@ class Meter:
             holding.stopped = Stopped("", holding.position, "Slow: more than half of its worker's time")
 
     def _stop_largest(self) -> None:
-        running = [one for one in self._holdings.values() if one.stopped is None]
-        worst = max(running, key=lambda one: self._grown.get(one.module, 0), default=None)
+        worst = self._largest()
         if worst is not None:
             grown = self._grown.get(worst.module, 0) >> 20
             worst.stopped = Stopped("", worst.position, f"MemoryError: its process grew by {grown:,} MiB")
+
+    def _largest(self) -> Holding | None:
+        running = [one for one in self._holdings.values() if one.stopped is None]
+        return max(running, key=lambda one: self._grown.get(one.module, 0), default=None)
 
     def _whole(self) -> bool:
         for number, device, inode in self._files:

@@ -100,7 +100,7 @@ _encode = msgspec.json.Encoder().encode
 
 def _trace(job: Job, reducer: Reducer[Any], module: str, source: LogSource, vault: Vault) -> Iterator[bytes]:
     holding = Traced([reducer], module)
-    lines = traced(Runner([holding], vault), holding, source, job.start, job.stop, states=job.states)
+    lines = traced(holding, vault, source, job.start, job.stop, states=job.states)
     yield from map(encode_line, lines)
 
 

@@ -397,13 +397,9 @@ def test_a_front_answers_before_its_archiver_ever_ran(tmp_path: Path) -> None:
             problem_of(http.get(path), 503)
         problem_of(http.get("/v1/states/event_count"), 503)
         problem_of(http.post("/v1/events", json=ours()), 503)
-        assert http.get("/readyz").json() == {
-            "ready": False,
-            "archiver": False,
-            "size": 0,
-            "shards": [{"shard": n, "position": None, "lag": None} for n in (0, 1)],
-            "modules": [],
-        }
+        ready = http.get("/readyz").json()
+        assert (ready["ready"], ready["archiver"], ready["size"]) == (False, False, 0)
+        assert ready["shards"] == [{"shard": n, "position": None, "lag": None} for n in (0, 1)]
         assert http.get("/healthz").status_code == 200
         assert "treering_archiver_up 0.0" in http.get("/metrics").text
         assert "has not been started yet" in http.get("/").text

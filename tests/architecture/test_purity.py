@@ -20,6 +20,10 @@ PURE_FILES = (
     "archive/entry.py",
     "archive/block.py",
     "archive/plan.py",
+    "archive/cutting.py",
+    "archive/datakey.py",
+    "archive/drafting.py",
+    "archive/twin.py",
     "archive/keyring.py",
 )
 EXCEPT = {

@@ -5,7 +5,7 @@ What it promises when it dies in the middle is asked in `test_crash`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from archive import (
     Unavailable,
     caches,
 )
-from archive.files import write_whole
+from archive.files import write_parts
 from archive.wire import PAYLOAD_SIZE_MAX
 from tests.archive.site import Site, event
 from tests.checker import parts, table
@@ -343,13 +343,13 @@ def test_a_full_disk_under_the_caches_is_no_harm(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(caches, "SAVE_ENTRIES", 1)
     full = [False]
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, parts: Iterable[bytes], final: Callable[[], Path]) -> Path:
         full[0] = path.name.startswith(fault)
         if full[0]:
             raise OSError(28, "No space left on device")
-        write_whole(path, data)
+        return write_parts(path, parts, final)
 
-    monkeypatch.setattr(caches, "write_whole", write)
+    monkeypatch.setattr(caches, "write_parts", write)
     site = Site(folder=tmp_path / "caches")
     fault = "none"
     archiver = site.start()

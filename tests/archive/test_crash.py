@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from archive import Answer, Archiver, Log, Receipt, Submission, Write, caches
-from archive.files import write_whole
+from archive.files import write_parts
 from merkle import prove_consistency, verify_consistency
 from tests.archive.site import Site, event
 from tests.faults import Crash, Outcome, Schedule, every_crash
@@ -108,7 +109,7 @@ class World:
 
     def __init__(self, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._patch = folder, monkeypatch
-        self._write, self._made = write_whole, 0
+        self._write, self._made = write_parts, 0
 
     def site(self) -> Site:
         """Return a new site."""
@@ -117,9 +118,13 @@ class World:
 
     def life(self, schedule: Schedule) -> Schedule:
         """Begin a life under this schedule."""
-        self._patch.setattr(
-            caches, "write_whole", lambda path, data: schedule.step("cache", lambda: self._write(path, data))
-        )
+
+        def written(*parts: Any) -> Path:
+            made: list[Path] = []
+            schedule.step("cache", lambda: made.append(self._write(*parts)))
+            return made[0]
+
+        self._patch.setattr(caches, "write_parts", written)
         return schedule
 
 

@@ -58,6 +58,21 @@ def test_who_grew_most_is_stopped_not_who_is_there_when_it_shows() -> None:
     assert machine.essay.stopped.reason == "MemoryError: its process grew by 180 MiB"
 
 
+def test_who_grew_most_keeps_fewer_states_long_before_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many students are no fault: states that are not needed just now lie in the store."""
+    machine, shed = Machine(), list[str]()
+    monkeypatch.setattr(Holding, "shed", lambda one: shed.append(one.module))
+    machine.fold(machine.activity, grown=90 * MIB)
+    assert shed == []
+    machine.fold(machine.essay, grown=20 * MIB)
+    assert shed == ["activity"]
+    machine.fold(machine.essay, grown=5 * MIB)
+    assert shed == ["activity"], "what was freed is used again first"
+    machine.fold(machine.essay, grown=30 * MIB)
+    assert shed == ["activity", "activity"]
+    assert machine.activity.stopped is None
+
+
 def test_what_was_there_before_is_not_counted() -> None:
     """The limit is on what modules add to a process, not on Python and what is imported."""
     machine = Machine()

@@ -1,0 +1,91 @@
+"""What operators are told of modules: who does not run, why, what helps, and that nobody else is the worse for it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from msgspec.structs import replace
+from starlette.testclient import TestClient
+
+from replay import STATUS_FILE, Fault, Holding, ModuleStatus, Record, ShardStatus, struck, write_status
+from tests.api.front import Front
+
+FAULT = Fault("died", 7, 5, 100.0, "SIGSEGV", "touchy")
+
+
+def parked() -> Record:
+    """Return the record of a module that died once too often."""
+    return struck(struck(Record("cell"), FAULT), replace(FAULT, at_s=101.0))
+
+
+def tell(front: Front, name: str, *records: Record) -> None:
+    """Let the supervisor say this of a module's shards."""
+    shards = {str(shard): ShardStatus(record, 1_000.0) for shard, record in enumerate(records)}
+    front.services.folder.run.mkdir(exist_ok=True)
+    write_status(front.services.folder.run / STATUS_FILE, {name: ModuleStatus(shards)})
+
+
+def metrics(http: TestClient) -> str:
+    """Return the metrics."""
+    return http.get("/metrics").text
+
+
+def test_a_parked_module_is_named_and_makes_nothing_unready(front: Front, http: TestClient) -> None:
+    """It is as the worst of its shards; what is said of it holds nothing of any event but an index."""
+    front.reduce()
+    tell(front, "touchy", parked(), Record("shared", "running"))
+    answer = http.get("/readyz")
+    assert answer.status_code == 200
+    (one,) = [one for one in answer.json()["modules"] if one["module"] == "touchy"]
+    assert (one["state"], one["level"], one["deaths"]) == ("parked", "cell", 2)
+    assert one["reason"] == "reducer touchy died at entry 7: SIGSEGV"
+    assert one["remedy"] == "treering skip touchy 7"
+    assert one["since"] == "1970-01-01T00:16:40Z"
+
+
+def test_states_of_a_module_in_trouble_do_not_count(front: Front, http: TestClient) -> None:
+    """The server is ready without them, and its shards are as far as the others are."""
+    front.reduce()
+    for store in [one for place, one in front.stores.items() if "touchy" in str(place)]:
+        Holding([], store).clear()
+    assert http.get("/readyz").status_code == 503
+    tell(front, "touchy", parked())
+    answer = http.get("/readyz")
+    assert answer.status_code == 200
+    assert [shard["lag"] for shard in answer.json()["shards"]] == [0, 0]
+
+
+def test_a_module_that_never_was_there_is_named_too(front: Front, http: TestClient) -> None:
+    """It has no states at all, and could not be loaded."""
+    front.services.shelf.expected = frozenset({*front.services.shelf.expected, "broken"})
+    front.reduce()
+    assert http.get("/readyz").status_code == 503
+    tell(front, "broken", Record("shared", "failed", failure="importing 'broken' failed"))
+    answer = http.get("/readyz")
+    assert answer.status_code == 200
+    (one,) = [one for one in answer.json()["modules"] if one["module"] == "broken"]
+    assert (one["state"], one["reason"], one["shards"]) == ("failed", "importing 'broken' failed", [])
+    page = http.get("/").text
+    assert "treering retry broken" in page
+    assert "importing &#39;broken&#39; failed" in page
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_metrics_are_of_modules_and_reducers_and_name_nobody(
+    front: Front, http: TestClient, *, told: bool
+) -> None:
+    """One state has the value 1; without a supervisor's word there is none, and the rest is there."""
+    body = b'{"type":"bad","source":"t","keys":{"student":"ann"},"data":{}}'
+    http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+    front.reduce()
+    if told:
+        tell(front, "touchy", Record("shared", "running"))
+    found = metrics(http)
+    states = dict(re.findall(r'treering_module_state\{module="touchy",state="(\w+)"\} (\d)', found))
+    expected = {"starting": "0", "running": "1", "pausing": "0", "parked": "0", "failed": "0"}
+    assert states == (expected if told else {})
+    assert 'treering_module_lag{module="touchy",shard="0"} 0.0' in found
+    assert 'treering_quarantined_keys{reducer="touchy"} 1.0' in found
+    assert 'treering_quarantined_keys{reducer="event_count"} 0.0' in found
+    assert "ann" not in found.replace("annot", "")

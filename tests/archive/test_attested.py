@@ -1,0 +1,142 @@
+"""verify-log's check of steering: each entry speaks of what is before it, and attestations agree with each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from archive import (
+    Activate,
+    ActiveReducer,
+    Attest,
+    Attestations,
+    DataFolder,
+    Finding,
+    Retry,
+    Skip,
+    Steering,
+    check_log,
+    steering_body,
+)
+from archive import LogSource as Source
+from merkle import Ed25519Signer
+from tests.archive.site import ORIGIN, Site, event
+from tests.tools.test_verify_log import published, served
+from tools import verify_log
+from tools.drill_copy import Copy, copy_of
+
+__all__ = ["served"]
+
+CODE, ONE, OTHER = "0" * 64, "a" * 64, "b" * 64
+KEY = Ed25519Signer(ORIGIN, b"k" * 32)
+
+
+def attest(size: int = 2, digest: str = ONE, **changes: Any) -> Attest:
+    """Return an attestation of a reducer `r`."""
+    return msgspec.structs.replace(Attest(size, "r", 1, CODE, 1, digest), **changes)
+
+
+def found(*entries: tuple[int, Steering]) -> list[Finding]:
+    """Return what is found in entries of these indices."""
+    check = Attestations()
+    return [finding for index, one in entries for finding in check.take(index, one)]
+
+
+def test_the_same_twice_is_no_finding() -> None:
+    """A worker that was killed after it had attested may attest again."""
+    assert found((3, attest()), (5, attest()), (9, attest())) == []
+
+
+@pytest.mark.parametrize("changes", [{"digest": OTHER}, {"states": 2}])
+def test_a_contradiction_is_found_at_the_entry_that_makes_it(changes: dict[str, Any]) -> None:
+    """The later of two that speak of the same states is named, and which one it contradicts."""
+    (finding,) = found((3, attest()), (5, attest(**changes)))
+    assert (finding.check, finding.index, finding.kind) == ("steering", 5, "altered")
+    assert "than entry 3 does" in finding.detail
+
+
+@pytest.mark.parametrize("changes", [{"size": 1}, {"version": 2}, {"code_digest": OTHER}, {"reducer": "s"}])
+def test_of_other_states_anything_may_be_said(changes: dict[str, Any]) -> None:
+    """Another size, version, code or reducer has other states."""
+    assert found((3, attest()), (5, attest(digest=OTHER, **changes))) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "excused"),
+    [
+        (Skip("r", 1), True),
+        (Retry(reducer="r", index=1), True),
+        (Skip("s", 1), False),
+        (Retry(module="m"), False),
+    ],
+)
+def test_a_skip_between_two_excuses_the_second(entry: Steering, *, excused: bool) -> None:
+    """An entry between them that changes this reducer's fold; one before both excuses nothing."""
+    assert (found((3, attest()), (4, entry), (5, attest(digest=OTHER))) == []) == excused
+    assert len(found((2, entry), (3, attest()), (5, attest(digest=OTHER)))) == 1
+
+
+def test_what_is_said_of_the_future_is_a_finding() -> None:
+    """An attestation of more than there is, a skip or a retry of what is not before it."""
+    entries: list[tuple[int, Steering]] = [(3, attest(4)), (4, Skip("r", 4))]
+    entries.append((5, Retry(reducer="r", index=9)))
+    assert [(one.index, one.kind) for one in found(*entries)] == [(3, "order"), (4, "order"), (5, "order")]
+    assert found((3, attest(3)), (4, Skip("r", 3))) == []
+
+
+def test_a_malformed_body_is_a_finding_that_names_the_field() -> None:
+    """What only looks like steering is unreadable; what is another kind of entry is nobody's business here."""
+    check = Attestations()
+    (finding,) = check.take_body(7, {"control": "attest", "size": -1})
+    assert (finding.index, finding.kind) == (7, "unreadable")
+    assert "size" in finding.detail
+    assert list(check.take_body(8, {"control": "start", "software": "x"})) == []
+    assert check.count == 0
+
+
+def test_a_whole_log_is_checked_across_its_blocks() -> None:
+    """The archiver takes whatever is well formed; the check of the log finds what contradicts."""
+    site = Site()
+    archiver = site.start()
+    for _ in range(3):
+        archiver.step([event(b"{}")])
+    first = archiver.control(steering_body(attest(4)))
+    archiver.step([event(b"{}")])
+    row = ActiveReducer("r", 1, ("student",), CODE)
+    archiver.control(steering_body(Activate("m", (row,))))
+    last = archiver.control(steering_body(attest(4, OTHER)))
+    source = Source(site.log, site.published.get)
+    (finding,) = check_log(source, site.published.get())
+    assert (finding.check, finding.index) == ("steering", last)
+    assert f"entry {first}" in finding.detail
+
+
+@pytest.fixture
+def tampered() -> tuple[Copy, int]:
+    """Return a log whose owner had his archiver append a contradiction, signed as it should be, and where it is."""
+    site = Site()
+    archiver = site.start()
+    for _ in range(16):
+        archiver.step([event(b"{}")] * 20)
+    archiver.control(steering_body(attest(3)))
+    index = archiver.control(steering_body(attest(3, OTHER)))
+    with site.log.view() as view:
+        return copy_of(view, 1_000, KEY, None), index
+
+
+def test_the_command_finds_it_in_a_folder_and_over_http(
+    tampered: tuple[Copy, int], served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signatures, roots and rows are all right, and it is found all the same; from the public leaves alone, too."""
+    copy, index = tampered
+    copy.write(DataFolder(tmp_path / "data"))
+    published(copy, tmp_path / "public")
+    for place in (str(tmp_path / "data"), served):
+        assert verify_log.main([place, "--vkey", KEY.verifier.encode(), "--json"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert [(one["check"], one["index"]) for one in report["findings"]] == [("steering", index)], place
+        assert report["attested"] == 2
