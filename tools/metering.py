@@ -5,7 +5,7 @@ piece, at some microseconds:
 
     memory       by whom it grew; beyond half of the limit, who took most keeps fewer states in memory (they are looked
                  up when they are needed); beyond all of it, who took most is stopped (`MemoryError`)
-    time         who folds for more than half of the time, while others wait, is stopped (`Slow`): it is not at fault,
+    time         who folds for more than half of the time, while others wait, is stopped (`Slow`): it is at no fault,
                  but belongs into a process of its own
     descriptors  who closed files that were not its own ends the process at once, and is blamed: the numbers may be
                  given to other files, and LMDB would write into these

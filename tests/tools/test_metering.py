@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from archive import Event
-from reducers import Module, available, load, reducer
-from replay import Holding
+from reducers import Module, available, entry_digest, load, reducer
+from replay import Holding, run_to
+from tests.world import World, event
 from tools.metering import SHARE_MAX, WINDOW_S, Meter, files_below
 from tools.process import EXIT_AGAIN
 
@@ -134,3 +135,18 @@ def test_who_closes_other_peoples_files_ends_the_process(tmp_path: Path) -> None
     machine.fold(machine.essay)
     os.close(other)
     assert machine.ended == [EXIT_AGAIN, EXIT_AGAIN]
+
+
+def test_fewer_states_in_memory_are_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shed is in the store, and is found there."""
+    monkeypatch.setattr("replay.holding.KEYS_MIN", 2)
+    made = World(reducers=list(Module("essay", (words,)).reducers))
+    made.append([event(f"student-{n}") for n in range(10)])
+    runner = made.runner()
+    (holding,) = runner.holdings
+    run_to(runner, made.source, made.size)
+    whole = {pair.identity: entry_digest(pair) for pair in holding.pairs()}
+    holding.shed()
+    runner.save(made.source)
+    assert sum(map(len, holding.slots.values())) == 5
+    assert {pair.identity: entry_digest(pair) for pair in holding.pairs()} == whole
