@@ -32,7 +32,7 @@ from msgspec.structs import replace
 Level = Literal["shared", "own", "cell"]
 State = Literal["starting", "running", "pausing", "parked", "failed"]
 Kind = Literal["died", "killed", "stalled", "memory", "stopped", "slow"]
-"""How it ended: by its own doing, by a kill from outside, too long, too large, without a next state; or crowding others."""
+"""How it ended: by its own doing, killed from outside, too long, too large, without a next state; or it crowds."""
 
 LEVELS: Final[tuple[Level, ...]] = ("shared", "own", "cell")
 STRIKES: Final = 2

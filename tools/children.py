@@ -6,8 +6,8 @@
     await child.stop()
 
 A child says "ready" on its standard output; other lines are given to `heard`.  It notices by its standard input that
-its parent is gone.  Exit code 3 says that a person must look: it stays down.  All other ends are followed by another start,
-at once, and then after longer and longer pauses.
+its parent is gone.  Exit code 3 says that a person must look: it stays down.  All other ends are followed by another
+start, at once, and then after longer and longer pauses.
 
 What is started, and in which order it is stopped: `tools.serve`.  Workers, whose modules may do them harm:
 `tools.placing`.
@@ -28,6 +28,7 @@ PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
 HEALTHY_S = 10.0
 DRAIN_S = 20.0
 LAST_WORDS_S = 1.0
+EXIT_LOOK_S = 0.05
 
 
 class Child:
@@ -90,11 +91,11 @@ class Child:
             return
         _terminate(process)
         try:
-            await asyncio.wait_for(process.wait(), DRAIN_S)
+            await asyncio.wait_for(_exited(process), DRAIN_S)
         except TimeoutError:
             say(f"treering: {self.name} did not drain in {DRAIN_S:.0f} s and is killed")
             self.kill()
-            await process.wait()
+            await _exited(process)
 
     async def _run_once(self) -> int:
         process = await asyncio.create_subprocess_exec(
@@ -109,12 +110,15 @@ class Child:
             _terminate(process)
         assert process.stdout is not None
         listening = asyncio.create_task(self._listen(process.stdout))
-        code = await process.wait()
+        code = await _exited(process)
         # What it said last is still to be read; what it started may hold the pipe open for ever.
         await asyncio.wait({listening}, timeout=LAST_WORDS_S)
-        listening.cancel()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            process.stdin.close()
+        await asyncio.wait({listening}, timeout=LAST_WORDS_S)
+        listening.cancel()
         return code
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
@@ -123,6 +127,15 @@ class Child:
                 self.ready.set()
             else:
                 self.heard(line)
+
+
+async def _exited(process: Process) -> int:
+    """Return the exit code as soon as the process has ended; `Process.wait` waits for whoever holds its pipes, too."""
+    waiting = asyncio.create_task(process.wait())
+    while process.returncode is None:
+        await asyncio.wait({waiting}, timeout=EXIT_LOOK_S)
+    waiting.cancel()
+    return process.returncode
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

@@ -4,14 +4,14 @@ A process has one memory and one thread for all of its modules.  So both are mea
 piece, at some microseconds:
 
     memory       by whom it grew; beyond half of the limit, who took most keeps fewer states in memory (they are looked
-                 up when they are needed); beyond all of it, who took most is stopped (`MemoryError`)
-    time         who folds for more than half of the time, while others wait, is stopped (`Slow`): it is at no fault,
-                 but belongs into a process of its own
-    descriptors  who closed files that were not its own ends the process at once, and is blamed: the numbers may be
+                 up when needed); beyond all of it, who took most is stopped (`MemoryError`)
+    time         who folds for more than half of the time, while others wait, is stopped (`Slow`): no fault, but it
+                 belongs into a process of its own
+    descriptors  who closed files that were not its own ends the process at once, to its blame: the numbers may be
                  given to other files, and LMDB would write into these
 
-The hard limit on memory (RLIMIT_DATA) lies above, for one event that takes it all: that raises MemoryError in the module
-that asks.  What a stop leads to: `replay.escalation`.
+The hard limit on memory (RLIMIT_DATA) lies above, for one event that takes it all: that raises MemoryError in the
+module that asks.  What a stop leads to: `replay.escalation`.
 """
 
 from __future__ import annotations
@@ -122,14 +122,14 @@ class Meter:
         return True
 
 
-def files_below(path: Path) -> list[Identity]:
-    """Return those of the open files that lie below a folder: what a worker must not lose."""
-    kept = []
+def files_below(*paths: Path) -> list[Identity]:
+    """Return those of the open files that lie below these folders: what a worker must not lose."""
+    kept, folders = [], [path.resolve() for path in paths]
     for number, device, inode in open_files():
         try:
             target = Path(f"/proc/self/fd/{number}").readlink()
         except OSError:
             continue
-        if target.is_relative_to(path.resolve()):
+        if any(target.is_relative_to(folder) for folder in folders):
             kept.append((number, device, inode))
     return kept

@@ -4,8 +4,8 @@
     {"reducer":"event_count","key":{"student":"ann"},"state":{"events":3},"position":1000,…}
 
 The front asks here in a process of its own, because folding runs a module's code, which must never be able to stop
-the front.  Only what concerns the key is opened (`replay.replay_key`): the time it takes is that of reading past the rest.
-The key comes on standard input, so that no list of processes shows a name.
+the front.  Only what concerns the key is opened (`replay.replay_key`): the time it takes is that of reading past the
+rest.  The key comes on standard input, so that no list of processes shows a name.
 
 Exit codes: 0 answered, 2 it could not be (the reason is on standard error).
 """
@@ -19,15 +19,17 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, PublishedSize, Unavailable
+from archive import ArchiveError, DataFolder, InvalidEvent, NotFound, Unavailable
 from reducers import Key, ModuleError, ReducerError, available, entry_digest, load, pair_of
 from replay import info_of, read_catalogue, replay_key
 from replay import module_folder as folder_of
+from tools.offline import log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, say
 
 AT_ONCE = 2
@@ -47,12 +49,12 @@ def answer(folder: DataFolder, module: str, name: str, key: Key, size: int) -> d
     reducer = next((one for one in load(refs[module]).reducers if one.name == name), None)
     if reducer is None:
         raise ModuleError(module, f"has no reducer {name}")
-    source = LogSource(folder.open_log(), PublishedSize(folder.published).get)
-    with source.open() as log:
-        if size > log.size:
-            raise NotFound(f"the log has only {log.size} entries, not {size}")
-        root = log.root(size).hex()
-    holding = replay_key(source, folder.open_vault(os.urandom), reducer, key, size, module)
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        with source.open() as log:
+            if size > log.size:
+                raise NotFound(f"the log has only {log.size} entries, not {size}")
+            root = log.root(size).hex()
+        holding = replay_key(source, vault, reducer, key, size, module)
     if holding.stopped is not None:
         raise Unavailable(f"reducer {name} stopped at entry {holding.stopped.at}: {holding.stopped.reason}")
     slot = holding.get(reducer, key)

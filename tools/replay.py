@@ -151,9 +151,9 @@ def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) 
             taken.missing[name] = "it cannot be loaded, and has live states"
         elif name not in installed:
             say(f"treering replay: there are live states of module {name}, which is not installed")
-    plan_size = max([plan.size, *(live.position for live in taken.lives)])
-    if plan_size > plan.size:  # the log has grown meanwhile
-        plan.grow(source, plan_size)
+    furthest = max((live.position for live in taken.lives), default=0)
+    if plan.size < furthest <= source.published():  # the log has grown meanwhile
+        plan.grow(source, furthest)
     return taken
 
 

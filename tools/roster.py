@@ -164,14 +164,15 @@ class Roster:
                 client.steer(entry)
         place = states_place(folder.state, folder.partition, module, shard, self._arguments.shards)
         make_folder(place)
-        own = self._hired[module.name] = ExitStack()
-        # Two workers on one store would each save a position that the other's states do not stand at.
-        own.callback(os.close, take_lock(place / "lock", "worker keeps these states"))
-        holding = holding_at(place, module, self._source, None if link is None else link.ask)
-        assert holding.store is not None
-        own.callback(holding.store.close)
-        if link is not None:
-            own.callback(link.close)
+        with ExitStack() as own:
+            # Two workers on one store would each save a position that the other's states do not stand at.
+            own.callback(os.close, take_lock(place / "lock", "worker keeps these states"))
+            holding = holding_at(place, module, self._source, None if link is None else link.ask)
+            assert holding.store is not None
+            own.callback(holding.store.close)
+            if link is not None:
+                own.callback(link.close)
+            self._hired[module.name] = own.pop_all()
         holding.attempt = self._words[module.name]
         return holding
 
@@ -182,4 +183,4 @@ class Roster:
         if self._meter is None:
             limit_memory(limit_bytes + HEADROOM_BYTES)
             self._meter = Meter(limit_bytes)
-        self._meter.watch(holdings, files_below(self._folder.path))
+        self._meter.watch(holdings, files_below(self._folder.path, self._folder.state))

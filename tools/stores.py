@@ -114,13 +114,15 @@ def mirroring(
 def _mirror(mirrors: list[Mirror], stop: Event) -> None:
     said = ""
     while not stop.wait(MIRROR_EVERY_S):
-        for mirror in mirrors:
+        for mirror in mirrors[:]:
             try:
                 while mirror.step() and not stop.is_set():
                     pass
             except (Unavailable, IntegrityError) as error:  # Redis is a copy: it must never stop a worker
                 stop.wait(LOOK_AGAIN_S)
                 said = _once(said, str(error))
+            except Exception:  # noqa: BLE001 - the module was let go, and its store was closed
+                mirrors.remove(mirror)
         said = _once(said, next((one.state for one in mirrors if one.state.startswith("down")), ""))
 
 

@@ -47,7 +47,7 @@ POLL_S = 1.0
 START_WAIT_S = 30.0
 START_POLL_S = 0.02
 CATCH_UP_S = 2.0
-"""How long a worker that must stop goes on folding; the supervisor kills it after `tools.serve.DRAIN_S`."""
+"""How long a worker that must stop goes on folding; the supervisor kills it after `tools.children.DRAIN_S`."""
 
 
 class Duties(NamedTuple):

@@ -16,7 +16,11 @@ from typing import Any
 import httpx2
 import msgspec
 
+from reducers import BUILTIN
+
 START_S = 60.0
+OWN = 2 + len(BUILTIN)
+"""Entries of a new log's own: origin, start, and the activation of each module."""
 PYTHON = [sys.executable, "-P", "-m"]
 
 

@@ -2,7 +2,8 @@
 
 Whatever it does, the others answer all the while what a replay without it gives; it is known that it was it, and
 where; it ends in a cell, is parked, and is shown to whoever looks.  A person says `skip`, and it catches up, with the
-states that a replay gives.  Nothing here depends on how long anything takes: waits end when what they wait for is there, or fail.
+states that a replay gives.  Nothing here depends on how long anything takes: waits end when what they wait for is
+there, or fail.
 """
 
 from __future__ import annotations
@@ -90,16 +91,16 @@ class Class:
         assert answer.status_code == 200, answer.text
         assert answer.json()["state"]["events"] == (self.sent + 2) // 3
 
-    def work_until(self, reached: Callable[[ModuleStatus], bool]) -> ModuleStatus:
-        """Work until the supervisor says this of the vile module."""
+    def work_until(self, reached: Callable[[ModuleStatus], bool], name: str = "vile") -> ModuleStatus:
+        """Work until the supervisor says this of a module."""
         deadline, status = time.monotonic() + WAIT_S, None
         while time.monotonic() < deadline:
             self.work()
-            status = read_status(self.folder.run / STATUS_FILE).get("vile")
+            status = read_status(self.folder.run / STATUS_FILE).get(name)
             if status is not None and reached(status):
                 return status
             time.sleep(0.1)
-        raise AssertionError(f"the vile module stays as it is: {status}")
+        raise AssertionError(f"module {name} stays as it is: {status}")
 
     def caught_up(self) -> None:
         """Work until the vile module has seen everything."""
@@ -228,8 +229,7 @@ def test_a_module_that_cannot_be_imported_costs_nobody_else(
     (place / "broken.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.setenv("PYTHONPATH", str(place))
     with school(tmp_path) as they:
-        status = read_status(they.folder.run / STATUS_FILE)["broken"]
-        assert status.state == "failed"
+        status = they.work_until(lambda one: one.state == "failed", "broken")
         assert "nowhere_to_be_found" in status.reason()
         assert they.server.get("/readyz").json()["ready"] is True
         (place / "broken.py").write_text(

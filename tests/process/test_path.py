@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.process.served import Served, run, run_json, serving
+from tests.process.served import OWN, Served, run, run_json, serving
 
 pytestmark = pytest.mark.process
 
@@ -31,7 +31,7 @@ def test_an_event_comes_out_as_state_and_is_verified(tmp_path: Path) -> None:
         assert entry["payload"] == body.decode()
         vkey = run("keys", "vkey", "--data", str(data)).strip()
         running = run_json("verify-log", str(data), "--vkey", vkey, "--vault")
-        assert (running["verified"], running["entries"], running["opened"]) == (True, 3, 1)
+        assert (running["verified"], running["entries"], running["opened"]) == (True, OWN + 1, 1)
     stopped = run_json("verify-log", str(data), "--vkey", vkey)
     assert stopped["root"] == running["root"]
 
@@ -45,7 +45,7 @@ def test_replay_equals_the_live_states_with_any_number_of_shards(tmp_path: Path,
         server.wait_ready()
         checked = run_json("replay", "--data", str(data), "--check", "--shards", str(shards))
     assert checked["equal"] is True
-    assert checked["states"] == 12 + 12 + 24 + 24
+    assert checked["states"] == 12 + 12 + 24 + 24 + 12
 
 
 def test_the_number_of_shards_may_change_at_a_start(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from merkle import Tile, TlogProof, decode_tile, leaf_hash
-from tests.process.served import run, run_json, serving
+from tests.process.served import OWN, run, run_json, serving
 
 pytestmark = pytest.mark.process
 
@@ -45,14 +45,14 @@ def test_strangers_check_a_running_server(tmp_path: Path) -> None:
         opening.write_bytes(server.get(f"/v1/events/{first['index']}/opening").content)
         event = tmp_path / "event.json"
         event.write_bytes(body.split(b"\n")[0])
-        assert run_json("export", "tiles", str(public), "--data", str(data))["size"] == 702
+        assert run_json("export", "tiles", str(public), "--data", str(data))["size"] == 700 + OWN
         with connect(server.socket_url + "&receipt=1", compression=None) as socket:
             socket.send(json.dumps({"event": "e", "n": 1}))
             socket.send(json.dumps({"event": "e", "user_id": "ann"}))
             acks = [one for one in (json.loads(socket.recv()) for _ in range(3)) if one["status"] == "ack"]
         assert [one["proof"].startswith("c2sp.org/tlog-proof@v1\n") for one in acks] == [True, True]
         run("export", "subject", "student:testcase-ann", "--data", str(data), "--out", str(ann), "--tag-key")
-        assert run_json("export", "tiles", str(public), "--data", str(data))["before"] == 702
+        assert run_json("export", "tiles", str(public), "--data", str(data))["before"] == 700 + OWN
         vkey = run("keys", "vkey", "--data", str(data)).strip()
         tile = server.get(f"/log/{Tile(0, 0).path()}")
         assert tile.headers["cache-control"].endswith("immutable")

@@ -20,7 +20,7 @@ from textwrap import dedent
 
 import pytest
 
-from archive import Attest, Skip, Steering, Submission, steering_body, write_whole
+from archive import Attest, Steering, Submission, steering_body, write_whole
 from reducers import Reducer, digest_of_entries
 from replay import SHARDS_FILE, replay_digests
 from tests.api.front import Front
@@ -62,7 +62,7 @@ class Left:
 
 @contextmanager
 def package(
-    folder: Path, name: str, source: str, monkeypatch: pytest.MonkeyPatch, *, reducer: str = "", version: str = "1.0"
+    folder: Path, name: str, source: str, monkeypatch: pytest.MonkeyPatch, *, version: str = "1.0"
 ) -> Iterator[Path]:
     """Install a module of that name whose Python file holds `source`, and yield the folder that it is in."""
     write_package(folder, name, source, version=version)

@@ -13,7 +13,7 @@ import pytest
 
 from api import SHARDS_FILE
 from archive import DataFolder, take_lock
-from tools import serve
+from tools import children, serve
 from tools.process import EXIT_GOOD, EXIT_USAGE
 from tools.settings import Settings
 
@@ -100,7 +100,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     program = tmp_path / "program"
 
     async def scenario() -> None:
-        child = serve.Child("worker 0", [str(program)])
+        child = children.Child("worker 0", [str(program)])
         keeping = asyncio.create_task(child.keep_running())
         while "could not be started" not in (said := capsys.readouterr().err):
             assert not keeping.done(), said
@@ -118,7 +118,7 @@ def test_a_stop_during_a_start_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> N
     """A child that is being started while it is told to stop ends at once, though nobody tells it again."""
     spawn = asyncio.create_subprocess_exec
     made: list[asyncio.subprocess.Process] = []
-    child = serve.Child("front", ["cat"])
+    child = children.Child("front", ["cat"])
 
     async def slow(*command: str, **options: Any) -> asyncio.subprocess.Process:
         await child.stop()
@@ -131,3 +131,39 @@ def test_a_stop_during_a_start_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> N
         assert [process.returncode is None for process in made] == [False]
 
     asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+
+
+def test_what_a_child_leaves_behind_does_not_hold_it_up(tmp_path: Path) -> None:
+    """A process that it started keeps the pipe open: its end is noticed all the same, and nothing of it is left."""
+    program, heard = tmp_path / "program", list[bytes]()
+    program.write_text(
+        f"#!{sys.executable}\nimport os, time\n"
+        "if os.fork() == 0:\n    time.sleep(3600)\n"
+        "print(os.getpid(), flush=True)\nos._exit(4)\n"
+    )
+    program.chmod(0o700)
+
+    async def scenario() -> None:
+        child = children.Child("worker 0", [str(program)])
+        child.heard = heard.append
+        keeping = asyncio.create_task(child.keep_running())
+        while len(heard) < 2:
+            assert not keeping.done()
+            await asyncio.sleep(0.01)
+        await child.stop()
+        await keeping
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+    for line in heard:
+        group = int(line)
+        left = [one for one in Path("/proc").glob("[0-9]*/stat") if _group_of(one) == group]
+        assert left == [], "a process of its group is left"
+
+
+def _group_of(stat: Path) -> int | None:
+    """Return the process group in a /proc/<pid>/stat, or None for one that is gone, or a zombie."""
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[2])

@@ -1,9 +1,9 @@
 """A module that does everything that a module should not, when an event tells it to.
 
-It is installed beside a server by its folder standing on PYTHONPATH (the `.dist-info` names the entry point).  An event
-of type "vile.<deed>" makes the reducer `evil` do the deed; of other events, and of deeds that do not end its process, it
-keeps a count.  The deeds are called by a table and through C, where neither the reading of sources nor the guard sees
-them: what is left is what processes keep apart.
+It is installed beside a server by its folder standing on PYTHONPATH (the `.dist-info` names the entry point).  An
+event of type "vile.<deed>" makes the reducer `evil` do the deed; of other events, and of deeds that do not end its
+process, it keeps a count.  The deeds are called by a table and through C, where neither the reading of sources nor the
+guard sees them: what is left is what processes keep apart.
 
     crash        a segmentation fault            leak     ten million bytes a time, for ever
     leave        ends the process, code 3        hoard    more than there is, at once

@@ -1,0 +1,94 @@
+"""What doctor finds in a folder without a server: dead readers, a wrong clock, a full disk, open keys."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from archive import DataFolder, PublishedSize
+from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
+from tests.process.writing import write
+from tools.doctor import Note, check_disk, check_log, check_modes, examined
+
+pytestmark = pytest.mark.process
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    """Return a folder with a log of a few entries; nobody serves it."""
+    assert write(tmp_path / "data", 0).code == 0
+    found = DataFolder(tmp_path / "data")
+    if not found.published.exists():
+        PublishedSize(found.published, writable=True).set(2)
+    return found
+
+
+def bad(notes: list[Note]) -> dict[str, Note]:
+    """Return the findings, by what they are about."""
+    return {note.about: note for note in notes if not note.good}
+
+
+def test_a_server_that_does_not_run_is_one_finding(folder: DataFolder) -> None:
+    """And what can be seen without it, is seen."""
+    notes = examined(folder)
+    assert bad(notes)["server"].remedy == f"treering serve --data {folder.path}"
+    assert {"log", "clock", "readers", "keys", "disk of log"} <= {note.about for note in notes if note.good}
+
+
+def test_a_reader_that_was_killed_is_found(folder: DataFolder) -> None:
+    """It pins pages of the log until somebody clears it; that it does only while others have the log open."""
+    opened = "import os, sys; from archive import DataFolder; store = DataFolder(sys.argv[1]).open_log();"
+    holds = opened + "print('open', flush=True); input()"
+    dies = opened + "view = store.view(); view.__enter__(); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c"]
+    with subprocess.Popen(
+        [*command, holds, str(folder.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        done = subprocess.run([*command, dies, str(folder.path)], check=False, timeout=60)
+        found = bad(list(check_log(folder)))
+        holder.communicate("\n", timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert "1 dead processes hold readers" in found["readers"].text
+
+
+def test_a_clock_behind_the_log_is_found(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log's time never goes back, so its newest entry would be from the future."""
+    assert bad(list(check_log(folder))) == {}
+    monkeypatch.setattr("tools.doctor.time.time", lambda: 1_000_000.0)
+    assert "behind the newest entry" in bad(list(check_log(folder)))["clock"].text
+
+
+@pytest.mark.parametrize(("free", "good"), [(10 << 30, True), (500 << 20, False)])
+def test_little_room_is_found_before_there_is_none(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, free: int, *, good: bool
+) -> None:
+    """For log and states, which may lie on different disks."""
+    monkeypatch.setattr("tools.doctor.shutil.disk_usage", lambda _: Usage(20 << 30, (20 << 30) - free, free))
+    assert [note.good for note in check_disk(folder)] == [good, good]
+
+
+def test_keys_that_others_may_read_are_found(folder: DataFolder) -> None:
+    """Each with the command that closes it; a closed folder is good."""
+    assert bad(list(check_modes(folder))) == {}
+    folder.log_key.chmod(0o640)
+    assert [note.remedy for note in check_modes(folder)] == [f"chmod go= {folder.log_key}"]
+
+
+def test_a_parked_module_comes_with_the_command_that_helps(folder: DataFolder) -> None:
+    """Its reason names the reducer and the entry, and nothing that is in it."""
+    fault = Fault("died", 7, 5, 100.0, "SIGSEGV", "words")
+    record = struck(struck(Record("cell"), fault), fault)
+    status = ModuleStatus({"0": ShardStatus(record, 0.0)}, confined=["memory"])
+    write_status(folder.run / STATUS_FILE, {"essay": status})
+    note = bad(examined(folder))["module essay"]
+    assert "reducer words died at entry 7: SIGSEGV" in note.text
+    assert "this kernel does not keep its cell from files" in note.text
+    assert note.remedy == "treering skip words 7"
