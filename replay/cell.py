@@ -136,6 +136,8 @@ class CellHolding(Holding):
     ) -> None:
         super().__init__(reducers, store, module, keys_max=keys_max)
         self._ask, self._space = ask, space
+        self.tasks_max = TASKS_MAX
+        """Of one piece; with 1, whatever a cell does to its worker is known to be that event's doing."""
         self._places = places or {one.name: place for place, one in enumerate(self.reducers)}
         self._held: dict[tuple[str, Key], None] = {}
         """States that the cell holds, too; what was used last stands last."""
@@ -174,7 +176,7 @@ class CellHolding(Holding):
             self._send_off(batch)
             batch = _Batch()
         for key, _ in self._addressed(reducer, item):
-            if len(batch.tasks) >= TASKS_MAX or batch.size >= PIECE_BYTES_MAX:
+            if len(batch.tasks) >= self.tasks_max or batch.size >= PIECE_BYTES_MAX:
                 self._send_off(batch)
                 batch = _Batch()
             slot, name = self.get(reducer, key), (reducer.name, key)

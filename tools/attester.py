@@ -3,6 +3,7 @@
     attester = Attester(folder, shard, shards)
     attester.note(crew)                      # at the start: the last end may have come between a save and its note
     attester.step(crew)                      # after each save
+    attester.look(crew)                      # when there is nothing to do
 
 Shard 0 appends the attestations, since one must; it reads the other shards' notes from their stores, which are opened
 for that moment only.  Each shard keeps a note until nobody needs it: shard 0 until it has attested or compared, or
@@ -95,11 +96,15 @@ class Attester:
         """Attestations that the states of this worker contradict."""
 
     def step(self, crew: Crew) -> None:
-        """Do what is to be done after a save: note, join, forget; say what differs.
-
-        While notes wait for other shards, or for the archiver, they are looked for once a second.
-        """
+        """Do what is to be done after a save: note, join, forget; say what differs."""
         self.note(crew)
+        self.look(crew)
+
+    def look(self, crew: Crew) -> None:
+        """Join and forget what has been noted, if it is time to look: once a second while notes wait for somebody.
+
+        To be called now and then when nothing is saved either: the last note of a quiet log waits, too.
+        """
         now, steering = self._clock(), crew.steering
         if steering is None or not self._waiting or now - self._looked_at < LOOK_EVERY_S:
             return

@@ -162,11 +162,15 @@ class Placing:
         """Return the command that starts a worker."""
         settings, first = self.settings, worker.modules[0] if worker.module is not None else ""
         limits = settings.limits(first)
-        level = self.records[first, worker.shard].level if first else "shared"
+        level, careful = "shared", list[str]()
+        if first:
+            record = self.records[first, worker.shard]
+            # What did harm once is looked at event by event, so that the next time it is known which one did it.
+            level, careful = record.level, ["--careful"] if record.last is not None else []
         return [
             *(sys.executable, "-P", "-m", "tools.worker", "--data", str(self.folder.path)),
             *("--shards", str(settings.shards), "--shard", str(worker.shard)),
-            *("--name", worker.attempts.name, "--level", level),
+            *("--name", worker.attempts.name, "--level", level, *careful),
             *("--memory-mb", str(limits.memory_mb), "--seconds", str(limits.seconds_per_event)),
             *(part for name in worker.modules for part in ("--module", name)),
         ]

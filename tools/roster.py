@@ -36,6 +36,7 @@ from replay import (
     IDLE,
     IMPORTING,
     CellDied,
+    CellHolding,
     Crew,
     Done,
     Gathered,
@@ -174,6 +175,8 @@ class Roster:
                 own.callback(link.close)
             self._hired[module.name] = own.pop_all()
         holding.attempt = self._words[module.name]
+        if isinstance(holding, CellHolding) and self._arguments.careful:
+            holding.tasks_max = 1
         return holding
 
     def _watch(self, holdings: list[Holding]) -> None:

@@ -58,6 +58,8 @@ class Duties(NamedTuple):
     after_save: Sequence[Callable[[Crew], None]] = ()
     settle: Callable[[Crew], bool] = lambda _: False
     """Lets go whom the crew stopped; returns whether the worker should end (`tools.roster`)."""
+    idle: Callable[[Crew], None] = lambda _: None
+    """Done when there is nothing to fold: what waits for others is looked after then, too."""
 
     def deliver(self, crew: Crew) -> bool:
         """Deliver messages; return whether none is left, so that more may be folded, and positions saved."""
@@ -94,6 +96,7 @@ def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = NO_DU
         elif behind:
             wakeups.wait(0)  # only looks: who has much to do must notice, too, that the supervisor is gone
         else:
+            duties.idle(crew)
             save_s = saved_at + (POLL_S if full else SAVE_EVERY_S) - now if crew.unsaved else POLL_S
             wakeups.wait(min(save_s, idle_s))
     _wind_up(crew, source, duties)
@@ -158,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--module", action="append", default=[], help="a module to run; may be given often")
     made.add_argument("--name", default="worker", help="name of the file that says what is being run")
     made.add_argument("--level", choices=LEVELS, default="shared", help="how modules are kept apart")
+    made.add_argument("--careful", action="store_true", help="ask a cell about one event at a time")
     made.add_argument("--memory-mb", type=int, default=MEMORY_MB, help="what modules may take, MiB")
     made.add_argument("--seconds", type=float, default=SECONDS_PER_EVENT, help="what an event may take")
     return made
@@ -203,7 +207,7 @@ def work(
         quiet_collector()
         reporter.ready()
         with mirroring(folder, source, crew, origin_of(source), arguments.shard, arguments.shards):
-            tail(crew, source, wakeups, Duties(post, [attester.step], roster.settle))
+            tail(crew, source, wakeups, Duties(post, [attester.step], roster.settle, attester.look))
     except CellDied as error:
         roster.died(error)
         return EXIT_AGAIN

@@ -36,6 +36,8 @@ from replay import (
 from tests.replay.kept import activation
 from tests.world import World, event, seen, touchy
 from tools.attester import LOOK_EVERY_S, Attester
+from tools.wakeups import Wakeups
+from tools.worker import Duties, tail
 
 REDUCERS: list[Reducer[Any]] = [seen, touchy]
 
@@ -127,12 +129,12 @@ class Site:
                     break
 
     def look(self, *shards: int) -> None:
-        """Let some time pass, and every worker look after its notes, as it does when little happens."""
+        """Let some time pass, and every worker look after its notes, as it does when nothing happens."""
         for shard in shards or range(self.shards):
             self.now += LOOK_EVERY_S
             self.crews[shard].step(self.world.source)
             self.crews[shard].save(self.world.source)
-            self.attesters[shard].step(self.crews[shard])
+            self.attesters[shard].look(self.crews[shard])
 
     def noted(self) -> list[list[int]]:
         """Return the sizes that each shard has notes of."""
@@ -340,6 +342,9 @@ def test_what_a_later_skip_may_have_entered_is_not_attested(site: Site) -> None:
     site.work(0, until=1_000)
     site.world.steer(Skip("touchy", 702 + 3))
     site.work(1)
+    site.now += LOOK_EVERY_S
+    site.attesters[0].look(site.crews[0])  # it has not read the skip yet, the other one has
+    assert site.said == []
     site.look()
     site.look()
     assert [(one.size, one.reducer) for one in site.said] == [(1_000, "seen")]
@@ -363,3 +368,28 @@ def test_a_module_that_is_not_active_says_nothing(tmp_path: Path) -> None:
     site.world.steer(activation(*site.reducers))
     site.look()
     site.judge(1_000)
+
+
+class Quiet(Wakeups):
+    """Waits that take no time, and end after a while: nothing comes in any more."""
+
+    def __init__(self, site: Site) -> None:
+        self.stopped, self._site, self._left = False, site, 20
+
+    def wait(self, seconds: float) -> None:
+        """Let a second pass."""
+        del seconds
+        self._site.now += 1.0
+        self._left -= 1
+        self.stopped = self._left == 0
+
+
+def test_a_log_that_falls_silent_is_attested_all_the_same(site: Site) -> None:
+    """The loop of a worker saves at each size to attest, however far behind it is, and looks while nothing comes in."""
+    site.fill(2_300)
+    for shard in (0, 1, 0, 1):
+        attester = site.attesters[shard]
+        duties = Duties(after_save=[attester.step], idle=attester.look)
+        tail(site.crews[shard], site.world.source, Quiet(site), duties)
+    site.judge(1_000, 2_000)
+    assert site.noted() == [[], []]

@@ -116,7 +116,6 @@ def test_its_own_environment_holds_no_secret(data: Path) -> None:
         ("crash", "Died: SIGSEGV"),
         ("leave", "Died: exit code 3"),
         ("spin", "Stalled: more than 1 s for one event"),
-        ("shut", "Died: exit code 1"),
     ],
 )
 def test_a_worker_learns_how_its_cell_ended_and_at_which_task(data: Path, deed: str, reason: str) -> None:
@@ -128,6 +127,15 @@ def test_a_worker_learns_how_its_cell_ended_and_at_which_task(data: Path, deed: 
         assert (died.value.reason, died.value.task) == (reason, 2)
         assert link._process is not None
         assert link._process.returncode is not None
+
+
+def test_a_cell_that_closes_its_pipe_is_dead(data: Path) -> None:
+    """It may fold on for a moment, so its word says nothing; asked event by event, its worker knows all the same."""
+    with cell(data) as link:
+        link.start()
+        assert link.ask(piece("page")).halt is None
+        with pytest.raises(CellDied, match="Died: exit code 1"):
+            link.ask(piece("vile.shut"))
 
 
 @pytest.mark.parametrize(("deed", "kind"), [("hoard", "MemoryError"), ("exit", "SystemExit")])

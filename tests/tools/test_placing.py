@@ -171,6 +171,7 @@ def test_a_module_that_was_let_go_runs_alone_after_its_pause(stage: Stage) -> No
     assert list(stage.placing.starting()) == [], "started twice"
     command = list(alone.command())
     assert command[command.index("--level") + 1] == "cell"
+    assert "--careful" in command, "the event that did it should be found"
     assert [command[at + 1] for at, one in enumerate(command) if one == "--module"] == ["essay"]
     stage.placing.over(alone)
     assert alone.ended(EXIT_AGAIN) is False
@@ -200,6 +201,7 @@ def test_a_configured_level_is_kept(tmp_path: Path) -> None:
         "4.0",
     ]
     assert (first.shard, second.shard) == (0, 1)
+    assert "--careful" not in command
 
 
 def test_what_cannot_be_loaded_waits_for_a_retry(stage: Stage) -> None:
