@@ -8,7 +8,7 @@ child that dies is started again at once, then after longer and longer pauses; o
 3 has found something that a person must look at, and stays down, while the others go on.  Which module runs in which
 worker, and what becomes of one that does harm, is the business of `tools.placing`.
 
-SIGTERM or Ctrl-C drains in the order in which events flow: the front, then the archiver, then the workers.
+SIGTERM or Ctrl-C drains: first the front, then the workers, whose modules have things to say, last the archiver.
 
 One folder has one supervisor, which holds a lock of its own; no child inherits it.  So when a supervisor is killed, the
 next one starts at once, and its children wait for the locks of those that are still ending.
@@ -121,11 +121,16 @@ class Household:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def stop(self) -> int:
-        """Let everything drain, in the order in which events flow, and return the exit code of the server."""
+        """Let everything drain, and return the exit code of the server.
+
+        First who brings events; then the workers, whose modules have things to say; last the archiver, who keeps it.
+        """
         self._placing.stopping = True
-        for child in self.children:
-            await child.stop()
+        front, *keepers = self.children
+        await front.stop()
         await asyncio.gather(*(child.stop() for child in set(self._tasks.values()) - set(self.children)))
+        for child in keepers:
+            await child.stop()
         await asyncio.gather(*self._tasks)
         with suppress(OSError):
             self._placing.write()
