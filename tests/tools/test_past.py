@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +19,14 @@ from tools.process import EXIT_GOOD, EXIT_USAGE
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Iterator[Front]:
+def left(tmp_path: Path) -> Front:
     """Return what a server left behind: three events of one student and one of another, in a closed folder."""
     front = Front(tmp_path / "data")
     for student in ("ann", "bob", "ann", "ann"):
         front.archiver.step([event(student)])
     front.reduce()
     front.close()
-    yield front
+    return front
 
 
 def ask(front: Front, monkeypatch: pytest.MonkeyPatch, key: bytes, *more: str) -> int:
