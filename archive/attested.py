@@ -54,8 +54,11 @@ class Attestations:
                 )
             if steering.reducer is not None:
                 self._changed[steering.reducer] = index
-        elif isinstance(steering, Activate) and not steering.reducers:
-            yield Finding("steering", index, f"it activates no reducer of module {steering.module}")
+        elif isinstance(steering, Activate):
+            if not steering.reducers:
+                yield Finding("steering", index, f"it activates no reducer of module {steering.module}")
+            if steering.since is not None and steering.since > index:
+                yield Finding("steering", index, f"it names entry {steering.since}, which is not before it", "order")
 
     def _attest(self, index: int, one: Attest) -> Iterator[Finding]:
         if one.size > index:

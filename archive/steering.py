@@ -52,6 +52,8 @@ class Activate(
     module: Name
     reducers: Annotated[tuple[ActiveReducer, ...], msgspec.Meta(max_length=200)]
     undo: bool = False
+    since: Index | None = None
+    """From which event on they speak, if the reducers before them have not spoken of all that came before this entry."""
 
 
 class Retry(

@@ -1,6 +1,6 @@
 """make bench: measure, print ratios, keep the figures in benchmarks/out/.
 
-python -m benchmarks [--size 100000] [--only kernels|storage|replay|server|isolation|growth] [--json]
+python -m benchmarks [--size 100000] [--only kernels|storage|replay|states|server|live|isolation|growth] [--json]
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import growth, isolation, kernels, replaying, server, storage
+from benchmarks import growth, isolation, kernels, live, replaying, server, states, storage
 from benchmarks.table import Row, machine, show
 from tools.process import quiet_collector
 
 OUT = Path(__file__).parent / "out"
-PARTS = ("kernels", "storage", "replay", "server", "isolation", "growth")
+PARTS = ("kernels", "storage", "replay", "states", "server", "live", "isolation", "growth")
 
 
 def main() -> int:
@@ -36,8 +36,12 @@ def main() -> int:
             rows += storage.measure(path, arguments.size)
         if arguments.only in {None, "replay"}:
             rows += replaying.measure(path, arguments.size)
+        if arguments.only in {None, "states"}:
+            rows += states.measure(path, arguments.size)
         if arguments.only in {None, "server"}:
             rows += server.measure(path)
+        if arguments.only in {None, "live"}:
+            rows += live.measure(path)
         if arguments.only == "isolation":  # a server for each case: only when asked for
             rows += isolation.measure(path)
         if arguments.only == "growth":  # minutes, and gigabytes: only when asked for

@@ -1,52 +1,131 @@
-"""Replay against a bare loop over a JSONL file: what decryption, routing and folding cost."""
+"""Replay against bare loops over a JSONL file: what decryption, routing and folding cost, and what a second core gives.
+
+All fold the same events by student: a bare `orjson` loop (the aim is stated against it), one with msgspec, what one
+would write in a notebook (`json`, a dict of dicts), a library for event sourcing (`benchmarks.sourced`), and replay, in
+this process and as `treering replay --jobs 1` and `--jobs 2` run it.  None but replay decrypts anything, or can say
+afterwards that these are the events that were taken in.
+
+    python -m benchmarks --only replay --size 1000000     so long that starting processes does not count
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import orjson
 
-from archive import LogSource
+from archive import DataFolder
+from benchmarks import sourced
 from benchmarks.events import submissions
 from benchmarks.logs import archiver
 from benchmarks.table import Row
 from reducers import Registry, shipped
 from replay import replay_digests
+from tools.offline import log_of
+from tools.replay_hands import Job, hands
 
 COMMIT = 1_000
 
 
 def measure(path: Path, count: int) -> list[Row]:
-    """Return the rows about replaying `count` events, one process."""
-    file = path / "events.jsonl"
-    with archiver(path / "replayed") as (kept, folder), file.open("wb") as lines:
+    """Return the rows about replaying `count` events, in whole thousands."""
+    count = max(1, count // COMMIT) * COMMIT
+    file, folder = path / "events.jsonl", _written(path, count)
+    bare = loop_per_s(file, orjson.loads)
+    rows = [Row("bare loop: JSONL, orjson, count", bare, "events/s")]
+    for name, rate in (
+        ("bare loop: JSONL, msgspec, count", loop_per_s(file, msgspec.json.decode)),
+        ("plain dict: JSONL, json, a dict a student", dict_per_s(file)),
+    ):
+        rows.append(Row(name, rate, "events/s", rate / bare, "orjson loop"))
+    rows += sourced.measure(file, bare)
+    one = Registry()
+    one.register(shipped().get("event_count"))
+    for name, registry in (("event_count", one), ("all shipped reducers", shipped())):
+        rate = replay_per_s(folder, registry, count)
+        rows.append(Row(f"replay, {name}", rate, "events/s", rate / bare, "orjson loop"))
+    return rows + by_jobs(folder, count)
+
+
+def _written(path: Path, count: int) -> DataFolder:
+    """Write the events into a log and into a JSONL file, and return the folder of the log."""
+    with archiver(path / "replayed") as (kept, folder), (path / "events.jsonl").open("wb") as lines:
         for commit in range(count // COMMIT):
             batch = submissions(COMMIT, seed=commit)
             kept.step(batch)
             lines.writelines(one.payload + b"\n" for one in batch)
-        size = kept.head.size
-    bare = bare_per_s(file)
-    rows = [Row("bare loop: JSONL, decode to dict, count", bare, "events/s")]
-    source = LogSource(folder.open_log(), lambda: size)
-    vault = folder.open_vault(os.urandom)
-    one = Registry()
-    one.register(shipped().get("event_count"))
-    for name, registry in (("event_count", one), ("all shipped reducers", shipped())):
-        started = time.perf_counter()
-        replay_digests(source, registry, vault, size=size)
-        rate = count / (time.perf_counter() - started)
-        rows.append(Row(f"replay, {name}", rate, "events/s", rate / bare, "bare loop"))
-    return rows
+    return folder
 
 
-def bare_per_s(file: Path) -> float:
+def loop_per_s(file: Path, decode: Callable[[bytes], Any]) -> float:
     """Return events a second that a plain loop counts by student."""
     counts: Counter[str] = Counter()
     started = time.perf_counter()
     with file.open("rb") as lines:
         for line in lines:
-            counts[msgspec.json.decode(line)["user_id"]] += 1
+            counts[decode(line)["user_id"]] += 1
     return counts.total() / (time.perf_counter() - started)
+
+
+def dict_per_s(file: Path) -> float:
+    """Return events a second that a dict of dicts folds, with the standard library."""
+    states: dict[str, dict[str, int]] = {}
+    started = time.perf_counter()
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            state = states.setdefault(json.loads(line)["user_id"], {"events": 0})
+            state["events"] += 1
+    elapsed = time.perf_counter() - started
+    return sum(state["events"] for state in states.values()) / elapsed
+
+
+def replay_per_s(folder: DataFolder, registry: Registry, count: int) -> float:
+    """Return events a second that one process replays, digests of all states included."""
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        with source.open() as log:
+            size = log.size
+        started = time.perf_counter()
+        digests = replay_digests(source, registry, vault, size=size)
+        elapsed = time.perf_counter() - started
+    assert digests, "nothing was folded"
+    return count / elapsed
+
+
+def by_jobs(folder: DataFolder, count: int) -> list[Row]:
+    """Return the rows about one process and two; those that are started count with all the time that takes."""
+    one_s, one, _ = _swept(folder, 1)
+    two_s, two, begun_s = _swept(folder, 2)
+    assert one == two, "one process and two came to different states"
+    return [
+        Row("treering replay --jobs 1, event_count", count / one_s, "events/s"),
+        Row(
+            "treering replay --jobs 2, start included",
+            count / two_s,
+            "events/s",
+            one_s / two_s,
+            "one process",
+        ),
+        Row("  of which until both had begun", begun_s, "s"),
+    ]
+
+
+def _swept(folder: DataFolder, jobs: int) -> tuple[float, int, float]:
+    """Return how long a replay takes, how many states it comes to, and when all hands had folded an entry, seconds."""
+    with log_of(folder) as source, source.open() as log:
+        size = log.size
+    job = Job(folder.path, folder.partition, ("activity",), ("event_count",), (1, size), shards=jobs)
+    stops: list[float] = []
+    started = time.perf_counter()
+    with hands(job, jobs) as team:
+        team.sweep(lambda *_: stops.append(time.perf_counter() - started), lambda _: None)
+        elapsed = time.perf_counter() - started
+        states = sum(1 for _ in team.states())
+    return elapsed, states, stops[0]

@@ -25,7 +25,9 @@ from reducers import canonical
 
 EMITTED_MAX = 1_000
 """Messages of one reducer at one event.  One that cannot stop is a fault of that reducer, not of the log."""
-DATA_BYTES_MAX = 1 << 20
+DATA_BYTES_MAX = 64 << 10
+"""What the messages of one reducer at one event may hold together.  What is said is kept for ever, and nobody can take
+it back, so that a module must not be able to make much of little; what is long belongs into a state."""
 TYPE_BYTES_MAX = 1_024
 FIELDS_MAX, FIELD_BYTES_MAX, VALUE_BYTES_MAX = 16, 64, 1_024
 """As at the front door (`api.ingest`): a message is an event, and any event of ours could come in there."""
@@ -63,10 +65,10 @@ class Emit(Protocol):
 class Outbox:
     """`emit` during one call of one reducer: appends to `out`, or to nothing where that is None (muted)."""
 
-    __slots__ = ("_closed", "_count", "_out")
+    __slots__ = ("_closed", "_count", "_out", "_size")
 
     def __init__(self, out: list[Message] | None) -> None:
-        self._out, self._count, self._closed = out, 0, False
+        self._out, self._count, self._size, self._closed = out, 0, 0, False
 
     def __call__(self, type: str, *, keys: dict[str, str], data: Any = None) -> None:  # noqa: A002 - as above
         """Check and copy one message; raise TypeError or ValueError that says what is wrong with it."""
@@ -75,7 +77,13 @@ class Outbox:
         if self._count == EMITTED_MAX:
             raise ValueError(f"more than {EMITTED_MAX:,} messages at one event; emit one that sums them up")
         self._count += 1
-        message = Message(_checked_type(type), _checked_keys(keys), _copied(data))
+        encoding = canonical.encode(data)
+        self._size += len(encoding)
+        if self._size > DATA_BYTES_MAX:
+            raise ValueError(
+                f"emit: the messages of one event hold {self._size:,} bytes; at most {DATA_BYTES_MAX:,} together"
+            )
+        message = Message(_checked_type(type), _checked_keys(keys), msgspec.json.decode(encoding))
         if self._out is not None:
             self._out.append(message)
 
@@ -110,12 +118,3 @@ def _checked_keys(keys: Any) -> dict[str, str]:
                 f"its value 1 to {VALUE_BYTES_MAX:,}"
             )
     return dict(keys)
-
-
-def _copied(data: Any) -> Any:
-    encoding = canonical.encode(data)
-    if len(encoding) > DATA_BYTES_MAX:
-        raise ValueError(
-            f"emit: the data of a message has {len(encoding):,} bytes; at most {DATA_BYTES_MAX:,}"
-        )
-    return msgspec.json.decode(encoding)

@@ -38,6 +38,7 @@ from replay.catalogue import (
     module_folder,
     read_catalogue,
     shard_folder,
+    stood_at,
     tidy,
     write_catalogue,
 )
@@ -235,6 +236,7 @@ __all__ = [
     "shard_folder",
     "shard_of",
     "state_key",
+    "stood_at",
     "states_name",
     "struck",
     "submission_of",

@@ -24,9 +24,10 @@ from typing import Any
 
 import msgspec
 
-from archive import make_folder
+from archive import ArchiveError, LmdbStore, make_folder
 from reducers import Module, Reducer
-from replay.layout import Identity
+from replay.layout import TABLES, Identity
+from replay.reader import StateReader
 
 FILE = "catalogue.json"
 SHARDS_FILE = "shards"
@@ -73,17 +74,51 @@ def info_of(reducer: Reducer[Any]) -> ReducerInfo:
     )
 
 
-def catalogue_of(module: Module, before: Catalogue | None = None) -> Catalogue:
-    """Return the catalogue of a module that is loaded; `before` is the one that stood there."""
+def catalogue_of(module: Module, before: Catalogue | None = None, *, whole: bool = True) -> Catalogue:
+    """Return the catalogue of a module that is loaded; `before` is the one that stood there.
+
+    `whole` tells whether the states that `before` names have seen the whole log: only such states may answer while new
+    ones are made.  So one upgrade after another costs nobody the states that there are.
+    """
     reducers = tuple(sorted(map(info_of, module.reducers), key=lambda one: one.name))
     generation = generation_of(reducers)
     if before is None:
         previous = None
-    elif before.generation == generation:
+    elif before.generation == generation or (not whole and before.previous is not None):
         previous = before.previous
     else:
         previous = msgspec.structs.replace(before, previous=None)
+    if previous is not None and previous.generation == generation:
+        previous = None
     return Catalogue(module.name, module.version, reducers, generation, previous)
+
+
+def stood_at(place: Path, catalogue: Catalogue) -> int | None:
+    """Return how much of the log all shards of a generation have seen, for whatever number of shards it is most.
+
+    None if no number of shards is there completely, each of them whole.
+    """
+    found: dict[int, dict[int, int]] = {}
+    for folder in (place / catalogue.generation).glob("*-of-*"):
+        shard, _, shards = folder.name.partition("-of-")
+        position = _position(folder, catalogue)
+        if position is not None and shard.isdecimal() and shards.isdecimal():
+            found.setdefault(int(shards), {})[int(shard)] = position
+    complete = [min(each.values()) for shards, each in found.items() if len(each) == shards]
+    return max(complete, default=None)
+
+
+def _position(folder: Path, catalogue: Catalogue) -> int | None:
+    try:
+        store = LmdbStore(folder, TABLES, read_only=True)
+    except ArchiveError:
+        return None
+    try:
+        return StateReader(store, catalogue.identities).position()
+    except ArchiveError:
+        return None
+    finally:
+        store.close()
 
 
 def module_folder(state: Path, partition: int, module: str) -> Path:
@@ -124,10 +159,12 @@ def catalogues(state: Path, partition: int) -> Iterator[Catalogue]:
             yield found
 
 
-def tidy(place: Path, catalogue: Catalogue) -> list[str]:
-    """Remove the generations that nobody reads any more, and return their names."""
+def tidy(place: Path, catalogue: Catalogue, shards: int) -> list[str]:
+    """Remove what nobody reads any more, and return its names: older generations, and other numbers of shards."""
     kept = {catalogue.generation, catalogue.previous.generation if catalogue.previous else ""}
     gone = [each for each in place.iterdir() if each.is_dir() and each.name not in kept]
+    current = place / catalogue.generation
+    gone += [each for each in current.glob("*-of-*") if not each.name.endswith(f"-of-{shards}")]
     for each in gone:
         shutil.rmtree(each, ignore_errors=True)
     return sorted(each.name for each in gone)

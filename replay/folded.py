@@ -1,7 +1,13 @@
 """Values that go into a fold and come out of it: an event of one's own, a message, the reason of a stop.
 
->>> Stopped("inverse", 7, "MemoryError: ").category
-'MemoryError'
+What an author's code raises is never more than material here: its text may hold something of an event, its name may be
+one of ours, and asking it for either may raise again.  So what kind of fault a stop is, is said by who stops it, and
+never read out of a text.
+
+>>> stopped_by("inverse", 7, KeyError("ann"))
+Stopped(reducer='inverse', at=7, reason="KeyError: 'ann'", kind='stopped', ours=False)
+>>> stopped_by("inverse", 7, KeyError("ann")).told
+'KeyError'
 
 Who folds: `replay.holding`.
 """
@@ -15,6 +21,11 @@ import msgspec
 
 from archive import Event
 from reducers import Key, Message, Reducer
+from replay.escalation import Kind
+from replay.feed import Item
+from replay.routing import PARTITION_KEY
+
+REASON_LENGTH_MAX, NAME_LENGTH_MAX = 200, 64
 
 
 class Stopped(NamedTuple):
@@ -24,11 +35,24 @@ class Stopped(NamedTuple):
     at: int
     reason: str
     """For whoever may see the data: the text of an error may hold some of it."""
+    kind: Kind = "stopped"
+    """What follows from it (`replay.escalation`)."""
+    ours: bool = False
+    """Whether the reason is in our own words, and says nothing of any event."""
 
     @property
     def category(self) -> str:
-        """The kind of error alone, for everybody."""
+        """The name of the error alone."""
         return self.reason.partition(":")[0]
+
+    @property
+    def told(self) -> str:
+        """What everybody may be told of it: all of our own words, of others' only the name of the error.
+
+        >>> Stopped("", 7, "Died: SIGSEGV", "died", ours=True).told, Stopped("", 7, "Died: says ann").told
+        ('Died: SIGSEGV', 'Died')
+        """
+        return self.reason[:REASON_LENGTH_MAX] if self.ours else self.category[:NAME_LENGTH_MAX]
 
 
 class Outgoing(NamedTuple):
@@ -76,9 +100,48 @@ def private(event: Event) -> Event:
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 
 
+def outgoing(module: str, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item) -> list[Outgoing]:
+    """Return what a reducer emitted at an event, with what it came of."""
+    person = dict(zip(reducer.scope, key, strict=True)).get(PARTITION_KEY)
+    return [
+        Outgoing(
+            module=module,
+            reducer=reducer.name,
+            key=key,
+            at=item.at,
+            ordinal=ordinal,
+            message=message,
+            subjects=item.subjects,
+            hops=item.hops + 1,
+            time_ms=item.event.time_ms,
+            received_ms=item.event.received_ms,
+            person=person,
+        )
+        for ordinal, message in enumerate(messages)
+    ]
+
+
+def stopped_by(reducer: str, at: int, error: BaseException) -> Stopped:
+    """Return the stop that an error is, raised by an author's code at an event."""
+    return Stopped(reducer, at, reason_of(error), "memory" if isinstance(error, MemoryError) else "stopped")
+
+
 def reason_of(error: BaseException) -> str:
-    """Return what is said of an error: its kind and its text, of bounded length."""
-    return f"{type(error).__name__}: {error}"[:200]
+    """Return what is said of an error, its name and its text, of bounded length; this raises nothing."""
+    try:
+        text = f"{name_of_error(error)}: {error}"[:REASON_LENGTH_MAX]
+    except BaseException:  # noqa: BLE001 - it is the author's: it may raise anything when it is asked for its text
+        text = f"{name_of_error(error)}: (its text cannot be read)"
+    return text.encode("utf-8", "replace").decode()  # half a character could not be sent
+
+
+def name_of_error(error: BaseException) -> str:
+    """Return the name of an error's class, or "Error" where that is none; this raises nothing."""
+    try:
+        name = str(type(error).__name__)[:NAME_LENGTH_MAX]
+        return name if name.isidentifier() else "Error"
+    except BaseException:  # noqa: BLE001 - even the name may be computed by the author's code
+        return "Error"
 
 
 def shown_of(reducer: Reducer[Any], state: Any) -> bytes:
@@ -86,4 +149,4 @@ def shown_of(reducer: Reducer[Any], state: Any) -> bytes:
     try:
         return msgspec.json.encode(reducer.view(state))
     except BaseException as error:  # noqa: BLE001 - the author's code: it may raise anything
-        return msgspec.json.encode({"view_failed": f"{type(error).__name__}"})
+        return msgspec.json.encode({"view_failed": name_of_error(error)})

@@ -115,6 +115,7 @@ class Holding:
         self._dirty: set[tuple[str, Key]] = set()
         self._skips: dict[str, frozenset[int]] = {}
         self._emits_from: int | None = None
+        self._speaks_as: list[ActiveReducer] | None = None
         self._complete = True
         """Whether all states are in memory."""
 
@@ -286,17 +287,18 @@ class Holding:
     def apart(self, reducer: Reducer[Any]) -> Holding:
         """Return an empty holding of one reducer, without a store: to fold some of its keys anew.
 
-        It is of no module, hence never an active one: it emits nothing.
+        It says what a fold from the beginning would say, so that a restart at another time says nothing new; what was
+        said before is in the log, and stands once.
         """
-        alone = Holding([reducer])
-        alone.attempt = self.attempt
+        alone = Holding([reducer], module=self.module)
+        alone.attempt, alone._speaks_as = self.attempt, self.identities
         return alone
 
     def steer(self, steering: Gathered) -> None:
         """Take over which events are passed over, and from where on messages are emitted."""
         skips = {reducer.name: steering.skipped(reducer.name) for reducer in self.reducers}
         self._skips = {name: indices for name, indices in skips.items() if indices}
-        self._emits_from = steering.emits_from(self.module, self.identities)
+        self._emits_from = steering.emits_from(self.module, self._speaks_as or self.identities)
 
     def fold(self, items: Sequence[Item], routing: Routing) -> None:
         """Fold events in order, as far as they are this module's.

@@ -202,6 +202,7 @@ class Runner:
         if alone.stopped is not None:
             holding.stopped = alone.stopped
             return
+        holding.outbox += alone.outbox
         for key in holding.keys(reducer) if only is None else [only.key]:  # a skip makes no new ones
             holding.put(reducer, key, alone.get(reducer, key))
 

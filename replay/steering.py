@@ -123,7 +123,7 @@ class Gathered:
         for index, active in reversed(self.activations.get(module, [])):
             if set(active.reducers) != own:
                 break
-            found = index
+            found = index if active.since is None else min(index, active.since)
         return found
 
     def attested(self, one: Attest) -> tuple[int, Attest] | None:

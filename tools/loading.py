@@ -28,6 +28,8 @@ from replay import (
     module_folder,
     read_catalogue,
     shard_folder,
+    stood_at,
+    tidy,
     write_catalogue,
 )
 
@@ -75,10 +77,10 @@ def identities(reducers: Iterable[Reducer]) -> tuple[ActiveReducer, ...]:  # typ
     return tuple(sorted(found, key=lambda one: one.name))
 
 
-def activation(module: Module, steering: Gathered) -> Activate | None:
+def activation(module: Module, steering: Gathered, since: int | None = None) -> Activate | None:
     """Return the entry that a module needs before it may emit messages, or None if it is active.
 
-    Raises ModuleError if one of its versions is lower than the one that was active last.
+    `since` is up to where the code before it has spoken (`spoken_to`).  Raises ModuleError if one of its versions is lower than the one that was active last.
     """
     ours, active = identities(module.reducers), steering.active(module.name)
     if active is not None and set(active[1].reducers) == set(ours):
@@ -91,7 +93,23 @@ def activation(module: Module, steering: Gathered) -> Activate | None:
                 f"reducer {one.name} went back from version {before[one.name]} to {one.version}; install the newer "
                 f"one, or say that it is meant: treering undo {module.name}",
             )
-    return Activate(module.name, ours)
+    return Activate(module.name, ours, since=since)
+
+
+def spoken_to(state: Path, partition: int, name: str, steering: Gathered) -> int | None:
+    """Return up to where the active reducers of a module have spoken: what came after waits for who comes after them.
+
+    None if nothing was active, or if its states are gone: then the new code speaks from its activation on.
+    """
+    place, active = module_folder(state, partition, name), steering.active(name)
+    catalogue = read_catalogue(place)
+    if active is None or catalogue is None:
+        return None
+    were = sorted((one.name, one.version, one.code_digest) for one in active[1].reducers)
+    for one in (catalogue, catalogue.previous):
+        if one is not None and one.identities == were:
+            return stood_at(place, one)
+    return None
 
 
 def gathered(source: LogSource) -> Gathered:
@@ -110,8 +128,11 @@ def others_of(state: Path, partition: int, names: Sequence[str]) -> list[Catalog
 def states_place(state: Path, partition: int, module: Module, shard: int, shards: int) -> Path:
     """Return where a module's states in one shard lie, having written its catalogue."""
     place = module_folder(state, partition, module.name)
-    catalogue = catalogue_of(module, read_catalogue(place))
+    before = read_catalogue(place)
+    catalogue = catalogue_of(module, before, whole=before is not None and stood_at(place, before) is not None)
     write_catalogue(place, catalogue)
+    if shard == 0:
+        tidy(place, catalogue, shards)
     return shard_folder(place, catalogue.generation, shard, shards)
 
 

@@ -48,7 +48,7 @@ from replay import (
 )
 from tools.cell_link import CellLink
 from tools.confine import keep_to_itself, limit_memory, readable_folders
-from tools.loading import activation, gathered, holding_at, load_modules, others_of, states_place
+from tools.loading import activation, gathered, holding_at, load_modules, others_of, spoken_to, states_place
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
 from tools.reporting import Report, Reporter, StopInfo, told
@@ -159,7 +159,8 @@ class Roster:
     def _hire(self, module: Module, steering: Gathered) -> Holding:
         """Return what a shard holds of a module; raise ModuleError if it may not run."""
         folder, shard, link = self._folder, self._arguments.shard, self._links.get(module.name)
-        entry = activation(module, steering)
+        since = spoken_to(folder.state, folder.partition, module.name, steering)
+        entry = activation(module, steering, since)
         if entry is not None and shard == 0:
             with DirectClient(folder.socket) as client:
                 client.steer(entry)

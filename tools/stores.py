@@ -63,6 +63,8 @@ def place_states(folder: DataFolder, mode: str) -> None:
     if state.is_symlink():
         if wanted is not None and state.readlink() == wanted:
             return
+        if state.exists():
+            rmtree(state.resolve(), ignore_errors=True)  # nobody's states stay in memory unseen
         state.unlink()
     if wanted is None:
         make_folder(state)
@@ -121,8 +123,11 @@ def _mirror(mirrors: list[Mirror], stop: Event) -> None:
             except (Unavailable, IntegrityError) as error:  # Redis is a copy: it must never stop a worker
                 stop.wait(LOOK_AGAIN_S)
                 said = _once(said, str(error))
-            except Exception:  # noqa: BLE001 - the module was let go, and its store was closed
+            except Exception as error:  # noqa: BLE001 - the module was let go, and its store was closed
                 mirrors.remove(mirror)
+                say(
+                    f"worker: Redis: a module's copy is kept no more ({type(error).__name__}); a restart begins it anew"
+                )
         said = _once(said, next((one.state for one in mirrors if one.state.startswith("down")), ""))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from reducers import Reducer
@@ -92,8 +93,10 @@ def test_a_message_of_the_backlog_is_emitted_at_its_binding() -> None:
     assert len(first.subjects) == 1
 
 
-def test_a_failed_event_emits_nothing_and_neither_does_folding_again() -> None:
-    """What was said before an exception does not count; and a key that is folded again has said it all before."""
+def test_a_failed_event_emits_nothing_and_folding_again_says_what_a_rebuild_says() -> None:
+    """What was said before an exception does not count; a key that is folded again says what a fold from the beginning
+    says, so that a restart at another time has nothing to add.
+    """
     kept = Kept(world_of([chatty]))
     kept.world.steer(activation(chatty))
     first, mute, after = kept.append(event("ann"), event("ann", "mute"), event("ann"))
@@ -104,7 +107,11 @@ def test_a_failed_event_emits_nothing_and_neither_does_folding_again() -> None:
     assert one.outbox == []
     kept.skip("chatty", mute)
     run(one, kept.world.source)
-    assert heard(one) == []
+    assert heard(one) == [(first, "chatty.heard"), (after, "chatty.heard")]
+    again = bare(kept.world)
+    run(again, kept.world.source)
+    assert sorted(one.outbox) == sorted(again.outbox)
+    one.sent()
     (last,) = kept.append(event("ann"))
     run(one, kept.world.source)
     assert heard(one) == [(last, "chatty.heard"), (last, "chatty.third")]
@@ -112,6 +119,21 @@ def test_a_failed_event_emits_nothing_and_neither_does_folding_again() -> None:
     one.save(kept.world.source)
     assert union([one]) == kept.fold()
     assert after < last
+
+
+def test_new_code_speaks_from_where_the_old_code_stopped() -> None:
+    """Events that the old code has not seen when it was replaced are spoken for by the new code, and by no other."""
+    world = world_of([chatty])
+    world.steer(activation(chatty))
+    (spoken, unspoken) = (one.index for one in world.append([event("ann"), event("bob")]))
+    body = msgspec.structs.replace(activation(chatty), since=unspoken)
+    world.steer(activation(seen))
+    world.steer(body)
+    (after,) = (one.index for one in world.append([event("ann")]))
+    one = world.runner()
+    run(one, world.source)
+    assert heard(one) == [(unspoken, "chatty.heard"), (after, "chatty.heard")]
+    assert spoken < unspoken
 
 
 def test_the_position_is_not_saved_before_the_messages_are_sent() -> None:

@@ -96,7 +96,7 @@ class Model(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(feed, "SLICE_ENTRIES", 3)
         self.patch.setattr(layout, "CHUNK", 2)
-        Trouble.now = False
+        Trouble.now = self.troubled = False
         self.world = World()
         self.kept: list[tuple[int, Submission]] = []
         self.skips: list[tuple[int, Skip]] = []
@@ -164,9 +164,11 @@ class Model(RuleBasedStateMachine):
         return found
 
     def judge(self, workers: list[Crew]) -> None:
-        """Hold workers that have caught up against the list; only who has no memory may be behind."""
+        """Hold workers that have caught up against the list; only who had no memory, and was not started since, may be
+        behind.
+        """
         stopped = {module for crew in workers for module in crew.stopped}
-        assert stopped <= ({"memory"} if Trouble.now else set())
+        assert stopped <= ({"memory"} if self.troubled else set())
         for module in MODULES.keys() - stopped:
             pairs = [
                 pair
@@ -262,6 +264,7 @@ class Model(RuleBasedStateMachine):
     def trouble(self, now: bool) -> None:
         """There is too little memory, or enough."""
         Trouble.now = now
+        self.troubled |= now
 
     # --- what workers do -------------------------------------------------------------------------
 
