@@ -6,7 +6,9 @@ keeps up, and every probe is counted from the moment at which it was due: nothin
 
     readable     POST of an event, then GET of its state with ?min_size=, 20 probes a second
     pushed       POST of an event, then waiting for it on the student's own stream, 20 probes a second
-    to 100       10 changes a second, each to be seen by 100 streams of all states
+    to 100       10 changes a second, each to be seen by 100 streams of all states, without load
+
+Where the client itself was late, the machine had no turn to give: then the figures say more of the machine.
 
     python -m benchmarks --only live
 """
@@ -21,6 +23,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 
@@ -30,7 +33,7 @@ from benchmarks.table import Row
 
 RATE, BATCH = 2_000, 50
 PROBES_PER_S, CHANGES_PER_S = 20, 10
-QUIET_S, LOADED_S, FAN_S = 8, 15, 12
+WARM_S, QUIET_S, LOADED_S, FAN_S = 2, 8, 12, 10
 STUDENTS = 20
 STREAMS = 100
 START_S, LOOK_S = 60.0, 0.05
@@ -48,19 +51,24 @@ async def _measured(url: str) -> list[Row]:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         await _warm(client)
+        await _loaded(client, WARM_S, asyncio.sleep(WARM_S, []))  # each student of the load has a state
         quiet = await _probed(client, QUIET_S)
-        rows = _rows("event sent → state readable, quiet", quiet)
-        loaded, reached = await _loaded(client, _probed(client, LOADED_S))
-        rows += _rows(f"event sent → state readable at {RATE:,} events/s", loaded, quiet, "quiet")
-        pushed, also = await _loaded(client, _streamed(client, LOADED_S))
-        rows += _rows(
-            f"event sent → state on its stream at {RATE:,} events/s", pushed, quiet, "readable, quiet"
-        )
-        rows.append(
-            Row(f"  acked of {RATE:,} events/s offered, the worse of both", min(reached, also), "events/s")
-        )
+        read = await _loaded(client, LOADED_S, _probed(client, LOADED_S))
+        pushed = await _loaded(client, LOADED_S, _streamed(client, LOADED_S))
         seen = await _fanned(client, FAN_S)
-        return rows + _rows(f"event sent → on each of {STREAMS} streams, {CHANGES_PER_S}/s", seen)
+    busy = f"at {RATE:,} events/s"
+    return [
+        *_rows("event sent → state readable, quiet", quiet),
+        *_rows(f"event sent → state readable {busy}", read.times, quiet, "quiet"),
+        *_rows(f"event sent → state on its stream {busy}", pushed.times, quiet, "readable, quiet"),
+        Row(
+            f"  acked of {RATE:,} events/s offered, the worse of both",
+            min(read.per_s, pushed.per_s),
+            "events/s",
+        ),
+        Row("  the client itself was late by, p99", _p99(read.late + pushed.late), "ms"),
+        *_rows(f"event sent → on each of {STREAMS} streams, {CHANGES_PER_S}/s", seen),
+    ]
 
 
 def _rows(what: str, times: Sequence[float], base: Sequence[float] = (), to: str = "") -> list[Row]:
@@ -100,18 +108,34 @@ def _student(number: int) -> str:
     return f"probe-{number % STUDENTS}"
 
 
-async def _at_rate(per_s: float, seconds: float, act: Callable[[int, float], Awaitable[None]]) -> None:
-    """Call `act(number, due)` at a fixed rate, however long each takes, and wait for all; `due` is perf_counter's."""
-    start, tasks = time.perf_counter(), []
+async def _at_rate(per_s: float, seconds: float, act: Callable[[int, float], Awaitable[None]]) -> list[float]:
+    """Call `act(number, due)` at a fixed rate, however long each takes, and wait for all; `due` is perf_counter's.
+
+    Returns by how many milliseconds each call was late, because this process had no turn.
+    """
+    start, tasks, late = time.perf_counter(), [], []
     for number in range(int(per_s * seconds)):
         due = start + number / per_s
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        late.append((time.perf_counter() - due) * 1e3)
         tasks.append(asyncio.ensure_future(act(number, due)))
     await asyncio.gather(*tasks)
+    return late
 
 
-async def _loaded(client: httpx2.AsyncClient, probing: Awaitable[list[float]]) -> tuple[list[float], float]:
-    """Return what probing gives while events come in at RATE, and how many of these were acked a second."""
+class _Load(NamedTuple):
+    """Events that come in at RATE while something else is measured."""
+
+    times: list[float]
+    """What was measured, milliseconds."""
+    per_s: float
+    """How many events were acked a second."""
+    late: list[float]
+    """By how many milliseconds each batch was sent too late."""
+
+
+async def _loaded(client: httpx2.AsyncClient, seconds: float, probing: Awaitable[list[float]]) -> _Load:
+    """Send events at RATE while `probing` lasts, which is `seconds`, and a moment before and after."""
     target = "/v1/events?student=$.user_id&doc_id=$.doc_id"
     started = last = time.perf_counter()
     acked = 0
@@ -125,11 +149,11 @@ async def _loaded(client: httpx2.AsyncClient, probing: Awaitable[list[float]]) -
         answer.raise_for_status()
         acked, last = acked + BATCH, time.perf_counter()
 
-    load = asyncio.create_task(_at_rate(RATE / BATCH, LOADED_S + 1, post))
-    await asyncio.sleep(0.5)  # it is under way before the first probe, and outlasts the last
+    load = asyncio.create_task(_at_rate(RATE / BATCH, seconds + 1, post))
+    await asyncio.sleep(0.5)
     times = await probing
-    await load
-    return times, acked / (last - started)
+    late = await load
+    return _Load(times, acked / (last - started), late)
 
 
 # --- reading -------------------------------------------------------------------------------------

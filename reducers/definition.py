@@ -38,6 +38,8 @@ S = TypeVar("S")
 
 VERSION_MAX = 2**32 - 1
 TICKS_MAX = 2**32 - 1
+SCOPE_FIELDS_MAX, FIELD_LENGTH_MAX = 32, 64
+"""What an activation in the log may name (docs/formats/control.md)."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -103,6 +105,11 @@ def _checked_scope(scope: tuple[str, ...], name: str) -> tuple[str, ...]:
     if (not fields and scope not in ((), [])) or not all(isinstance(each, str) and each for each in fields):
         raise DefinitionError(
             f'reducer {name!r}: scope must be a tuple of key field names such as ("student",), not {scope!r}'
+        )
+    if len(fields) > SCOPE_FIELDS_MAX or max(map(len, fields), default=0) > FIELD_LENGTH_MAX:
+        raise DefinitionError(
+            f"reducer {name!r}: scope names at most {SCOPE_FIELDS_MAX} fields of at most {FIELD_LENGTH_MAX} "
+            "characters each; shorten it"
         )
     if len(set(fields)) < len(fields):
         raise DefinitionError(f"reducer {name!r}: scope {scope!r} names a field twice")

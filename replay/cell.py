@@ -16,35 +16,41 @@ What one piece may take, and what happens to a cell that does not answer, is the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
-from archive import FormatError, Store, Unavailable
-from reducers import Key, Message, Outbox, Reducer, Slot, is_module_name
-from replay.attempt import IDLE, word_of
+from archive import FormatError, Store
+from reducers import Key, Message, Outbox, Reducer, Slot, StateError, is_module_name
+from replay.attempt import word_of
 from replay.catalogue import ReducerInfo
-from replay.cell_wire import Done, Given, Halt, Piece, Task, WireEvent, to_wire
+from replay.cell_wire import STATE_BYTES_MAX, Done, Given, Halt, Piece, Task, WireEvent, to_wire
+from replay.escalation import Kind
 from replay.feed import Item
-from replay.folded import Stopped
+from replay.folded import Stopped, outgoing
 from replay.holding import KEYS_MAX, Holding
 from replay.layout import StoredSlot
 from replay.routing import Routing
 
 TASKS_MAX = 1_024
 PIECE_BYTES_MAX = 8 << 20
-STATE_BYTES_MAX = 16 << 20
+DROPPED_MAX = 1_000
+"""Keys that a cell is told to forget one by one; beyond that it forgets all, and is given what it needs."""
 ERROR_LENGTH_MAX = 400
 
 
 class CellDied(Exception):
-    """A cell gives no answer any more; `task` is what it was doing, counted from 0, or None."""
+    """A cell gives no answer any more; `task` is what it was doing, counted from 0, or None.
 
-    def __init__(self, reason: str, task: int | None = None) -> None:
+    The reason is in our own words (`ours`), unless it quotes what the cell has said.
+    """
+
+    def __init__(
+        self, reason: str, task: int | None = None, kind: Kind = "died", *, ours: bool = True
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.task = reason, task
+        self.reason, self.task, self.kind, self.ours = reason, task, kind, ours
 
 
 Ask = Callable[[Piece], Done]
@@ -103,11 +109,15 @@ class _Batch:
             self._events.append(to_wire(item.event))
             self._last = item.at
             self.size += len(msgspec.msgpack.encode(self._events[-1]))
+        self.size += sum(map(len, key))
         if (reducer.name, key) not in self.keys:
             self.keys[reducer.name, key] = slot
-            if slot is not None and not held:
-                self.given.append(_given(place, reducer, key, slot))
-                self.size += len(slot.state.encoding)
+            if (
+                slot is not None
+            ):  # what is held counts, too: all of it may have to be sent, and may be answered
+                self.size += len(slot.state.encoding) + sum(map(len, key))
+                if not held:
+                    self.given.append(_given(place, reducer, key, slot))
         self.items.append(item)
         self.tasks.append(Task(len(self._events) - 1, place, key, False, item.tick))
 
@@ -147,8 +157,8 @@ class CellHolding(Holding):
     def apart(self, reducer: Reducer[Any]) -> Holding:
         """Return an empty holding of one reducer in the same cell, beside the states that are there."""
         places = {reducer.name: self._places[reducer.name]}
-        alone = CellHolding([reducer], self._ask, places=places, space=self._space + 1)
-        alone.attempt = self.attempt
+        alone = CellHolding([reducer], self._ask, module=self.module, places=places, space=self._space + 1)
+        alone.attempt, alone._speaks_as = self.attempt, self.identities
         return alone
 
     def put(self, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None) -> None:
@@ -156,8 +166,7 @@ class CellHolding(Holding):
         super().put(reducer, key, slot)
         self._drop(reducer.name, key)
 
-    def fold(self, items: Sequence[Item], routing: Routing) -> None:
-        """Have events folded in order; where the module cannot go on, `stopped` says why."""
+    def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         try:
             batch = _Batch()
             for item in items:
@@ -167,8 +176,6 @@ class CellHolding(Holding):
             self._send_off(batch)
         except _Ended as ended:
             self.stopped = ended.stopped
-        finally:
-            self.attempt[0] = IDLE
 
     def _add(self, batch: _Batch, reducer: Reducer[Any], item: Item, routing: Routing) -> _Batch:
         emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from
@@ -198,14 +205,33 @@ class CellHolding(Holding):
         done = self._asked(batch, piece)
         if done.halt is not None and done.halt.encoding:  # once more, to find the event that did it
             done = self._asked(batch, self._careful(batch, piece))
+            self._held = {}
+        if done.halt is not None and done.halt.unsaid and len(batch.tasks) > 1:
+            self._send_halves(batch)
+            return
         if done.halt is not None:
             raise self._halted(batch, done.halt)
         try:
             self._take(batch, done)
         except (FormatError, TypeError, ValueError, msgspec.DecodeError) as error:
-            raise _Ended(Stopped("", batch.items[0].at, f"Breach: {error}")) from None
+            raise _Ended(Stopped("", batch.items[0].at, f"Breach: {error}", "died")) from None
         self._fresh, self._dropped = False, []
         self._hold(batch)
+
+    def _send_halves(self, batch: _Batch) -> None:
+        """Have a batch folded in two pieces, from what was before it: in one, question or answer are too large."""
+        self._forget_held()
+        half = len(batch.tasks) // 2
+        for numbers in (range(half), range(half, len(batch.tasks))):
+            part = _Batch()
+            for number in numbers:
+                task, name = batch.tasks[number], self._name(batch.tasks[number])
+                reducer, held = self._by_name[name], (name, task.key) in self._held
+                slot = self.get(reducer, task.key)
+                part.add(batch.items[number], task.reducer, reducer, task.key, slot, held=held)
+                if task.emits:
+                    part.emitting()
+            self._send_off(part)
 
     def _asked(self, batch: _Batch, piece: Piece) -> Done:
         self.attempt[0] = word_of(batch.items[0].at)
@@ -213,7 +239,10 @@ class CellHolding(Holding):
             return self._ask(piece)
         except CellDied as died:
             task = min(died.task or 0, len(batch.tasks) - 1)
-            raise _Ended(Stopped(self._name(batch.tasks[task]), batch.items[task].at, died.reason)) from None
+            name, at = self._name(batch.tasks[task]), batch.items[task].at
+            raise _Ended(Stopped(name, at, died.reason, died.kind, died.ours)) from None
+        except (ValueError, OverflowError):  # it cannot even be asked
+            return Done([], [], Halt(0, "TooLarge", unsaid=True))
 
     def _careful(self, batch: _Batch, piece: Piece) -> Piece:
         """Return the piece with every state that it needs, to be folded once more from the beginning."""
@@ -225,12 +254,17 @@ class CellHolding(Holding):
         return msgspec.structs.replace(piece, given=given, fresh=True, careful=True)
 
     def _halted(self, batch: _Batch, halt: Halt) -> _Ended:
-        task, reason = min(halt.task, len(batch.tasks) - 1), halt.reason
+        task = min(halt.task, len(batch.tasks) - 1)
+        name, at = self._name(batch.tasks[task]), batch.items[task].at
         if halt.unreadable:
-            reason = f"{reason}; its states are rebuilt from the log"
-            with suppress(Unavailable):
-                self.clear()
-        return _Ended(Stopped(self._name(batch.tasks[task]), batch.items[task].at, reason))
+            self.attempt[0] = word_of(at)
+            self.unreadable(StateError(name, halt.reason))
+            assert self.stopped is not None
+            return _Ended(self.stopped)
+        if halt.unsaid:
+            reason = "TooLarge: what comes of one event is more than can be sent"
+            return _Ended(Stopped(name, at, reason, ours=True))
+        return _Ended(Stopped(name, at, halt.reason, "memory" if halt.memory else "stopped"))
 
     def _name(self, task: Task) -> str:
         return next(name for name, place in self._places.items() if place == task.reducer)
@@ -254,7 +288,8 @@ class CellHolding(Holding):
             for said in group:
                 emit(said.type, keys=said.keys, data=said.data)
             task = batch.tasks[number]
-            self._send(self._by_name[self._name(task)], task.key, out, batch.items[number])
+            reducer = self._by_name[self._name(task)]
+            self.outbox += outgoing(self.module, reducer, task.key, out, batch.items[number])
 
     # --- which states the cell holds -------------------------------------------------------------
 
@@ -268,6 +303,12 @@ class CellHolding(Holding):
     def _drop(self, name: str, key: Key) -> None:
         if self._held.pop((name, key), 0) is None:
             self._dropped.append((self._places[name], key))
+            if len(self._dropped) > DROPPED_MAX:
+                self._forget_held()
+
+    def _forget_held(self) -> None:
+        """Begin anew with what the cell holds: it is given again what it needs."""
+        self._fresh, self._held, self._dropped = True, {}, []
 
 
 def _given(place: int, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> Given:

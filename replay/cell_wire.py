@@ -30,6 +30,8 @@ from replay.catalogue import ReducerInfo
 from replay.layout import StoredSlot
 
 FRAME_BYTES_MAX = 64 << 20
+STATE_BYTES_MAX = 16 << 20
+"""Of one encoding that a cell answers."""
 Ordinal = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 Key = tuple[str, ...]
 
@@ -112,6 +114,10 @@ class Halt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     encoding: bool = False
     unreadable: bool = False
     """A state that was given is none of this reducer."""
+    unsaid: bool = False
+    """It folded all of it, and the answer cannot be sent; one to fewer tasks may be."""
+    memory: bool = False
+    """It found no memory."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ A table, not a policy engine.  One record for each module and shard; what happen
 
     runs        fault                          next
     shared      its own doing (`certain`)      a cell, after a pause: its neighbours are disturbed once
-    shared      it crowds others (slow)        a process of its own, at once; that is no fault
+    shared      it crowds others (slow)        a process of its own, at once; that is no fault (elsewhere it is one)
     shared      perhaps (killed from outside)  again, at once; the second time without progress: a cell
     own         any                            again, after a pause; the second time without progress: a cell
     cell        any                            again, after a pause; the second time without progress: parked
@@ -81,8 +81,8 @@ class Record(msgspec.Struct, frozen=True):
 
 def struck(record: Record, fault: Fault) -> Record:
     """Return where a module runs after a fault."""
-    if fault.kind == "slow":
-        return replace(record, level="own" if record.level == "shared" else record.level, state="starting")
+    if fault.kind == "slow" and record.level == "shared":
+        return replace(record, level="own", state="starting")
     strikes = (*(one for one in record.strikes if _counts(one, fault)), fault)
     recent = (*(at for at in record.recent if fault.at_s - at < WINDOW_S), fault.at_s)
     worn_out = len(strikes) >= STRIKES or len(recent) >= FAULTS_MAX

@@ -23,9 +23,8 @@ from archive import Event
 from reducers import Key, Message, Reducer
 from replay.escalation import Kind
 from replay.feed import Item
+from replay.reasons import NAME_LENGTH_MAX, REASON_LENGTH_MAX, name_of_error, reason_of
 from replay.routing import PARTITION_KEY
-
-REASON_LENGTH_MAX, NAME_LENGTH_MAX = 200, 64
 
 
 class Stopped(NamedTuple):
@@ -100,7 +99,9 @@ def private(event: Event) -> Event:
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 
 
-def outgoing(module: str, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item) -> list[Outgoing]:
+def outgoing(
+    module: str, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item
+) -> list[Outgoing]:
     """Return what a reducer emitted at an event, with what it came of."""
     person = dict(zip(reducer.scope, key, strict=True)).get(PARTITION_KEY)
     return [
@@ -124,24 +125,6 @@ def outgoing(module: str, reducer: Reducer[Any], key: Key, messages: list[Messag
 def stopped_by(reducer: str, at: int, error: BaseException) -> Stopped:
     """Return the stop that an error is, raised by an author's code at an event."""
     return Stopped(reducer, at, reason_of(error), "memory" if isinstance(error, MemoryError) else "stopped")
-
-
-def reason_of(error: BaseException) -> str:
-    """Return what is said of an error, its name and its text, of bounded length; this raises nothing."""
-    try:
-        text = f"{name_of_error(error)}: {error}"[:REASON_LENGTH_MAX]
-    except BaseException:  # noqa: BLE001 - it is the author's: it may raise anything when it is asked for its text
-        text = f"{name_of_error(error)}: (its text cannot be read)"
-    return text.encode("utf-8", "replace").decode()  # half a character could not be sent
-
-
-def name_of_error(error: BaseException) -> str:
-    """Return the name of an error's class, or "Error" where that is none; this raises nothing."""
-    try:
-        name = str(type(error).__name__)[:NAME_LENGTH_MAX]
-        return name if name.isidentifier() else "Error"
-    except BaseException:  # noqa: BLE001 - even the name may be computed by the author's code
-        return "Error"
 
 
 def shown_of(reducer: Reducer[Any], state: Any) -> bytes:

@@ -4,7 +4,8 @@ Everything about a module that can go wrong ends here and harms no other: its st
 own.  Three things may happen to it beside going on:
 
     a key is quarantined     an exception is the event's result: part of the fold (`reducers.fold`)
-    the module stops         memory, recursion, a state that cannot be encoded: nothing is skipped, its position stays
+    the module stops         memory, recursion, a state that cannot be encoded, a store that cannot be read: nothing is
+                             skipped, its position stays
     a key is folded again    a skip or a retry in the log (`replay.runner`)
 
 States are read through: what is not in memory is looked up in the store once, and what has not changed for longest is
@@ -26,10 +27,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
-from archive import ActiveReducer, Event, Log, Store, Unavailable, View, Write
+from archive import (
+    ActiveReducer,
+    Event,
+    IntegrityError,
+    Log,
+    StorageFailed,
+    Store,
+    Unavailable,
+    View,
+    Write,
+)
 from reducers import (
     BUILTIN,
     Key,
@@ -44,9 +54,8 @@ from reducers import (
 )
 from replay.attempt import IDLE, Word, index_of, word_of
 from replay.feed import Item
-from replay.folded import Outgoing, Stopped, private, reason_of, shown_of
+from replay.folded import Outgoing, Stopped, outgoing, private, shown_of, stopped_by
 from replay.layout import (
-    AT_SIZE,
     LAYOUT,
     SNAPSHOT,
     TABLES,
@@ -54,18 +63,19 @@ from replay.layout import (
     StoredSlot,
     Waiting,
     all_stored,
-    decode_stored,
+    backlog_writes,
     encode_marker,
-    encode_stored,
     identities_of,
-    quarantine_key,
+    loaded,
+    own,
     quarantine_prefix,
-    read_backlog,
-    read_marker,
     slot_of,
     state_key,
+    state_writes,
+    stored_of,
 )
-from replay.routing import PARTITION_KEY, Routing
+from replay.reasons import reason_of
+from replay.routing import Routing
 from replay.steering import Gathered
 
 KEYS_MIN, KEYS_MAX = 1_000, 100_000
@@ -136,7 +146,7 @@ class Holding:
         if self._store is None:
             return
         with self._store.view() as view:
-            marker, self.backlog = self._loaded(view, log)
+            marker, self.backlog = loaded(view, log, identities_of(self.reducers))
             empty = next(view.scan("states"), None) is None
         if marker is None:
             self.clear()
@@ -145,17 +155,6 @@ class Holding:
         self.position, self.steered, self._complete = marker.position, marker.steered, empty
         # A log that was set back to a copy is rebuilt as soon as all of it is.
         self.rebuilt_to = min(marker.rebuilt_to, log.size)
-
-    def _loaded(self, view: View, log: Log) -> tuple[Marker | None, dict[int, list[int]]]:
-        marker = read_marker(view.get("meta", SNAPSHOT))
-        if marker is None or marker.reducers != identities_of(self.reducers):
-            return None, {}
-        if marker.position > log.size or log.root(marker.position) != marker.root:
-            return None, {}
-        try:
-            return marker, read_backlog(view)
-        except ValueError:
-            return None, {}
 
     def clear(self) -> None:
         """Remove everything that is stored, in one commit."""
@@ -169,50 +168,66 @@ class Holding:
     def save(self, position: int, root: bytes, backlog: Mapping[int, Waiting]) -> None:
         """Write what changed since the last save, and the position, in one commit.
 
-        Raises StateError, and has `stopped` set, if a state cannot be encoded; then nothing was written.
+        Raises StateError, and has `stopped` set, if a state cannot be encoded or the store cannot be used; then nothing
+        was written.
         """
         if self._store is None:
             self._dirty.clear()
             return
-        with self._store.view() as view:
-            writes = [write for name, key in self._dirty for write in self._writes(view, position, name, key)]
+        try:
+            self._save(position, root, backlog)
+        except StateError as error:
+            if self.stopped is None:
+                self.unreadable(error)
+            raise
+        finally:
+            self.attempt[0] = IDLE
+
+    def _save(self, position: int, root: bytes, backlog: Mapping[int, Waiting]) -> None:
+        with own(self._store, "") as store, store.view() as view:
+            writes = [one for name, key in self._dirty for one in self._writes(view, position, name, key)]
         self.attempt[0] = IDLE
-        for subject, waiting in backlog.items():
-            for number, packed in waiting.chunks():
-                writes.append(Write("backlog", subject.to_bytes(8) + number.to_bytes(4), packed))
+        writes += backlog_writes(backlog)
         marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to, self.steered)
-        self._store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
+        with own(self._store, "") as store:
+            store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
         self.position = position
         self._forget()
 
-    def _writes(self, view: View, position: int, name: str, key: Key) -> Iterator[Write]:
-        data, slot = state_key(name, key), self.slots[name][key]
-        old = view.get("states", data)
-        if old is not None:
-            yield Write("changes", old[:AT_SIZE] + data, None)
-            before = decode_stored(old)
-            if before is not None and before.error_index is not None:
-                yield Write("quarantined", quarantine_key(name, before.error_index, data), None)
-        if old is None and slot is None:
-            return
+    def _writes(self, view: View, position: int, name: str, key: Key) -> list[Write]:
+        slot = self.slots[name][key]
         stored = None if slot is None else self._stored(self._by_name[name], key, slot)
-        yield Write("states", data, encode_stored(position, stored))
-        yield Write("changes", position.to_bytes(AT_SIZE) + data, b"")
-        if slot is not None and slot.error_index is not None:
-            yield Write("quarantined", quarantine_key(name, slot.error_index, data), data)
+        return state_writes(view, position, name, key, stored)
 
     def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
         self.attempt[0] = word_of(slot.changed_at)  # a view is the author's code, too
         try:
             encoding = reducer.encode(slot.state)
-        except (StateError, MemoryError, RecursionError) as error:
-            self.stopped = Stopped(reducer.name, slot.changed_at, reason_of(error))
-            self.attempt[0] = IDLE
+        except BaseException as error:  # to look at a state may run the author's code
+            self.stopped = stopped_by(reducer.name, slot.changed_at, error)
             raise StateError(reducer.name, self.stopped.reason) from error
         shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
         return StoredSlot(
             reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
         )
+
+    def unreadable(self, error: StateError) -> None:
+        """Stop this module, whose stored states cannot be read, and remove them: the next start begins anew.
+
+        A store that is itself damaged is left as it is: what would be written to it might be lost again.
+        """
+        then = "its states are rebuilt from the log"
+        if isinstance(error.__cause__, IntegrityError | StorageFailed):
+            then = "move its states away, they are made anew"
+        else:
+            try:
+                self.clear()
+            except Unavailable:
+                pass  # then the next start comes to the same state, and tries again
+            except (IntegrityError, StorageFailed) as failed:
+                then = f"they cannot be removed ({failed}): move them away, they are made anew"
+        at = index_of(self.attempt[0]) or self.position
+        self.stopped = Stopped(error.reducer, at, f"{reason_of(error)}; {then}")
 
     def shed(self) -> None:
         """Keep half as many states in memory, from the next save on."""
@@ -239,7 +254,7 @@ class Holding:
             return slots[key]
         if self._complete or self._store is None:
             return None
-        with self._store.view() as view:
+        with own(self._store, reducer.name) as store, store.view() as view:
             value = view.get("states", state_key(reducer.name, key))
         if (found := slot_of(reducer, value)) is not None:
             slots[key] = found
@@ -255,7 +270,7 @@ class Holding:
         slots = self.slots[reducer.name]
         found = [key for key, slot in slots.items() if slot is not None]
         if not self._complete and self._store is not None:
-            with self._store.view() as view:
+            with own(self._store, reducer.name) as store, store.view() as view:
                 found += [one.key for one in all_stored(view, reducer.name) if one.key not in slots]
         return found
 
@@ -273,11 +288,11 @@ class Holding:
         if self._store is None:
             return found
         prefix = quarantine_prefix(reducer.name, index)
-        with self._store.view() as view:
+        with own(self._store, reducer.name) as store, store.view() as view:
             for row, data in view.scan("quarantined", prefix):
                 if not row.startswith(prefix):
                     break
-                stored = decode_stored(view.get("states", data))
+                stored = stored_of(reducer.name, view.get("states", data))
                 if stored is not None and stored.key not in slots:  # what is in memory is newer
                     found.append(stored.key)
         return found
@@ -304,21 +319,21 @@ class Holding:
         """Fold events in order, as far as they are this module's.
 
         Where the module cannot go on, `stopped` says why, and the states must not be saved.  If that is because a
-        stored state cannot be read, all of them are removed, and the next start begins anew.
+        stored state cannot be read, all of them are removed, and the next start begins anew.  Raises Unavailable where
+        its store cannot be read just now.
         """
         if self.watch is not None:
             self.watch.before(self)
         try:
             self._fold(items, routing)
-            if self.watch is not None:
-                self.watch.after(self)
         except StateError as error:
-            reason = f"{error}; its states are rebuilt from the log"
-            self.stopped = Stopped(error.reducer, index_of(self.attempt[0]) or 0, reason)
-            with suppress(Unavailable):  # then the next start comes to the same state, and tries again
-                self.clear()
-        finally:  # whatever is raised is not the module's doing, and what does not even return leaves its word
+            self.unreadable(error)
+        except Unavailable:  # nobody's doing
             self.attempt[0] = IDLE
+            raise
+        self.attempt[0] = IDLE  # whatever else is raised, or does not even return, leaves its word
+        if self.watch is not None:
+            self.watch.after(self)
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         attempt, all_slots, usual = self.attempt, self.slots, not self._skips
@@ -336,8 +351,10 @@ class Holding:
                         if before is not None or routing.holds(reducer, key):
                             event = private(item.event) if self._private else item.event
                             self._fold_one(reducer, key, before, event, item)
-                except (MemoryError, RecursionError) as error:  # a stored state that is too much just now
-                    self.stopped = Stopped(reducer.name, item.at, reason_of(error))
+                except (StateError, Unavailable):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - a stored state that is too much just now, or anything
+                    self.stopped = stopped_by(reducer.name, item.at, error)
                 if self.stopped is not None:
                     return
 
@@ -370,28 +387,9 @@ class Holding:
         try:
             after = fold_one(reducer, before, event, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other
-            self.stopped = Stopped(reducer.name, item.at, reason_of(error))
+            self.stopped = stopped_by(reducer.name, item.at, error)
             return
         if after is not before:
             self.put(reducer, key, after)
         if out:
-            self._send(reducer, key, out, item)
-
-    def _send(self, reducer: Reducer[Any], key: Key, messages: list[Message], item: Item) -> None:
-        person = dict(zip(reducer.scope, key, strict=True)).get(PARTITION_KEY)
-        for ordinal, message in enumerate(messages):
-            self.outbox.append(
-                Outgoing(
-                    module=self.module,
-                    reducer=reducer.name,
-                    key=key,
-                    at=item.at,
-                    ordinal=ordinal,
-                    message=message,
-                    subjects=item.subjects,
-                    hops=item.hops + 1,
-                    time_ms=item.event.time_ms,
-                    received_ms=item.event.received_ms,
-                    person=person,
-                )
-            )
+            self.outbox += outgoing(self.module, reducer, key, out, item)

@@ -21,14 +21,16 @@ Who writes: `replay.holding`.  Who reads: `replay.reader`.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from archive import View
-from reducers import Key, Reducer, ReducerError, Slot, StateError
+from archive import IntegrityError, Log, StorageFailed, Store, View, Write
+from reducers import Key, Reducer, Slot, StateError
+from replay.reasons import reason_of
 
 TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
 LAYOUT: Final = 3
@@ -147,23 +149,84 @@ def decode_stored(value: bytes | None) -> StoredSlot | None:
 
 def slot_of(reducer: Reducer[Any], value: bytes | None) -> Slot[Any] | None:
     """Return the slot in a stored value; raise StateError if it is none of this reducer."""
+    stored = stored_of(reducer.name, value)
+    if stored is None:
+        return None
     try:
-        stored = decode_stored(value)
-        if stored is None:
-            return None
-        return Slot(reducer.decode(stored.encoding), stored.changed_at, stored.error, stored.error_index)
-    except (ReducerError, msgspec.DecodeError) as error:
-        raise StateError(reducer.name, f"a stored state cannot be read ({error})") from None
+        state = reducer.decode(stored.encoding)
+    except (MemoryError, RecursionError):
+        raise  # that says nothing of the state: elsewhere it may be read
+    except BaseException as error:  # noqa: BLE001 - a state's class is the author's: making one may raise anything
+        raise StateError(reducer.name, f"a stored state cannot be read ({reason_of(error)})") from None
+    return Slot(state, stored.changed_at, stored.error, stored.error_index)
+
+
+def stored_of(name: str, value: bytes | None) -> StoredSlot | None:
+    """Return the state in a value of a reducer's; raise StateError if it is none."""
+    try:
+        return decode_stored(value)
+    except msgspec.DecodeError as error:
+        raise StateError(name, f"a stored state cannot be read ({error})") from None
 
 
 def all_stored(view: View, name: str) -> Iterator[StoredSlot]:
-    """Yield every state of a reducer, in the order of their database keys."""
+    """Yield every state of a reducer, in the order of their database keys; raise StateError at what is none."""
     prefix = state_key(name, ())
     for data, value in view.scan("states", prefix):
         if not data.startswith(prefix):
             return
-        if (stored := decode_stored(value)) is not None:
+        if (stored := stored_of(name, value)) is not None:
             yield stored
+
+
+def state_writes(view: View, position: int, name: str, key: Key, stored: StoredSlot | None) -> list[Write]:
+    """Return what a save at `position` writes of one state, None for one that is gone; StateError as `stored_of`."""
+    data, writes = state_key(name, key), list[Write]()
+    old = view.get("states", data)
+    if old is not None:
+        writes.append(Write("changes", old[:AT_SIZE] + data, None))
+        before = stored_of(name, old)
+        if before is not None and before.error_index is not None:
+            writes.append(Write("quarantined", quarantine_key(name, before.error_index, data), None))
+    if old is None and stored is None:
+        return []
+    writes.append(Write("states", data, encode_stored(position, stored)))
+    writes.append(Write("changes", position.to_bytes(AT_SIZE) + data, b""))
+    if stored is not None and stored.error_index is not None:
+        writes.append(Write("quarantined", quarantine_key(name, stored.error_index, data), data))
+    return writes
+
+
+def backlog_writes(backlog: Mapping[int, Waiting]) -> list[Write]:
+    """Return what a save writes of the backlogs."""
+    return [
+        Write("backlog", subject.to_bytes(8) + number.to_bytes(4), packed)
+        for subject, waiting in backlog.items()
+        for number, packed in waiting.chunks()
+    ]
+
+
+@contextmanager
+def own(store: Store | None, name: str) -> Iterator[Store]:
+    """Yield a module's store; damage to it is raised as StateError of reducer `name`: it is nobody else's business."""
+    assert store is not None
+    try:
+        yield store
+    except (IntegrityError, StorageFailed) as error:
+        raise StateError(name, f"the store of its states is damaged ({error})") from error
+
+
+def loaded(view: View, log: Log, identities: list[Identity]) -> tuple[Marker | None, dict[int, list[int]]]:
+    """Return the marker and the backlogs of a snapshot of this log and these reducers; (None, {}) if it is none."""
+    marker = read_marker(view.get("meta", SNAPSHOT))
+    if marker is None or marker.reducers != identities:
+        return None, {}
+    if marker.position > log.size or log.root(marker.position) != marker.root:
+        return None, {}
+    try:
+        return marker, read_backlog(view)
+    except ValueError:
+        return None, {}
 
 
 def encode_marker(marker: Marker) -> bytes:

@@ -160,7 +160,10 @@ class Runner:
             for change in self.steering.changes(holding.steered):
                 reducer = next((one for one in holding.reducers if one.name == change.reducer), None)
                 if reducer is not None and change.event < self.position and holding.stopped is None:
-                    self._apply(holding, reducer, change, source)
+                    try:
+                        self._apply(holding, reducer, change, source)
+                    except StateError as error:  # what it has stored is its own business, too
+                        holding.unreadable(error)
             holding.steered = max(holding.steered, self.steering.size)
 
     def _apply(self, holding: Holding, reducer: Reducer[Any], change: Change, source: LogSource) -> None:

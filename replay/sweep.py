@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound
 from reducers import Identity, Key, Reducer, Slot, StateError, entry_digest, pair_of
-from replay.folded import Stopped, reason_of
+from replay.folded import Stopped, stopped_by
 from replay.holding import Holding
 from replay.runner import Runner
 
@@ -122,7 +122,7 @@ class Sweep:
                 for reducer in holding.reducers:
                     delta |= self._changed(holding, reducer, afresh=afresh)
             except (StateError, MemoryError, RecursionError) as error:
-                holding.stopped = Stopped(self._encoding[0], self._encoding[1], reason_of(error))
+                holding.stopped = stopped_by(*self._encoding, error)
                 self.stopped[holding.module] = holding.stopped
         return delta
 

@@ -15,13 +15,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reducers import Key, Message, Reducer, ReducerError, Slot, StateError, fold_one, tick_of
+from reducers import Key, Message, Reducer, Slot, fold_one, tick_of
 from replay.attempt import Word
-from replay.cell_wire import Done, Given, Halt, Piece, Said, Task, from_wire
-from replay.folded import private, reason_of, shown_of
+from replay.cell_wire import (
+    FRAME_BYTES_MAX,
+    STATE_BYTES_MAX,
+    Done,
+    Given,
+    Halt,
+    Piece,
+    Said,
+    Task,
+    encode_frame,
+    from_wire,
+)
+from replay.folded import private, shown_of
 from replay.layout import StoredSlot
+from replay.reasons import reason_of
 
 Slots = dict[tuple[int, Key], "Slot[Any]"]
+_UNSAID = Halt(0, "TooLarge", unsaid=True)
+_TOO_LARGE = b'{"view_failed":"TooLarge"}'
 
 
 class _Halted(Exception):
@@ -37,6 +51,13 @@ class Tenant:
         self._reducers, self._word = list(reducers), word
         self._spaces: dict[int, Slots] = {}
 
+    def framed(self, piece: Piece) -> bytes:
+        """Return the answer to a piece as it is sent; one that is too large says so instead."""
+        try:
+            return encode_frame(self.answer(piece))
+        except (ValueError, TypeError, OverflowError, MemoryError, RecursionError):
+            return encode_frame(Done([], [], _UNSAID))
+
     def answer(self, piece: Piece) -> Done:
         """Fold a piece and return what came of it; where it halts, the states held are of no use any more."""
         self._word[0] = 0
@@ -46,25 +67,33 @@ class Tenant:
         for key in piece.dropped:
             slots.pop(key, None)
         try:
-            self._take(slots, piece.given)
+            self._take(slots, piece)
             said, last = self._fold(slots, piece)
-            changed = []
+            changed, size = list[Given](), 0
             for count, (key, task) in enumerate(last.items(), len(piece.tasks) + 1):
                 self._word[0] = count
-                changed.append(self._given(slots, key, task))
+                changed.append(one := self._given(slots, key, task))
+                size += len(one.slot.encoding) + len(one.slot.shown or b"")
+                if size > FRAME_BYTES_MAX:
+                    raise _Halted(_UNSAID)
         except _Halted as halted:
             return Done([], [], halted.halt)
         finally:
             self._word[0] = 0
         return Done(changed, said)
 
-    def _take(self, slots: Slots, given: Sequence[Given]) -> None:
-        for one in given:
+    def _take(self, slots: Slots, piece: Piece) -> None:
+        for one in piece.given:
             stored = one.slot
             try:
                 state = self._reducers[one.reducer].decode(stored.encoding)
-            except ReducerError as error:
-                raise _Halted(Halt(0, reason_of(error), unreadable=True)) from None
+            except BaseException as error:  # noqa: BLE001 - a state's class is the author's: it may raise anything
+                whose = (one.reducer, stored.key)
+                task = next((n for n, each in enumerate(piece.tasks) if (each.reducer, each.key) == whose), 0)
+                elsewhere = isinstance(
+                    error, MemoryError | RecursionError
+                )  # then it may be read another time
+                raise _Halted(Halt(task, reason_of(error), unreadable=not elsewhere)) from None
             slots[one.reducer, stored.key] = Slot(state, stored.changed_at, stored.error, stored.error_index)
 
     def _fold(self, slots: Slots, piece: Piece) -> tuple[list[Said], dict[tuple[int, Key], int]]:
@@ -92,15 +121,20 @@ class Tenant:
         try:
             return fold_one(reducer, before, private(own), out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the worker is told
-            raise _Halted(Halt(number, reason_of(error))) from None
+            memory = isinstance(error, MemoryError)
+            raise _Halted(Halt(number, reason_of(error), memory=memory)) from None
 
     def _given(self, slots: Slots, key: tuple[int, Key], task: int) -> Given:
         reducer, slot = self._reducers[key[0]], slots[key]
         try:
             encoding = reducer.encode(slot.state)
-        except (StateError, MemoryError, RecursionError) as error:
+        except BaseException as error:  # noqa: BLE001 - to look at a state may run the author's code
             raise _Halted(Halt(task, reason_of(error), encoding=True)) from None
+        if len(encoding) > STATE_BYTES_MAX:
+            raise _Halted(Halt(task, f"TooLarge: a state of {len(encoding):,} bytes", encoding=True))
         shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
+        if shown is not None and len(shown) > STATE_BYTES_MAX:
+            shown = _TOO_LARGE
         stored = StoredSlot(
             reducer.version, key[1], slot.changed_at, slot.error, slot.error_index, encoding, shown
         )

@@ -68,7 +68,7 @@ def _hello(module: Module, confined: list[str]) -> Hello:
 
 def _serve(tenant: Tenant, read: int, write: int) -> None:
     while data := _frame(read):
-        _say(write, encode_frame(tenant.answer(decode_piece(data))))
+        _say(write, tenant.framed(decode_piece(data)))
 
 
 def _frame(descriptor: int) -> bytes:

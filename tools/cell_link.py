@@ -26,7 +26,7 @@ from pathlib import Path
 
 from archive import FormatError
 from reducers import ModuleError
-from replay import FRAME_BYTES_MAX, CellDied, Done, Hello, Piece, Refused, decode_back, encode_frame
+from replay import FRAME_BYTES_MAX, CellDied, Done, Hello, Kind, Piece, Refused, decode_back, encode_frame
 
 IMPORT_S = 60.0
 LOOK_S = 0.05
@@ -82,7 +82,7 @@ class CellLink:
         return back
 
     def ask(self, piece: Piece) -> Done:
-        """Return the answer to a piece; raise CellDied if there is none."""
+        """Return the answer to a piece; raise CellDied if there is none, ValueError if the piece is too large."""
         back = self._answer(encode_frame(piece), self._seconds)
         if not isinstance(back, Done):
             raise self._died("Breach: it answered something else")
@@ -111,14 +111,14 @@ class CellLink:
             if word > seen:
                 seen, since = word, now
             if now - since > limit_s:
-                raise self._died(f"Stalled: more than {limit_s:g} s for one event")
+                raise self._died(f"Stalled: more than {limit_s:g} s for one event", "stalled")
             left = self._exchange(left)
         data = bytes(self._buffer[4 : 4 + size])
         del self._buffer[: 4 + size]
         try:
             return decode_back(data)
         except FormatError as error:
-            raise self._died(f"Breach: {error}") from None
+            raise self._died(f"Breach: {error}", ours=False) from None
 
     def _complete(self) -> int | None:
         """Return the size of the answer that is there, or None while there is none."""
@@ -144,7 +144,7 @@ class CellLink:
             self._buffer += part
         return left
 
-    def _died(self, reason: str = "") -> CellDied:
+    def _died(self, reason: str = "", kind: Kind = "died", *, ours: bool = True) -> CellDied:
         """End the process and return why there will be no answer."""
         word, process = self._word[0], self._process
         assert process is not None
@@ -157,7 +157,7 @@ class CellLink:
                 f"Died: {how(process.returncode)}" if process.poll() is not None else "Died: closed its pipe"
             )
         self.close()
-        return CellDied(reason, word - 1 if word else None)
+        return CellDied(reason, word - 1 if word else None, kind, ours=ours)
 
 
 def how(code: int) -> str:

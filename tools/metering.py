@@ -99,13 +99,16 @@ class Meter:
         self._busy[name] = work, now
         crowded = len([one for one in self._holdings.values() if one.stopped is None]) > 1
         if crowded and name not in BUILTIN and work > SHARE_MAX * WINDOW_S and holding.stopped is None:
-            holding.stopped = Stopped("", holding.position, "Slow: more than half of its worker's time")
+            holding.stopped = Stopped(
+                "", holding.position, "Slow: more than half of its worker's time", "slow", ours=True
+            )
 
     def _stop_largest(self) -> None:
         worst = self._largest()
         if worst is not None:
             grown = self._grown.get(worst.module, 0) >> 20
-            worst.stopped = Stopped("", worst.position, f"MemoryError: its process grew by {grown:,} MiB")
+            reason = f"MemoryError: its process grew by {grown:,} MiB"
+            worst.stopped = Stopped("", worst.position, reason, "memory", ours=True)
 
     def _largest(self) -> Holding | None:
         running = [one for one in self._holdings.values() if one.stopped is None]

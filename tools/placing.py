@@ -55,13 +55,6 @@ from tools.settings import Settings
 LOOK_EVERY_S = 0.25
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
-KINDS: dict[str, Kind] = {
-    "MemoryError": "memory",
-    "Stalled": "stalled",
-    "Died": "died",
-    "Breach": "died",
-    "Slow": "slow",
-}
 
 Place = tuple[str, int]
 """A module in a shard."""
@@ -324,8 +317,8 @@ class Placing:
 
 
 def _fault_of(info: StopInfo) -> Found:
-    kind, _, text = info.reason.partition(": ")
-    return KINDS.get(kind, "stopped"), info.at, info.reducer, text or kind
+    name, _, text = info.reason.partition(": ")  # our own words have a text, too
+    return info.kind, info.at, info.reducer, text or name
 
 
 def _next(record: Record) -> str:

@@ -132,7 +132,7 @@ class Post:
         try:
             if ticks := self._ticker.due(wanted, int(now_s)):
                 _checked(self._client.append(ticks))
-                self._ticker.logged(wanted, int(now_s))
+                self._ticker.logged()
                 self._away = False
         except Unavailable as error:
             self._stays(f"ticks wait: {error}")

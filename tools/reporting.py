@@ -2,7 +2,8 @@
 
     {"size": 120, "hired": {"essay": 100}}               started, with the position of each module
     {"failed": {"odd": "importing 'odd' failed with …"}}   what could not be loaded
-    {"stopped": {"essay": {"reducer": "words", "at": 117, "reason": "MemoryError"}}}
+    {"stopped": {"essay": {"reducer": "words", "at": 117, "reason": "MemoryError",
+                          "kind": "memory"}}}
     {"at": {"essay": 120}}                                  how far the saved states are
 
 A module may print what it likes: standard output belongs to it from the start, and leads where errors do.  The lines
@@ -20,23 +21,21 @@ from contextlib import suppress
 import msgspec
 
 from archive import FormatError
-from replay import Stopped
+from replay import Kind, Stopped
 
 LINE_BYTES_MAX = 60_000
 """asyncio reads lines of at most 64 KiB."""
 
 
-OURS = frozenset({"Died", "Stalled", "Slow"})
-"""Kinds of reasons whose text is our own, and says nothing of any event."""
-
-
 class StopInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a module does not go on: the kind of error, never its text, which may hold something of an event."""
+    """Why a module does not go on: the name of an error, never its text, which may hold something of an event."""
 
     reducer: str
     at: int | None
     """Index of the event; None: it was being imported."""
     reason: str
+    kind: Kind = "stopped"
+    """Said by who stopped it, never read out of the reason: any class may be called Slow."""
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,14 +56,13 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 _decode = msgspec.json.Decoder(Report).decode
 
 
-def told(reason: str) -> str:
-    """Return what everybody may be told of a reason: all of our own words, of others' only the kind of error.
+def info_of_stop(stopped: Stopped, *, imported: bool = True) -> StopInfo:
+    """Return what everybody may be told of a stop; at no event, unless it was imported.
 
-    >>> told("Died: SIGSEGV"), told("KeyError: 'ann'")
-    ('Died: SIGSEGV', 'KeyError')
+    >>> info_of_stop(Stopped("words", 7, "Slow: so says ann"))
+    StopInfo(reducer='words', at=7, reason='Slow', kind='stopped')
     """
-    kind = reason.partition(":")[0]
-    return reason[:200] if kind in OURS else kind[:64]
+    return StopInfo(stopped.reducer, stopped.at if imported else None, stopped.told, stopped.kind)
 
 
 def parse_report(line: bytes) -> Report:
@@ -103,8 +101,7 @@ class Reporter:
     def stopped(self, found: Mapping[str, Stopped]) -> None:
         """Say which modules do not go on."""
         if found:
-            infos = {name: StopInfo(one.reducer, one.at, told(one.reason)) for name, one in found.items()}
-            self.tell(Report(stopped=infos))
+            self.tell(Report(stopped={name: info_of_stop(one) for name, one in found.items()}))
 
     def positions(self, positions: Mapping[str, int]) -> None:
         """Say how far the saved states are, if that is news."""

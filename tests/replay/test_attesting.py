@@ -30,6 +30,12 @@ INFO = info_of(touchy)
 ATTEST = Attest(1_000, "touchy", 1, INFO.code_digest, 2, "a" * 64)
 
 
+@pytest.fixture(autouse=True)
+def _attested_however_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handful of states be enough; that it is not is a test of its own."""
+    monkeypatch.setattr("replay.attesting.STATES_MIN", 1)
+
+
 def noted(world: World, shards: int, size: int) -> list[Store]:
     """Return the stores of all shards, saved and noted at a size, whether or not states are attested there."""
     stores: list[Store] = []
@@ -197,3 +203,11 @@ def test_a_count_that_is_wrong_is_a_difference() -> None:
     """The digest alone is not all that is attested: the number of states must be right, too."""
     wrong = msgspec.structs.replace(TRUE, states=3)
     assert judged(Gathered(), 1_004, wrong, STATES, erased=0).verdict == "different"
+
+
+def test_few_states_are_not_attested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who knows a student could try what hashes to a digest that stands for him alone: it is not published."""
+    monkeypatch.setattr("replay.attesting.STATES_MIN", 10)
+    few, enough = (msgspec.structs.replace(ATTEST, states=states) for states in (9, 10))
+    assert compared(Gathered(), few) is None
+    assert compared(Gathered(), enough) == enough

@@ -48,6 +48,13 @@ TABLE: dict[str, tuple[Level, tuple[Step, ...], Level, State]] = {
         "starting",
     ),
     "crowding is no fault": ("shared", (("slow", None, 5, 0),), "own", "starting"),
+    "alone nobody is crowded, so that is one": (
+        "own",
+        (("slow", 7, 5, 0), ("slow", 7, 5, 1)),
+        "cell",
+        "pausing",
+    ),
+    "nor is anybody in a cell": ("cell", (("slow", 7, 5, 0), ("slow", 7, 5, 1)), "cell", "parked"),
     "alone it may try again": ("own", (("died", 7, 5, 0),), "own", "pausing"),
     "but not for ever": ("own", (("died", 7, 5, 0), ("died", 7, 5, 9)), "cell", "pausing"),
     "a cell may try again": ("cell", (("died", 7, 5, 0),), "cell", "pausing"),
@@ -81,7 +88,7 @@ def test_the_table(name: str) -> None:
     level, steps, then, state = TABLE[name]
     record = after(level, *steps)
     assert (record.level, record.state) == (then, state)
-    assert record.deaths == sum(kind != "slow" for kind, *_ in steps)
+    assert record.deaths == sum(kind != "slow" or level != "shared" for kind, *_ in steps)
 
 
 def test_pauses_grow_and_end() -> None:

@@ -313,14 +313,20 @@ def test_a_worker_that_dies_within_a_binding_folds_it_again_whole(monkeypatch: p
             one.step(world.source)
             one.save(world.source)
         before, (holding,) = one.position, one.holdings
-        plain, left = holding._fold_one, iter(range(folded))
+        plain, whole, left = holding._fold_one, holding.fold, iter(range(folded))
 
         def fold_one(of: Any, *more: Any, plain: Any = plain, left: Any = left) -> Any:
             if of.name == "seen" and next(left, None) is None:
                 raise Crash
             return plain(of, *more)
 
+        def fold(*most: Any, whole: Any = whole, of: Any = holding) -> None:
+            whole(*most)
+            if of.stopped is not None:  # what a reducer raises stops its module; a death stops all
+                raise Crash
+
         monkeypatch.setattr(holding, "_fold_one", fold_one)
+        monkeypatch.setattr(holding, "fold", fold)
         with pytest.raises(Crash):
             run(one, world.source)
         assert (one.position, one.unsaved) == (before, False)

@@ -42,6 +42,12 @@ from tools.worker import Duties, tail
 REDUCERS: list[Reducer[Any]] = [seen, touchy]
 
 
+@pytest.fixture(autouse=True)
+def _attested_however_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handful of states be enough; that it is not is a test of its own."""
+    monkeypatch.setattr("replay.attesting.STATES_MIN", 1)
+
+
 @dataclass
 class Site:
     """A log, and the workers of two shards of one module, each of which can be started anew."""

@@ -14,7 +14,7 @@ from tools.ticker import Ticker, periods
 def seconds(ticker: Ticker, wanted: set[int], now_s: int) -> list[int]:
     """Return the seconds that are due, and let them be logged."""
     found = [int(str(one.id).removeprefix("tick/")) for one in ticker.due(wanted, now_s)]
-    ticker.logged(wanted, now_s)
+    ticker.logged()
     return found
 
 
@@ -49,11 +49,72 @@ def test_a_server_that_was_down_for_a_night_logs_one_tick_of_each_period() -> No
 
 def test_a_clock_that_was_set_back_logs_nothing_until_it_reaches_the_log_again() -> None:
     """Time does not go backwards for anybody: neither for a ticker that saw the later time, nor after a restart."""
-    ticker = Ticker()
+    ticker = Ticker(lambda: 6_000)
     seconds(ticker, {60}, 6_000)
     assert [seconds(ticker, {60}, now_s) for now_s in (5_000, 5_999, 6_059, 6_060)] == [[], [], [], [6_060]]
-    restarted = Ticker(not_before_s=6_000)
+    restarted = Ticker(lambda: 6_000)
     assert [seconds(restarted, {60}, now_s) for now_s in (5_000, 5_999, 6_000)] == [[], [], [6_000]]
+
+
+class Clocks:
+    """A worker's clock, and that of an archiver that follows no leap: its time is that of the newest entry."""
+
+    def __init__(self, now_s: int) -> None:
+        self.now_s, self.off_s, self.newest_s = now_s, 0, now_s
+        self.ticker = Ticker(lambda: self.newest_s)
+
+    def look(self, wanted: set[int], after_s: int = 0) -> list[int]:
+        """Let time pass, have what is due logged, and return it."""
+        self.now_s += after_s
+        found = seconds(self.ticker, wanted, self.now_s + self.off_s)
+        if found:
+            self.newest_s = self.now_s
+        return found
+
+
+def test_a_clock_that_leaps_a_year_ahead_is_not_followed_and_ticks_go_on_once_it_is_put_right() -> None:
+    """While it is wrong, no tick is more than an hour ahead of the log; put right, no minute is missed."""
+    clocks = Clocks(1_700_000_040)
+    assert clocks.look({60}) == [1_700_000_040]
+    clocks.off_s = 365 * 86_400
+    ahead = [second for _ in range(10) for second in clocks.look({60}, 60)]
+    assert ahead
+    assert max(ahead) <= clocks.now_s + 3_600
+    clocks.off_s = 0
+    right = [clocks.look({60}, 60) for _ in range(10)]
+    assert right == [[1_700_000_700 + 60 * count] for count in range(10)]
+
+
+def test_a_ticker_that_starts_while_the_clock_is_a_year_ahead_logs_no_tick_of_that_year() -> None:
+    """A restart does not believe the clock either, for the log says what time it is."""
+    clocks = Clocks(1_700_000_040)
+    clocks.off_s = 365 * 86_400
+    assert clocks.look({60}) == [1_700_003_640]
+
+
+@given(PERIODS, st.integers(86_400, 10**7), st.lists(st.integers(-(10**9), 10**9), max_size=20))
+def test_however_a_clock_jumps_no_tick_is_ahead_of_the_log_and_none_is_missing_in_the_end(
+    wanted: set[int], start_s: int, jumps: list[int]
+) -> None:
+    """Jumps of any size, one after another: once the clock is right again, the newest of each period is in the log."""
+    clocks, log = Clocks(start_s), set[int]()
+    for jump_s in jumps:
+        clocks.off_s = jump_s
+        found = clocks.look(wanted, 1)
+        assert all(second <= clocks.now_s + 3_600 for second in found)
+        log |= set(found)
+    clocks.off_s = 0
+    log |= {*clocks.look(wanted, 1), *clocks.look(wanted)}
+    assert {clocks.now_s - clocks.now_s % one for one in wanted} <= log
+
+
+def test_after_a_night_asleep_time_goes_on_and_a_day_is_a_period_as_any_other() -> None:
+    """A log in which nothing was written for long is no clock that leaped: ticks reach the present again."""
+    clocks = Clocks(86_400)
+    assert clocks.look({60, 86_400}) == [86_400]
+    assert clocks.look({60, 86_400}, 8 * 3_600) == [86_400 + 3_600]
+    assert clocks.look({60, 86_400}) == [86_400 + 8 * 3_600]
+    assert clocks.look({86_400}, 16 * 3_600) == [2 * 86_400]
 
 
 def test_a_period_that_comes_later_gets_its_own_newest() -> None:
@@ -70,7 +131,7 @@ def test_the_wait_ends_when_the_next_tick_is_due(wanted: set[int], now_s: int) -
     wait_s = Ticker().wait_s(wanted, float(now_s))
     assert wait_s is not None
     ticker = Ticker()
-    ticker.logged(wanted, now_s)
+    seconds(ticker, wanted, now_s)
     assert ticker.due(wanted, now_s + int(wait_s)) != []
     assert ticker.due(wanted, now_s + int(wait_s) - 1) == []
     assert Ticker().wait_s(set(), 1.0) is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from archive import DataFolder, Skip
@@ -165,7 +166,7 @@ def test_an_answer_about_the_past_is_verified(answered: Answered, monkeypatch: p
     """What ?at_size= gives holds at each size; its checkpoint is that of the size itself."""
     for size in (3, 5, 7):
         folder = DataFolder(answered.data)
-        answer = as_it_was(folder, "essay_v", "essay_points", ("ann",), size)
+        answer = json.loads(msgspec.json.encode(as_it_was(folder, "essay_v", "essay_points", ("ann",), size)))
         assert answer["position"] == size
         assert check(answered.data, answer, monkeypatch) == 0
 
