@@ -6,7 +6,8 @@
 
 A shard of a replay is the shard of a worker: it opens what concerns its keys and passes over the rest.  Hands are
 spawned, not forked, for an LMDB environment must not cross a fork; what they are to do reaches them through a pipe, so
-that no list of processes shows a name.  One hand works in this process.
+that no list of processes shows a name.  One hand works in this process.  Those that are spawned cannot signal or trace
+others, and leave no core behind; but a module can read and write there what whoever replays can (docs/modules.md).
 
 The fold is `replay.sweep`; what is to be folded is decided by `tools.replay_plan`.
 """
@@ -36,6 +37,7 @@ from replay import (
     holding_of,
     in_order,
 )
+from tools.confine import keep_to_itself, limit_memory
 from tools.offline import log_of, states_of
 from tools.process import quiet_collector
 
@@ -203,8 +205,18 @@ def _heard(pipe: Connection[Any, Any]) -> tuple[Any, ...]:
     return message
 
 
+def hold_back() -> None:
+    """Keep this process, for good, from signalling and tracing others, and from more memory than the machine has.
+
+    A replay holds all states in memory, so no lower bound would do.
+    """
+    keep_to_itself()
+    limit_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
 def work(job: Job, own: Sequence[int], pipe: Connection[Any, Any]) -> None:
     """Be a hand in a process of its own."""
+    hold_back()
     quiet_collector()
     hand = Hand(job, own)
     try:

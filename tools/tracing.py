@@ -9,7 +9,8 @@
 
 With `stops`, lines say what all states come to at these sizes, and there is no trace.  A process of its own, so that it
 can be given another version of a module by PYTHONPATH; the job comes on standard input.  What a module prints goes to
-standard error.  What the lines mean: `replay.trace`.
+standard error; it can neither signal nor trace others from here, but reads what whoever asks can (docs/modules.md).
+What the lines mean: `replay.trace`.
 
 Exit codes: 0 told, 2 it could not be (the reason is on standard error).
 """
@@ -29,6 +30,7 @@ from reducers import Identity, Reducer, ReducerError, StatePair, digest_of_entri
 from replay import Holding, Runner, Sweep, Traced, comparable, encode_line, traced
 from tools.offline import log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
+from tools.replay_hands import hold_back
 from tools.verify_state import installed
 
 JOB_BYTES_MAX = 1 << 20
@@ -128,6 +130,7 @@ def main() -> int:
     """Tell what standard input asks for."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a module that prints must not speak in between
+    hold_back()
     quiet_collector()
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(JOB_BYTES_MAX), type=Job)

@@ -35,6 +35,8 @@ class Wakeups:
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
         self.stopped = False
+        self.heard = False
+        """Whether the archiver has spoken."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         # A signal during `select` must end it: Python would restart it with the time that is left.
@@ -80,6 +82,7 @@ class Wakeups:
         """Wake-ups say only "look"; what they hold does not matter."""
         try:
             while data := connection.recv(65_536):
+                self.heard = True
                 if len(data) < 65_536:
                     return
         except BlockingIOError:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from archive import (
@@ -38,6 +39,7 @@ from tools.wakeups import Wakeups
 from tools.worker import open_source
 
 POLL_S = 1.0
+"""How often it looks: a person waits that long, at most."""
 
 
 def waiting(statuses: Mapping[str, ModuleStatus]) -> dict[str, int]:
@@ -58,17 +60,43 @@ def meant(one: Steering, owners: Mapping[str, str]) -> str | None:
     return one.module if isinstance(one, Activate) and one.undo else None
 
 
-def asked(source: LogSource, who: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, int]:
-    """Return those of `who` that are to run again, by the index of the last entry that says so."""
-    found: dict[str, int] = {}
-    gathered = Gathered()
-    gathered.size = min(who.values())
-    with source.open() as log:
-        for index, one in gathered.extend(log):
+class Watch:
+    """Reads each control entry once, however often it is asked, and remembers what people asked for.
+
+    What somebody waits for may stand before what was read for others: then it begins again, from there.
+    """
+
+    def __init__(self) -> None:
+        self._gathered: Gathered | None = None
+        self._start = 0
+        self._entries: list[tuple[int, Steering]] = []
+        """Of those that may want a module to run again, with their indices."""
+
+    def asked(self, source: LogSource, who: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, int]:
+        """Return those of `who` that are to run again, by the index of the last entry that says so.
+
+        `who` gives the first entry that each has not seen.
+        """
+        start = min(who.values())
+        if self._gathered is None or start < self._start:
+            self._gathered, self._start, self._entries = Gathered(), start, []
+            self._gathered.size = start
+        with source.open() as log:
+            fresh = self._gathered.extend(log)
+        self._entries += [(index, one) for index, one in fresh if isinstance(one, Retry | Skip | Activate)]
+        found: dict[str, int] = {}
+        for index, one in self._entries:
             name = meant(one, owners)
             if name is not None and index >= who.get(name, index + 1):
                 found[name] = index
-    return found
+        return found
+
+
+def pause(wakeups: Wakeups, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+    """Wait that long, or until told to stop: an archiver that wakes all who sleep, changes nothing."""
+    until = now() + seconds
+    while not wakeups.stopped and (left := until - now()) > 0:
+        wakeups.wait(left)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     reporter = Reporter(os.dup(1))
     folder = DataFolder(arguments.data, arguments.partition)
-    wakeups = Wakeups(folder.socket)
+    wakeups, watch = Wakeups(folder.socket), Watch()
     try:
         source = open_source(folder, wakeups)
         if source is None:
@@ -91,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for one in catalogues(folder.state, folder.partition)
                 for info in one.reducers
             }
-            if found := asked(source, who, owners):
+            if found := watch.asked(source, who, owners):
                 reporter.tell(Report(retry=found))
-            wakeups.wait(POLL_S)
+            pause(wakeups, POLL_S)
     except (Unavailable, NotFound) as error:
         say(f"warden: {error}")
         return EXIT_AGAIN

@@ -130,19 +130,25 @@ def _saved(crew: Crew, source: LogSource, duties: Duties, *, say_so: bool) -> bo
 
 
 def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
-    """Return the log to read, waiting for the archiver to make it, or None once stopped.
+    """Return the log to read, waiting for the archiver to make it and to speak, or None once stopped.
 
-    Raises NotFound if the archiver does not make it.
+    What is published is a word that nobody syncs: after a power cut it may be older than states that were saved, which
+    would then seem to be of another log.  An archiver that has spoken has set it.  Raises NotFound if it does not make
+    the log, Unavailable if it does not speak.
     """
     deadline = time.monotonic() + START_WAIT_S
+    source: LogSource | None = None
     while not wakeups.stopped:
         try:
-            published = PublishedSize(folder.published)
-            return LogSource(folder.open_log(), published.get)
+            source = source or LogSource(folder.open_log(), PublishedSize(folder.published).get)
+            if wakeups.heard:
+                return source
+            if time.monotonic() > deadline:
+                raise Unavailable("the archiver does not answer; it is started again")
         except NotFound:
             if time.monotonic() > deadline:
                 raise
-            wakeups.wait(START_POLL_S)
+        wakeups.wait(START_POLL_S)
     return None
 
 

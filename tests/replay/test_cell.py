@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from archive import Event, MemoryStore, Skip
-from reducers import Module, Reducer, entry_digest, reducer
+from archive import Activate, ActiveReducer, Event, MemoryStore, Skip, Write
+from reducers import Emit, Module, Reducer, entry_digest, reducer
 from replay import (
     STATE_TABLES,
     CellDied,
@@ -22,14 +22,17 @@ from replay import (
     Piece,
     Runner,
     Tenant,
+    cell_wire,
     decode_back,
     decode_piece,
     encode_frame,
     info_of,
     remote,
     run_to,
+    tenant,
 )
 from replay import cell as cell_of
+from replay.cell_wire import Halt
 from tests.replay.classroom import CLASSROOM
 from tests.world import World, event, steered_reducers, tick_at
 
@@ -38,10 +41,10 @@ Ask = Callable[[Piece], Done]
 
 def linked(reducers: list[Reducer[Any]], word: list[int] | None = None) -> Ask:
     """Return what asks a tenant over what could be a pipe."""
-    tenant = Tenant(reducers, [0] if word is None else word)
+    other = Tenant(reducers, [0] if word is None else word)
 
     def ask(piece: Piece) -> Done:
-        answer = decode_back(encode_frame(tenant.answer(decode_piece(encode_frame(piece)[4:])))[4:])
+        answer = decode_back(other.framed(decode_piece(encode_frame(piece)[4:]))[4:])
         assert isinstance(answer, Done)
         return answer
 
@@ -89,9 +92,11 @@ def test_a_cell_comes_to_the_same_states() -> None:
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_pieces_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+@pytest.mark.parametrize("dropped", [0, 2, 1_000])
+def test_pieces_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch, tasks: int, dropped: int) -> None:
     """However little is sent at a time, and however few states a cell holds, the states are the same."""
     monkeypatch.setattr(cell_of, "TASKS_MAX", tasks)
+    monkeypatch.setattr(cell_of, "DROPPED_MAX", dropped)
     made, reducers = school(), ours()
     plain = folded(made, Holding(reducers))
     store = MemoryStore(STATE_TABLES)
@@ -188,6 +193,130 @@ def test_a_death_is_laid_at_the_task_that_was_running() -> None:
     Runner([apart], made.vault()).step(made.source)
     assert apart.stopped is not None
     assert (apart.stopped.at, apart.stopped.reason) == (3, "Died: SIGSEGV")
+
+
+# --- what is too large ----------------------------------------------------------------------------
+
+
+@reducer(default=str)
+def swelling(state: str, event: Event, emit: Emit) -> str:
+    """Grow by what an event says, and repeat it; at "odd", make what is no state."""
+    if event.type == "odd":
+        return object()  # type: ignore[return-value]
+    emit("said", keys=event.keys, data="y" * event.data)
+    return state + "x" * event.data
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let a message have 4,000 bytes at most, and a state no limit of its own; return that."""
+    for module in (cell_wire, tenant):
+        monkeypatch.setattr(module, "FRAME_BYTES_MAX", 4_000)
+    return 4_000
+
+
+def swelled(*sizes: int, store: MemoryStore | None = None) -> tuple[Holding, Holding]:
+    """Return plain and in a cell what comes of events that make ten states grow by these sizes, one after another."""
+    (ours,) = Module("module", (swelling,)).reducers
+    made = World(reducers=[ours])
+    made.steer(Activate("module", (ActiveReducer(ours.name, ours.version, ours.scope, ours.code_digest),)))
+    for size in sizes:
+        made.append([event(f"student-{n}", data=size) for n in range(10)])
+    plain = Holding([ours], module="module")
+    apart = CellHolding(remotes([ours]), linked([ours]), store, module="module", keys_max=3)
+    for holding in (plain, apart):
+        run_to(Runner([holding], made.vault()), made.source, made.size)
+    return plain, apart
+
+
+def test_what_is_too_large_for_one_message_goes_in_several(narrow: int) -> None:
+    """States and messages of many keys are asked for in halves, from what was before them: nothing twice."""
+    assert 10 * 3 * 100 < narrow < 10 * 3 * 200, "too large for one answer, not for one event"
+    plain, apart = swelled(100, 200, 300)
+    assert apart.stopped is None, apart.stopped
+    assert states(plain) == states(apart)
+    assert plain.outbox == apart.outbox
+    assert len(plain.outbox) == 30
+
+
+def test_one_event_that_makes_too_much_stops_its_module(narrow: int) -> None:
+    """It is that event that is named, and not the first of its piece, nor is the worker to blame."""
+    plain, apart = swelled(100, narrow)
+    assert plain.stopped is None
+    assert apart.stopped is not None
+    assert (apart.stopped.reducer, apart.stopped.category, apart.stopped.ours) == (
+        "swelling",
+        "TooLarge",
+        True,
+    )
+    first = min(one.at for one in plain.outbox if len(one.message.data) == narrow)
+    assert apart.stopped.at == first
+
+
+def test_the_event_that_makes_a_state_too_large_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the last one that changed it; what can be shown of a state is no reason to stop."""
+    monkeypatch.setattr(tenant, "STATE_BYTES_MAX", 250)
+    plain, apart = swelled(100, 100, 100, 100)
+    assert apart.stopped is not None
+    third = [one.at for one in plain.outbox if one.key == ("student-0",)][2]
+    assert (apart.stopped.at, apart.stopped.told, apart.stopped.kind) == (third, "TooLarge", "stopped")
+
+
+def test_what_a_cell_holds_counts_as_if_it_were_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the event is looked for that made an impossible state, all states of the piece are sent once more."""
+    monkeypatch.setattr(cell_of, "PIECE_BYTES_MAX", 2_000)
+    (ours,) = Module("module", (swelling,)).reducers
+    made, sizes = World(reducers=[ours]), list[tuple[bool, int]]()
+    made.append([event(f"student-{n}", data=1_000) for n in range(10)])
+    made.append([event(f"student-{n}", "e" if n < 9 else "odd", data=1) for n in range(10)])
+    ask = linked([ours])
+
+    def asked(piece: Piece) -> Done:
+        sizes.append((piece.careful, len(encode_frame(piece))))
+        return ask(piece)
+
+    apart = CellHolding(remotes([ours]), asked, module="module")
+    runner = Runner([apart], made.vault())
+    run_to(runner, made.source, made.size)
+    assert apart.stopped is not None
+    assert apart.stopped.category == "StateError"
+    assert sizes[-1][0], "the last question was a careful one"
+    assert max(size for _, size in sizes) < 4_000
+
+
+def test_a_cells_own_words_are_never_ours() -> None:
+    """It may call its end what we call ours: what is told of it is one name, and it counts as what it is."""
+    made = World(reducers=[odd])
+    made.append([event("ann")])
+
+    def say(_: Piece) -> Done:
+        return Done([], [], Halt(0, "Slow: ann wrote something"))
+
+    apart = CellHolding(remotes([odd]), say, module="module")
+    Runner([apart], made.vault()).step(made.source)
+    assert apart.stopped is not None
+    assert (apart.stopped.told, apart.stopped.kind) == ("Slow", "stopped")
+
+
+def test_a_damaged_state_stops_a_module_in_a_cell_alone() -> None:
+    """Its worker reads the store, and finds no state there: it is stopped like any other, and begins anew."""
+    store = MemoryStore(STATE_TABLES)
+    made, reducers = school(), ours()
+    runner = Runner([CellHolding(remotes(reducers), linked(reducers), store, module="module")], made.vault())
+    run_to(runner, made.source, made.size)
+    runner.save(made.source)
+    with store.view() as view:
+        rows = dict(view.scan("states"))
+    store.commit([Write("states", key, value[:8] + b"\xc1") for key, value in rows.items()])
+    made.append([event("ann")])
+    apart = CellHolding(remotes(reducers), linked(reducers), store, module="module")
+    with made.source.open() as log:
+        apart.resume(log)
+    Runner([apart], made.vault()).step(made.source)
+    assert apart.stopped is not None
+    assert "rebuilt from the log" in apart.stopped.reason
+    with store.view() as view:
+        assert not list(view.scan("states"))
 
 
 # --- what is not believed ------------------------------------------------------------------------

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from archive import DataFolder
 from tests.tools.left import Left, package, write_package
 from tests.world import event
 from tools.bisecting import main
+from tools.tracing import Job
 
 pytestmark = pytest.mark.process
 
@@ -253,3 +257,40 @@ def test_a_module_that_prints_does_not_spoil_the_trace(
     body = ESSAY.replace("    REDUCERS", '    print("hello")\n    REDUCERS')
     write_package(tmp_path, "essay_w", body)
     assert run(capfd, room, "--other", tmp_path, "--until", 1_000)[0] == 0
+
+
+SIGNALLING = """
+    import os, resource
+    from reducers import Event, reducer
+
+    print("debug")
+    try:
+        os.kill(os.getppid(), 0)
+        FOUND = "signals its parent"
+    except PermissionError:
+        FOUND = "kept to itself"
+    CORES = resource.getrlimit(resource.RLIMIT_CORE)[1]
+
+    @reducer(scope=("student",))
+    def words(state: dict, event: Event) -> dict:
+        return {"found": FOUND, "cores": CORES}
+
+    REDUCERS = [words]
+"""
+
+
+def test_a_module_that_is_traced_signals_nobody_and_prints_into_no_trace(room: Room, tmp_path: Path) -> None:
+    """Another version of a module comes from anywhere: it ends nobody's processes, and leaves no core."""
+    write_package(tmp_path, "essay_w", SIGNALLING)
+    job = Job(str(room.data), 0, "words", 0, 10, states=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tools.tracing"],
+        input=msgspec.json.encode(job),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[1][-1] == {"found": "kept to itself", "cores": 0}
+    assert b"debug" in done.stderr

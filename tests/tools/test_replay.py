@@ -472,6 +472,40 @@ def test_several_processes_find_what_one_finds(
     assert reports[0] == reports[1]
 
 
+SIGNALLING = """
+    import multiprocessing, os, resource
+    from reducers import Event, reducer
+
+    try:
+        os.kill(multiprocessing.parent_process().pid, 0)
+        FOUND = "signals its parent"
+    except AttributeError:
+        FOUND = "alone"
+    except PermissionError:
+        FOUND = "kept to itself"
+    CORES = resource.getrlimit(resource.RLIMIT_CORE)[1]
+
+    @reducer(scope=("student",))
+    def signalling(state: dict, event: Event) -> dict:
+        return {"found": FOUND, "cores": CORES}
+
+    REDUCERS = [signalling]
+"""
+
+
+@pytest.mark.process
+def test_a_module_in_a_process_that_folds_signals_nobody(
+    left: Copied, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever replays with several processes is not ended by what is replayed, and no core holds what it read."""
+    file = tmp_path / "out.jsonl"
+    with package(tmp_path / "lib", "signalling_a", SIGNALLING, monkeypatch):
+        code, _ = run(capsys, left, "--module", "signalling_a", "--shards", 2, "--jobs", 2, "--out", file)
+    states = [json.loads(line)["state"] for line in file.read_text().splitlines()]
+    assert (code, states[0]) == (0, {"found": "kept to itself", "cores": 0})
+    assert all(one == states[0] for one in states)
+
+
 def dies(job: object, own: object, pipe: object) -> None:
     """Be a hand that is killed."""
     del job, own, pipe

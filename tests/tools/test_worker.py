@@ -21,7 +21,7 @@ class Waits(Wakeups):
     """Wake-ups whose time passes only in a test: `then` says what happens during each wait."""
 
     def __init__(self, then: Callable[[Waits], None], *, stopped: bool = False) -> None:
-        self.stopped, self.waited, self._then = stopped, 0.0, then
+        self.stopped, self.heard, self.waited, self._then = stopped, True, 0.0, then
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -123,6 +123,21 @@ def test_a_worker_waits_for_the_first_word_of_a_new_file(folder: DataFolder) -> 
     waits = Waits(publish)
     source = open_source(folder, waits)
     assert source is not None
+    assert waits.waited > 3 * worker.START_POLL_S
+
+
+def test_a_worker_waits_until_the_archiver_has_spoken(folder: DataFolder) -> None:
+    """After a power cut the published word may be older than the states that were saved: it is not believed before."""
+    folder.open_log(read_only=False).close()
+    PublishedSize(folder.published, writable=True).set(2)
+
+    def speak(waits: Waits) -> None:
+        assert waits.waited < 10, "waits on, though the archiver has spoken"
+        waits.heard = waits.waited > 3 * worker.START_POLL_S
+
+    waits = Waits(speak)
+    waits.heard = False
+    assert open_source(folder, waits) is not None
     assert waits.waited > 3 * worker.START_POLL_S
 
 
