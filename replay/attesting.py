@@ -28,7 +28,7 @@ import msgspec
 from archive import Attest, Store, Write
 from reducers import Identity, Key, StatePair, digest_of_entries, entry_digest
 from replay.catalogue import ReducerInfo
-from replay.layout import SNAPSHOT, decode_stored, read_marker, state_key
+from replay.layout import SNAPSHOT, own, read_marker, state_key, stored_of
 from replay.steering import Change, Gathered
 
 FIRST = 1_000
@@ -95,9 +95,12 @@ def note_key(name: str, size: int) -> bytes:
 
 
 def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> bool:
-    """Note the digest of every state in a store that stands at `size`; return whether it does."""
+    """Note the digest of every state in a store that stands at `size`; return whether it does.
+
+    Raises StateError where a state or the store cannot be read: that is the module's trouble, not its worker's.
+    """
     writes = []
-    with store.view() as view:
+    with own(store, ""), store.view() as view:
         marker = read_marker(view.get("meta", SNAPSHOT))
         if marker is None or marker.position != size:
             return False
@@ -107,12 +110,13 @@ def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> bool:
             for data, value in view.scan("states", prefix):
                 if not data.startswith(prefix):
                     break
-                if (slot := decode_stored(value)) is not None:
+                if (slot := stored_of(info.name, value)) is not None:
                     pair = StatePair(info.name, slot.version, slot.key, slot.encoding, slot.error_index)
                     noted.append((slot.key, entry_digest(pair)))
             data = _encode(Noted(marker.steered, noted))
             writes.append(Write("attested", note_key(info.name, size), data))
-    store.commit(writes)
+    with own(store, ""):
+        store.commit(writes)
     return True
 
 

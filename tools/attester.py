@@ -33,6 +33,7 @@ from archive import (
     Store,
     Unavailable,
 )
+from reducers import StateError
 from replay import (
     STATE_TABLES,
     AttestedDifference,
@@ -131,7 +132,10 @@ class Attester:
         for holding in crew.holdings:
             store, size = holding.store, holding.position
             if store is not None and is_attested(size) and size not in notes(store):
-                self._waiting |= take_note(store, _infos(holding), size)
+                try:
+                    self._waiting |= take_note(store, _infos(holding), size)
+                except StateError as error:  # what it has stored cannot be read: it stops, and no other
+                    holding.unreadable(error)
 
     def _noted(self, crew: Crew) -> Iterator[tuple[Store, Holding, int]]:
         for holding in crew.holdings:

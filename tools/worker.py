@@ -44,6 +44,8 @@ from tools.wakeups import Wakeups
 
 SAVE_EVERY_S = 0.02
 SAVE_BEHIND_EVERY_S = 0.5
+BEHIND = 1_000
+"""A worker that finds so many entries at once is behind, and does better to fold than to save."""
 POLL_S = 1.0
 START_WAIT_S = 30.0
 START_POLL_S = 0.02
@@ -83,18 +85,18 @@ def tail(crew: Crew, source: LogSource, wakeups: Wakeups, duties: Duties = NO_DU
     """
     saved_at, full, delivered = 0.0, False, True
     while not wakeups.stopped:
-        behind = delivered and crew.step(source) > 0
+        taken = crew.step(source) if delivered else 0
         if duties.settle(crew):
             break
         delivered, idle_s = duties.deliver(crew), duties.tick(crew)
         now = time.monotonic()
-        every = POLL_S if full else SAVE_BEHIND_EVERY_S if behind else SAVE_EVERY_S
+        every = POLL_S if full else SAVE_BEHIND_EVERY_S if taken >= BEHIND else SAVE_EVERY_S
         if delivered and crew.unsaved and (crew.to_attest or now - saved_at >= every):
             full = not _saved(crew, source, duties, say_so=not full)
             saved_at = now
         if not delivered:
             wakeups.wait(RETRY_S)
-        elif behind:
+        elif taken:
             wakeups.wait(0)  # only looks: who has much to do must notice, too, that the supervisor is gone
         else:
             duties.idle(crew)

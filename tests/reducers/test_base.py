@@ -170,6 +170,8 @@ def _complex(state: complex, _event: Event) -> complex:
         ({"scope": ("a", "")}, _number, "scope must be a tuple"),
         ({"scope": ("a", 1)}, _number, "scope must be a tuple"),
         ({"scope": ("a", "a")}, _number, "names a field twice"),
+        ({"scope": ("student", "f" * 65)}, _number, "at most 64 characters"),
+        ({"scope": tuple(f"f{n}" for n in range(33))}, _number, "at most 32 fields"),
         ({"scope": _number}, _number, "scope must be a tuple"),
         ({"version": 0}, _number, "version must be"),
         ({"version": True}, _number, "version must be"),

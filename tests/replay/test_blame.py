@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from archive import IntegrityError, MemoryStore, StorageFailed, Unavailable, Write
-from reducers import Event, reducer
-from replay import Runner, Stopped
+from reducers import Event, StateError, reducer
+from replay import Runner, Stopped, info_of, take_note
 from replay.attempt import IDLE
 from replay.folded import stopped_by
 from replay.reasons import NAME_LENGTH_MAX, REASON_LENGTH_MAX, reason_of
@@ -257,3 +257,18 @@ def test_a_store_that_cannot_be_read_just_now_is_nobodys_fault() -> None:
         run(runner, modules.world.source)
     assert word[0] == IDLE
     assert all(holding.stopped is None for holding in runner.holdings)
+
+
+def test_a_damaged_state_that_is_met_when_states_are_noted_is_its_modules_trouble() -> None:
+    """Noting reads every state; whoever does it is told whose it is, and nothing is noted."""
+    modules = shard()
+    rot(modules)
+    holding = modules.holding("evil")
+    with pytest.raises(StateError, match="evil"):
+        take_note(modules.stores["evil"], [info_of(evil)], holding.position)
+    modules.stores["evil"] = rotten = Rotten(modules.stores["evil"])
+    rotten.reading = IntegrityError("no page")
+    with pytest.raises(StateError, match="damaged"):
+        take_note(rotten, [info_of(evil)], holding.position)
+    rotten.reading = None
+    assert not tables(rotten)["attested"]

@@ -111,20 +111,23 @@ def test_its_own_environment_holds_no_secret(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deed", "reason"),
+    ("deed", "kind", "reason"),
     [
-        ("crash", "Died: SIGSEGV"),
-        ("leave", "Died: exit code 3"),
-        ("spin", "Stalled: more than 1 s for one event"),
+        ("crash", "died", "Died: SIGSEGV"),
+        ("leave", "died", "Died: exit code 3"),
+        ("spin", "stalled", "Stalled: more than 1 s for one event"),
     ],
 )
-def test_a_worker_learns_how_its_cell_ended_and_at_which_task(data: Path, deed: str, reason: str) -> None:
+def test_a_worker_learns_how_its_cell_ended_and_at_which_task(
+    data: Path, deed: str, kind: str, reason: str
+) -> None:
     """Whatever the way, within bounds, and the process is gone."""
     with cell(data) as link:
         link.start()
         with pytest.raises(CellDied) as died:
             link.ask(piece("page", "page", f"vile.{deed}", "page"))
         assert (died.value.reason, died.value.task) == (reason, 2)
+        assert (died.value.kind, died.value.ours) == (kind, True)
         assert link._process is not None
         assert link._process.returncode is not None
 

@@ -56,7 +56,8 @@ def test_who_grew_most_is_stopped_not_who_is_there_when_it_shows() -> None:
     machine.fold(machine.activity, grown=30 * MIB)
     assert machine.activity.stopped is None
     assert machine.essay.stopped is not None
-    assert machine.essay.stopped.reason == "MemoryError: its process grew by 180 MiB"
+    assert machine.essay.stopped.told == "MemoryError: its process grew by 180 MiB"
+    assert machine.essay.stopped.kind == "memory"
 
 
 def test_who_grew_most_keeps_fewer_states_long_before_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_who_takes_more_than_half_of_the_time_is_moved() -> None:
         machine.fold(machine.activity, seconds=0.01)
         seconds += 0.41
     assert machine.essay.stopped is not None
-    assert machine.essay.stopped.category == "Slow"
+    assert (machine.essay.stopped.kind, machine.essay.stopped.ours) == ("slow", True)
     assert seconds < WINDOW_S
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 
 from archive import DataFolder
-from replay import IMPORTING, STATUS_FILE, Record, attempts_file, read_status, word_of
+from replay import IMPORTING, STATUS_FILE, Record, Stopped, attempts_file, read_status, word_of
 from tools.placing import LOOK_EVERY_S, Placing, Worker
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
-from tools.reporting import Report
+from tools.reporting import Report, Reporter
 from tools.settings import Limits, Settings
 
 NAMES = ["activity", "essay", "odd"]
@@ -175,6 +176,33 @@ def test_a_module_that_was_let_go_runs_alone_after_its_pause(stage: Stage) -> No
     assert [command[at + 1] for at, one in enumerate(command) if one == "--module"] == ["essay"]
     stage.placing.over(alone)
     assert alone.ended(EXIT_AGAIN) is False
+
+
+@pytest.mark.parametrize("name", ["Slow", "MemoryError", "Stalled", "Died"])
+def test_a_fault_is_what_it_is_said_to_be_and_not_what_it_is_called(stage: Stage, name: str) -> None:
+    """An error may bear any name; it is a strike like any other, and nothing of its text is told."""
+    stopped = {"essay": Stopped("words", 7, f"{name}: ann wrote something")}
+    lines = list[bytes]()
+    read, write = os.pipe()
+    Reporter(write).stopped(stopped)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        lines += pipe.readlines()
+    for line in lines:
+        stage.placing.heard(stage.workers[0], line)
+    fault = stage.record("essay").last
+    assert fault is not None
+    assert (fault.kind, fault.reason, stage.record("essay").level) == ("stopped", name, "cell")
+    stage.look(LOOK_EVERY_S)
+    assert b"ann" not in (stage.folder.run / STATUS_FILE).read_bytes()
+
+
+def test_who_is_said_to_be_slow_moves_and_is_not_punished(stage: Stage) -> None:
+    """With our own words, which say nothing of an event."""
+    stop = {"reducer": "", "at": 7, "reason": "Slow: more than half of its worker's time", "kind": "slow"}
+    stage.say(stage.workers[0], stopped={"essay": stop})
+    record = stage.record("essay")
+    assert (record.level, record.state, record.deaths) == ("own", "starting", 0)
 
 
 def test_what_is_said_of_others_is_not_heard(stage: Stage) -> None:
