@@ -63,11 +63,11 @@ def readiness(services: Services) -> dict[str, Any]:
     """Return what is ready and what is not: for each shard the position of the module that is furthest behind."""
     size, shelf = published_or_zero(services), services.shelf
     statuses = read_status(services.folder.run / STATUS_FILE)
-    held = {name for name, status in statuses.items() if status.held}
     modules = [
         _module(shelf, catalogue, size) | _condition(catalogue.module, statuses)
         for catalogue in shelf.modules()
     ]
+    held = {name for name, status in statuses.items() if status.held} | _renewed(modules, statuses)
     missing = [name for name in shelf.missing() if name not in held]
     unseen = [name for name in shelf.missing() if name in held]
     modules += [{"module": name, "version": "", "shards": []} | _condition(name, statuses) for name in unseen]
@@ -83,6 +83,21 @@ def readiness(services: Services) -> dict[str, Any]:
         "modules": modules,
         "states": services.states()._asdict(),
     }
+
+
+def _renewed(modules: list[dict[str, Any]], statuses: Mapping[str, ModuleStatus]) -> set[str]:
+    """Return the modules whose states are made again while the server runs, because somebody mended them."""
+    whole = {one["module"] for one in modules if all(each["position"] is not None for each in one["shards"])}
+    return {name for name, status in statuses.items() if status.renewed} - whole
+
+
+def store_is_well(state: str) -> bool:
+    """Return whether a state store does what it is there for, from what it says of itself (docs/state-stores.md).
+
+    >>> store_is_well("local: there is no Redis"), store_is_well("catching up"), store_is_well("down: refused")
+    (True, False, False)
+    """
+    return state == "ok" or state.partition(":")[0] == "local"
 
 
 def _module(shelf: Shelf, catalogue: Catalogue, size: int) -> dict[str, Any]:
@@ -102,6 +117,12 @@ def _condition(name: str, statuses: Mapping[str, ModuleStatus]) -> dict[str, Any
         "since": datetime.fromtimestamp(status.worst.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "reason": status.reason(),
         "remedy": status.remedy(name),
+        "remedies": status.remedies(name),
+        "troubles": [
+            {"shard": int(shard), "state": one.record.state, "level": one.record.level}
+            | {"reason": one.reason(), "remedy": one.remedy(name)}
+            for shard, one in status.troubles
+        ],
     }
 
 
@@ -145,6 +166,11 @@ class _Metrics(Collector):
         yield GaugeMetricFamily(
             "treering_archiver_up", "1 if the archiver is reachable.", int(state["archiver"])
         )
+        store = GaugeMetricFamily(
+            "treering_state_store_ok", "1 if readers are answered as configured.", labels=["store"]
+        )
+        store.add_metric([state["states"]["store"]], int(store_is_well(state["states"]["state"])))
+        yield store
         yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
         lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])
         for shard in state["shards"]:

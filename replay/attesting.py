@@ -121,8 +121,8 @@ def take_note(store: Store, reducers: Iterable[ReducerInfo], size: int) -> bool:
 
 
 def notes(store: Store) -> list[int]:
-    """Return the sizes of which a store holds notes, ascending."""
-    with store.view() as view:
+    """Return the sizes of which a store holds notes, ascending; raise StateError if it cannot be read."""
+    with own(store, "") as whole, whole.view() as view:
         return sorted({int.from_bytes(data[-8:]) for data, _ in view.scan("attested")})
 
 

@@ -77,6 +77,8 @@ class Record(msgspec.Struct, frozen=True):
     """When a pause is over."""
     failure: str = ""
     """Why it cannot be loaded."""
+    went_back: bool = False
+    """Whether that is because an older version than the last one is installed."""
 
 
 def struck(record: Record, fault: Fault) -> Record:
@@ -124,9 +126,9 @@ def interrupted(record: Record, now_s: float) -> Record:
     return replace(record, state="pausing", until_s=now_s + PAUSE_S)
 
 
-def not_loaded(record: Record, why: str) -> Record:
+def not_loaded(record: Record, why: str, *, went_back: bool = False) -> Record:
     """Return the record of a module that cannot be loaded."""
-    return replace(record, state="failed", failure=why)
+    return replace(record, state="failed", failure=why, went_back=went_back)
 
 
 def rested(record: Record, now_s: float) -> Record:
@@ -136,9 +138,13 @@ def rested(record: Record, now_s: float) -> Record:
 
 
 def retried(record: Record) -> Record:
-    """Return the record of a module that a person wants to be tried again: alone, so that nobody is disturbed."""
+    """Return the record of a module that a person wants to be tried again: alone, so that nobody is disturbed.
+
+    What it met last is told until it is beyond it; an import is over once it has been hired.
+    """
     level: Level = "own" if record.level == "shared" else record.level
-    return Record(level, deaths=record.deaths)
+    met = record.last is not None and record.last.index is not None
+    return Record(level, deaths=record.deaths, last=record.last if met else None)
 
 
 def begun(level: Level, before: Record | None) -> Record:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from archive import write_whole
-from replay.escalation import Fault, Level, Record, State
+from replay.escalation import LEVELS, Fault, Level, Record, State
 
 STATUS_FILE = "modules.json"
 _ORDER: tuple[State, ...] = ("running", "starting", "pausing", "failed", "parked")
@@ -29,21 +29,57 @@ class ShardStatus(msgspec.Struct, frozen=True):
     record: Record
     since_s: float
     """Unix seconds since which it is in this state."""
+    steered: int = 0
+    """Skips and retries from this entry on, it has not seen yet: those before it are answered."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a person."""
+        return self.record.state in {"parked", "failed"}
+
+    @property
+    def badness(self) -> tuple[int, bool, int]:
+        """Return how badly off it is, to compare: its state, whether it met a fault, and how far it was moved."""
+        record = self.record
+        return _ORDER.index(record.state), record.last is not None, LEVELS.index(record.level)
+
+    def reason(self) -> str:
+        """Return in one line why it does not run, or last did not; empty if there is nothing to say."""
+        record = self.record
+        if record.state == "failed":
+            return record.failure
+        if (fault := record.last) is None:
+            return ""
+        where = "while it was imported" if fault.index is None else f"at entry {fault.index}"
+        who = f"reducer {fault.reducer} " if fault.reducer else ""
+        return f"{who}{fault.kind} {where}: {fault.reason}"
+
+    def remedy(self, name: str) -> str:
+        """Return the command that helps module `name` here, or nothing where none is needed."""
+        record = self.record
+        if not self.waits:
+            return ""
+        if record.state == "failed" and record.went_back:
+            return f"treering undo {name}"
+        fault = record.last
+        if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
+            return f"treering skip {fault.reducer} {fault.index}"
+        return f"treering retry {name}"
 
 
 class ModuleStatus(msgspec.Struct, frozen=True):
     """How a module is."""
 
     shards: dict[str, ShardStatus]
-    steered: int = 0
-    """Skips and retries from this entry on, it has not seen yet."""
     confined: list[str] = []
     """What its cell is kept from."""
+    renewed: bool = False
+    """Whether it was tried again, or its code changed, while this server ran: others do not wait for its states."""
 
     @property
     def worst(self) -> ShardStatus:
         """Return the status of the shard that is worst off."""
-        return max(self.shards.values(), key=lambda one: _ORDER.index(one.record.state))
+        return max(self.shards.values(), key=lambda one: one.badness)
 
     @property
     def state(self) -> State:
@@ -67,29 +103,34 @@ class ModuleStatus(msgspec.Struct, frozen=True):
 
     @property
     def held(self) -> bool:
-        """Whether it waits for a person, or for its next try: others need not wait for it."""
-        return self.state in {"pausing", "parked", "failed"} or self.fault is not None
+        """Whether it waits for a person, or for its next try, anywhere: others need not wait for it."""
+        return any(
+            one.record.state in {"pausing", "parked", "failed"} or one.record.last is not None
+            for one in self.shards.values()
+        )
+
+    @property
+    def waits_from(self) -> int | None:
+        """Return the first entry that a shard which waits for a person has not seen; None if no shard waits."""
+        return min((one.steered for one in self.shards.values() if one.waits), default=None)
+
+    @property
+    def troubles(self) -> list[tuple[str, ShardStatus]]:
+        """Return the shards of which there is something to say, by number, worst first."""
+        found = [(shard, one) for shard, one in self.shards.items() if one.reason() or one.waits]
+        return sorted(found, key=lambda pair: pair[1].badness, reverse=True)
 
     def reason(self) -> str:
-        """Return in one line why it does not run, or last did not; empty if there is nothing to say."""
-        record = self.worst.record
-        if record.state == "failed":
-            return record.failure
-        if (fault := record.last) is None:
-            return ""
-        where = "while it was imported" if fault.index is None else f"at entry {fault.index}"
-        who = f"reducer {fault.reducer} " if fault.reducer else ""
-        return f"{who}{fault.kind} {where}: {fault.reason}"
+        """Return why it does not run in the shard that is worst off, or last did not; empty if there is nothing."""
+        return self.worst.reason()
+
+    def remedies(self, name: str) -> list[str]:
+        """Return every command that helps, each once: two shards may be parked at different entries."""
+        return list(dict.fromkeys(filter(None, (one.remedy(name) for _, one in self.troubles))))
 
     def remedy(self, name: str) -> str:
-        """Return the command that helps, or nothing where none is needed."""
-        record = self.worst.record
-        if record.state not in {"parked", "failed"}:
-            return ""
-        fault = record.last
-        if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
-            return f"treering skip {fault.reducer} {fault.index}"
-        return f"treering retry {name}"
+        """Return the command that helps first, or nothing where none is needed."""
+        return next(iter(self.remedies(name)), "")
 
 
 def read_status(path: Path) -> dict[str, ModuleStatus]:

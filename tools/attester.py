@@ -21,15 +21,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from archive import (
     Attest,
     DataFolder,
     DirectClient,
+    IntegrityError,
     InvalidEvent,
     LmdbStore,
     NotFound,
     Receipt,
     Steering,
+    StorageFailed,
     Store,
     Unavailable,
 )
@@ -115,7 +119,8 @@ class Attester:
             for store, holding, size in self._noted(crew):
                 found += self._settle(store, holding, size, steering)
             self._silent = False
-        except Unavailable as error:
+        except (Unavailable, IntegrityError, StorageFailed, msgspec.DecodeError) as error:
+            # Notes are read of all shards: what is damaged there stops who works there, not this one.
             if not self._silent:
                 say(f"worker {self._shard}: states could not be attested, and will be: {error}")
             self._silent = True
@@ -131,16 +136,18 @@ class Attester:
         """Note the states of each module that is saved at a size to attest."""
         for holding in crew.holdings:
             store, size = holding.store, holding.position
-            if store is not None and is_attested(size) and size not in notes(store):
-                try:
+            if store is None or not is_attested(size) or size in _sizes(holding):
+                continue
+            try:
+                if holding.stopped is None:
                     self._waiting |= take_note(store, _infos(holding), size)
-                except StateError as error:  # what it has stored cannot be read: it stops, and no other
-                    holding.unreadable(error)
+            except StateError as error:  # what it has stored cannot be read: it stops, and no other
+                holding.unreadable(error)
 
     def _noted(self, crew: Crew) -> Iterator[tuple[Store, Holding, int]]:
         for holding in crew.holdings:
             if holding.store is not None:
-                for size in notes(holding.store):
+                for size in _sizes(holding):
                     yield holding.store, holding, size
 
     def _settle(
@@ -205,3 +212,12 @@ class Attester:
 
 def _infos(holding: Holding) -> list[ReducerInfo]:
     return [info_of(one) for one in holding.reducers]
+
+
+def _sizes(holding: Holding) -> list[int]:
+    """Return the sizes that a module has notes of; one whose store cannot be read is stopped, and has none."""
+    try:
+        return [] if holding.store is None else notes(holding.store)
+    except StateError as error:
+        holding.unreadable(error)
+        return []

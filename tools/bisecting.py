@@ -118,10 +118,12 @@ def _versions(folder: DataFolder, arguments: argparse.Namespace) -> Found:
     if not arguments.from_start:
         with ExitStack() as stack:
             ours, theirs = _both(stack, _job(folder, arguments, 0, size, stops=True), arguments.other)
+            _check_other(theirs.head, arguments.other)
             stretch = _between(ours.sizes(), theirs.sizes(), size)
     with ExitStack() as stack:
         job = _job(folder, arguments, stretch.start, stretch.stop, states=True)
         ours, theirs = _both(stack, job, arguments.other)
+        _check_other(theirs.head, arguments.other)
         parted = first_difference(_counted(ours.lines(), stack), theirs.lines())
         return Found(ours.head, theirs.head, stretch, parted)
 
@@ -129,6 +131,20 @@ def _versions(folder: DataFolder, arguments: argparse.Namespace) -> Found:
 def _both(stack: ExitStack, job: Job, other: Path) -> tuple[Teller, Teller]:
     """Return two tellers at work side by side."""
     return stack.enter_context(fold(job)), stack.enter_context(fold(job, other))
+
+
+def _check_other(head: Head, other: Path) -> None:
+    """Raise InvalidEvent unless what was folded as the other version came from the folder that was named.
+
+    Python passes over a folder that lacks what it looks for; then the installed version would be held against itself.
+    """
+    folder = other.resolve()
+    if not any(Path(file).resolve().is_relative_to(folder) for file in head.files):
+        found = ", ".join(head.files) or "no file"
+        raise InvalidEvent(
+            f"--other {other}: reducer {head.reducer} was not found there, but in {found}; name the folder "
+            "from which its package is imported: the one that holds the package, not the package itself"
+        )
 
 
 def _between(ours: Iterable[AtSize], theirs: Iterable[AtSize], size: int) -> Stretch:
@@ -196,7 +212,8 @@ def _write(path: Path, head: Head, sizes: Sequence[AtSize], lines: Iterable[Line
     """Write a trace; return how many changes it has."""
     encode, count = msgspec.json.Encoder().encode, 0
     with private_file(path) as file:
-        file.writelines(encode(one) + b"\n" for one in (head, *sizes))
+        # Whoever reads it has nothing of where things lie here.
+        file.writelines(encode(one) + b"\n" for one in (msgspec.structs.replace(head, files=()), *sizes))
         for count, line in enumerate(lines, 1):  # noqa: B007 - the last one is how many there were
             file.write(encode_line(line) + b"\n")
         file.write(encode(End(len(sizes) + count)) + b"\n")

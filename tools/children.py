@@ -77,6 +77,11 @@ class Child:
             pause_s = PAUSE_S_MIN if loop.time() - started > HEALTHY_S else min(2 * pause_s, PAUSE_S_MAX)
             await asyncio.sleep(pause_s)
 
+    def terminate(self) -> None:
+        """Let the process drain and end, if there is one; it is an end like any other, and followed by a start."""
+        if self._process is not None and self._process.returncode is None:
+            _terminate(self._process)
+
     def kill(self) -> None:
         """Kill the process, if there is one."""
         if self._process is not None and self._process.returncode is None:

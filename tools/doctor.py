@@ -6,7 +6,8 @@
                                     treering skip words 1207
     ...
 
-It looks at files, at the archiver's socket and at what the supervisor wrote down (run/modules.json); changes nothing,
+It looks at files, at the archiver's socket and at what the supervisor wrote down (run/modules.json), and asks the server
+that runs, if one does, where its states are (`--server`); changes nothing,
 runs no module's code, and shows nothing of any event but its index.  A server need not be running.
 
 Exit codes: 0 all is good, 1 there are findings, 2 it cannot look.
@@ -22,11 +23,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from api import SHARDS_FILE, Shelf, open_states
-from archive import ArchiveError, DataFolder, LmdbStore, Log, NotFound, PublishedSize, parse_leaf
+import httpx2
+
+from api import SHARDS_FILE, Shelf, open_states, store_is_well
+from archive import ArchiveError, DataFolder, LmdbStore, Log, LogSource, NotFound, PublishedSize, parse_leaf
 from replay import STATUS_FILE, Catalogue, ModuleStatus, read_status
+from tools.post import origin_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 
 FREE_BYTES_MIN = 1 << 30
@@ -35,6 +40,8 @@ CLOCK_BEHIND_S = 60
 LAG_MAX = 100_000
 """Entries that a module may be behind before it is a finding; a module that has just been installed is."""
 SHOWN_KEYS = 5
+SERVER = "http://127.0.0.1:8400"
+ASK_S = 5.0
 QUARANTINED_MAX = 10_000
 
 
@@ -94,11 +101,9 @@ def check_log(folder: DataFolder) -> Iterator[Note]:
 
 def _readers(store: LmdbStore) -> Iterator[Note]:
     dead = sorted({pid for pid in store.readers() if not Path(f"/proc/{pid}").exists()})
-    if dead:
-        text = f"{len(dead)} dead processes hold readers of the log (such as {dead[0]}), so that its file may grow"
-        yield Note(
-            "readers", text, False, "nothing to do if the archiver runs: it clears them at its next commits"
-        )
+    if dead:  # on an idle log it stays so, and harms nobody: only commits make the file grow
+        text = f"{len(dead)} dead processes hold readers of the log (such as {dead[0]})"
+        yield Note("readers", f"{text}; the archiver clears them within its next few hundred commits")
     else:
         yield Note("readers", "no dead process holds a reader of the log")
 
@@ -133,7 +138,7 @@ def check_modules(folder: DataFolder) -> Iterator[Note]:
     """Say how each module is, how far it is in each shard, and which states stand still."""
     statuses = read_status(folder.run / STATUS_FILE)
     for name, status in sorted(statuses.items()):
-        yield _module(name, status)
+        yield from _module(name, status)
     shelf, size = shelf_of(folder), published(folder)
     for catalogue in shelf.modules():
         waits = name_of_trouble(statuses.get(catalogue.module))
@@ -147,14 +152,17 @@ def name_of_trouble(status: ModuleStatus | None) -> str:
     return status.state if status is not None and status.held else ""
 
 
-def _module(name: str, status: ModuleStatus) -> Note:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.worst.since_s))
-    reason = status.reason()
-    text = f"{status.state} ({status.level}) since {since}" + (f": {reason}" if reason else "")
-    good = status.state in {"running", "starting"} and not reason
-    if status.level == "cell" and status.confined and "files" not in status.confined:
-        text += "; this kernel does not keep its cell from files (Landlock)"
-    return Note(f"module {name}", text, good, status.remedy(name))
+def _module(name: str, status: ModuleStatus) -> Iterator[Note]:
+    """Say what is wrong in each shard, once where several have the same trouble; else how it is."""
+    troubles = {(one.reason(), one.remedy(name)): one for _, one in reversed(status.troubles)}
+    for one in reversed(troubles.values()) if troubles else [status.worst]:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since_s))
+        state, level, reason = one.record.state, one.record.level, one.reason()
+        text = f"{state} ({level}) since {since}" + (f": {reason}" if reason else "")
+        good = state in {"running", "starting"} and not reason
+        if level == "cell" and status.confined and "files" not in status.confined:
+            text += "; this kernel does not keep its cell from files (Landlock)"
+        yield Note(f"module {name}", text, good, one.remedy(name))
 
 
 def _position(shelf: Shelf, catalogue: Catalogue, shard: int, size: int, *, excused: bool) -> Note:
@@ -202,17 +210,43 @@ def published(folder: DataFolder) -> int:
     return PublishedSize(folder.published).get()
 
 
+def check_store(folder: DataFolder, server: str = SERVER) -> Iterator[Note]:
+    """Say whether states are answered from where they should be, as the server says that runs on this folder.
+
+    Another server may answer at that address: only one whose checkpoint names the same log is believed.
+    """
+    store = folder.open_log()
+    try:
+        ours = origin_of(LogSource(store, PublishedSize(folder.published).get))
+    finally:
+        store.close()
+    try:
+        with httpx2.Client(base_url=server, trust_env=False, timeout=ASK_S) as client:
+            theirs = client.get("/log/checkpoint").text.partition("\n")[0]
+            status = dict(client.get("/readyz").json()["states"]) if theirs == ours else {}
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
+        theirs, status = f"no answer ({type(error).__name__})", {}
+    if not status:
+        text = f"not asked: at {server} there is no server of this log ({theirs}); name it with --server"
+        yield Note("state store", text)
+        return
+    good = store_is_well(str(status.get("state")))
+    remedy = "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
+    yield Note("state store", f"{status.get('store')}: {status.get('state')}", good, remedy)
+
+
 CHECKS: tuple[Check, ...] = (check_server, check_log, check_disk, check_modes, check_modules)
 
 
-def examined(folder: DataFolder) -> list[Note]:
+def examined(folder: DataFolder, server: str = SERVER) -> list[Note]:
     """Return everything that was looked at; a check that cannot look is a finding."""
     notes: list[Note] = []
-    for check in CHECKS:
+    checks = {check.__name__: check for check in CHECKS} | {"check_store": partial(check_store, server=server)}
+    for name, check in checks.items():
         try:
             notes += check(folder)
         except (ArchiveError, OSError) as error:
-            notes.append(Note(check.__name__.removeprefix("check_"), str(error), False))
+            notes.append(Note(name.removeprefix("check_"), str(error), False))
     return notes
 
 
@@ -221,6 +255,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="treering doctor", description="Find what is wrong with a server.")
     made.add_argument("--data", type=Path, default=Path("data"))
     made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--server", default=SERVER, help=f"where the server answers (default: {SERVER})")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -232,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not folder.log.is_dir() or not os.access(folder.log, os.R_OK):
         say(f"treering doctor: {folder.log}: there is no log that can be read; name the folder with --data")
         return EXIT_USAGE
-    notes = examined(folder)
+    notes = examined(folder, arguments.server)
     if arguments.json:
         print(json.dumps({"good": all(one.good for one in notes), "notes": [asdict(one) for one in notes]}))
     else:

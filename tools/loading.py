@@ -34,6 +34,10 @@ from replay import (
 )
 
 
+class WentBack(ModuleError):
+    """An older version of a module is installed than the last one that ran."""
+
+
 class Loaded(NamedTuple):
     """The modules that can run, and what is wrong with the others."""
 
@@ -88,7 +92,7 @@ def activation(module: Module, steering: Gathered, since: int | None = None) -> 
     before = steering.versions(module.name)
     for one in ours:
         if one.version < before.get(one.name, 0):
-            raise ModuleError(
+            raise WentBack(
                 module.name,
                 f"reducer {one.name} went back from version {before[one.name]} to {one.version}; install the newer "
                 f"one, or say that it is meant: treering undo {module.name}",

@@ -47,7 +47,7 @@ from replay import (
     write_status,
 )
 from tools.cell_link import IMPORT_S
-from tools.children import Child, how
+from tools.children import DRAIN_S, Child, how
 from tools.process import EXIT_STOP, say
 from tools.reporting import Report, StopInfo, parse_report
 from tools.settings import Settings
@@ -71,12 +71,15 @@ class Worker(Child):
         self.attempts = placing.attempts / name.replace(" ", "-")
         self.accused: str | None = None
         """The module for which it was killed."""
+        self.renewed_s: float | None = None
+        """Since when it is to end, so that it starts with other code."""
         self._placing = placing
         self.heard = lambda line: placing.heard(self, line)
 
     def command(self) -> Sequence[str]:
         """Return what is started next: with those modules that run here now."""
         self.modules, self.accused = self._placing.members(self), None
+        self.renewed_s = None
         self.attempts.unlink(missing_ok=True)
         return self._placing.command(self)
 
@@ -85,7 +88,8 @@ class Worker(Child):
         blamed = self._placing.ended(self, code)
         if self.module is not None:
             return False  # it is started anew when its module's turn comes
-        return (blamed or super().ended(code)) and bool(self._placing.members(self))
+        renewed = self.renewed_s is not None  # that was no end to be told of
+        return (blamed or renewed or super().ended(code)) and bool(self._placing.members(self))
 
 
 class Placing:
@@ -106,6 +110,11 @@ class Placing:
         self.steered: dict[Place, int] = {}
         """Up to where each module has seen retries and skips."""
         self.confined: dict[str, list[str]] = {}
+        self._generations: dict[Place, str] = {}
+        self._renewing: set[Place] = set()
+        """Modules that are started again because another shard has other code."""
+        self._renewed: set[str] = set()
+        """Modules that were tried again, or whose code changed, since the server started."""
         self.stopping = False
         self._status = folder.run / STATUS_FILE
         before = read_status(self._status)
@@ -185,26 +194,55 @@ class Placing:
         for name in own & report.hired.keys():
             self._positions[name, shard] = report.hired[name]
             self.records[name, shard] = reached(self.records[name, shard], -1)
+            self._compare(name, shard, report.generations.get(name, ""))
         if report.size is not None:
             self.steered |= {(name, shard): report.size for name in own}
         for name in own & report.at.keys():
             self._positions[name, shard] = report.at[name]
             self.records[name, shard] = reached(self.records[name, shard], report.at[name])
         for name in own & report.failed.keys():
-            self._fails(name, shard, report.failed[name])
+            self._fails(name, shard, report.failed[name], went_back=name in report.went_back)
         for name in own & report.stopped.keys():
             self._blame(name, shard, _fault_of(report.stopped[name]))
         self.confined |= {name: report.confined[name] for name in own & report.confined.keys()}
 
     def asked(self, report: Report) -> None:
-        """Take in what the warden found: modules that somebody wants to be tried again."""
+        """Take in what the warden found: modules that somebody wants to be tried again.
+
+        In those shards that have not seen that entry: what was asked for once is not done again for ever.
+        """
         for name, index in report.retry.items():
             for shard in range(self.settings.shards):
-                record = self.records.get((name, shard))
-                if record is not None and record.state in {"parked", "failed"}:
-                    self.records[name, shard] = retried(record)
-                    self.steered[name, shard] = index + 1
+                place = (name, shard)
+                record = self.records.get(place)
+                if record is None or record.state not in {"parked", "failed"}:
+                    continue
+                if index >= self.steered.get(place, 0):
+                    self.records[place] = retried(record)
+                    self.steered[place] = index + 1
+                    self._renewed.add(name)
                     say(f"treering: module {name} is tried again, as entry {index} says")
+
+    def _compare(self, name: str, shard: int, generation: str) -> None:
+        """Have a module started again where it runs with other code: its shards must all make the same states.
+
+        A module that was mended is hired anew where it had stopped; elsewhere the old code would run on.  Who is
+        started again for that makes nobody else start again, so this ends whatever a module says of its code.
+        """
+        place = (name, shard)
+        self._generations[place] = generation
+        if place in self._renewing:
+            self._renewing.discard(place)
+            return
+        for worker in self._workers:
+            other = (name, worker.shard)
+            differs = self._generations.get(other, generation) != generation and name in worker.modules
+            if differs and self.records[other].state == "running":
+                self._renewed.add(name)
+                self._renewing.add(other)
+                say(f"treering: module {name} has changed; {worker.name} is started again to run it, too")
+                worker.renewed_s = self.clock()
+                worker.terminate()
 
     def ended(self, worker: Worker, code: int) -> bool:
         """Take note of the end of a worker; return whether a module is to blame."""
@@ -258,12 +296,13 @@ class Placing:
             places = [(name, shard) for shard in range(self.settings.shards)]
             shards = {
                 str(place[1]): ShardStatus(
-                    self.records[place], round(self.since[place][1] if place in self.since else self._wall())
+                    self.records[place],
+                    round(self.since[place][1] if place in self.since else self._wall()),
+                    self.steered.get(place, 0),
                 )
                 for place in places
             }
-            steered = min(self.steered.get(place, 0) for place in places)
-            found[name] = ModuleStatus(shards, steered, self.confined.get(name, []))
+            found[name] = ModuleStatus(shards, self.confined.get(name, []), name in self._renewed)
         return found
 
     def troubled(self) -> dict[str, int]:
@@ -276,6 +315,8 @@ class Placing:
         return found
 
     def _watch(self, worker: Worker, step_s: float) -> None:
+        if worker.renewed_s is not None and self.clock() - worker.renewed_s > DRAIN_S:
+            worker.kill()
         words = {name: word for name, word in read_attempts(worker.attempts).items() if word != IDLE}
         before, since_s = self._seen.get(worker.attempts, ({}, 0.0))
         since_s = since_s + step_s if words and words == before else 0.0
@@ -296,14 +337,17 @@ class Placing:
     def _blame(self, name: str, shard: int, found: Found) -> None:
         kind, index, reducer, reason = found
         place = (name, shard)
+        self._renewing.discard(place)
         fault = Fault(kind, index, self._positions.get(place, 0), self.clock(), reason, reducer)
         self.records[place] = after = struck(self.records[place], fault)
         where = "" if index is None else f" at entry {index}"
         say(f"treering: module {name}{where}: {kind} ({reason}); {_next(after)}")
 
-    def _fails(self, name: str, shard: int, why: str) -> None:
-        self.records[name, shard] = not_loaded(self.records[name, shard], why)
-        say(f"treering: module {name} is not running: {why}; then: treering retry {name}")
+    def _fails(self, name: str, shard: int, why: str, *, went_back: bool = False) -> None:
+        self._renewing.discard((name, shard))
+        self.records[name, shard] = not_loaded(self.records[name, shard], why, went_back=went_back)
+        then = "" if went_back else f"; then: treering retry {name}"
+        say(f"treering: module {name} is not running: {why}{then}")
 
     def _left_behind(self) -> None:
         """Blame whoever was running when the last server was ended together with its worker."""

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         help="go on from what the workers saved, instead of from nothing",
     )
     add("--out", metavar="FILE", help="write the states: FILE.jsonl, FILE.parquet, or - for lines")
+    add("--force", action="store_true", help="let --out replace a file that is there")
     add("--shards", type=int, default=0, help="fold as so many shards (default: one a process)")
     add(
         "--jobs",
@@ -89,6 +90,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise InvalidEvent(
             "--check starts from nothing, or it would prove nothing; leave --from-snapshot out"
         )
+    if arguments.out not in {None, "-"} and not arguments.force and os.path.lexists(arguments.out):
+        raise InvalidEvent(f"--out {arguments.out}: it is there already; name another file, or add --force")
     if arguments.check and arguments.key:
         raise InvalidEvent("--check compares all states; of one answer, use treering verify-state")
     if arguments.key and (len(arguments.reducer) != 1 or arguments.from_snapshot):
@@ -166,7 +169,8 @@ def _say(check: Check, arguments: argparse.Namespace) -> None:
         print(line, file=file)
     verdict = "replayed"
     if arguments.check:
-        verdict = {EXIT_GOOD: "equal", EXIT_USAGE: "NOT ALL COMPARED"}.get(check.outcome, "DIFFERENT")
+        partly = "NOT COMPARED: nothing to compare with" if check.nothing else "NOT ALL COMPARED"
+        verdict = {EXIT_GOOD: "equal", EXIT_USAGE: partly}.get(check.outcome, "DIFFERENT")
         if check.taken is None:
             print("note: live states stand at the end of the log, and were not compared", file=file)
     print(

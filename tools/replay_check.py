@@ -41,6 +41,7 @@ class Check:
         self.incomplete: list[str] = []
         """What should have been compared and could not be."""
         self.notes: list[str] = []
+        self._asked = attestations
         self._route_key = route_key
         self._attested: dict[int, list[tuple[int, Attest]]] = {}
         for at, one in plan.attestations if attestations else ():
@@ -60,7 +61,12 @@ class Check:
         """Return the exit code."""
         if self.differences or any(one.verdict == "different" for one in self.judged):
             return EXIT_FINDING
-        return EXIT_USAGE if self.incomplete else EXIT_GOOD
+        return EXIT_USAGE if self.incomplete or (self._asked and self.nothing) else EXIT_GOOD
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing was held against the replay: then it is not equal to anything."""
+        return not self.compared and all(one.verdict not in {"equal", "different"} for one in self.judged)
 
     def __call__(self, stop: Stop, entries: Mapping[str, Entries]) -> None:
         """Look at what the replay holds at one stop."""
@@ -162,6 +168,7 @@ def report(check: Check) -> dict[str, Any]:
     """Return what came of it as JSON."""
     verdicts = Counter(one.verdict for one in check.judged)
     plan, compared = check.plan, check.taken is not None
+    outcome = check.outcome == EXIT_GOOD
     return {
         "size": plan.size,
         "root": plan.root.hex(),
@@ -169,7 +176,7 @@ def report(check: Check) -> dict[str, Any]:
         "jobs": plan.jobs,
         "states": check.states,
         "state_digest": check.digest,
-        "equal": check.outcome == EXIT_GOOD if compared or check.judged else None,
+        "equal": None if check.nothing and not check.incomplete else outcome,
         "compared": dict(check.compared) if compared else None,
         "differences": [one._asdict() for one in check.differences],
         "attestations": {

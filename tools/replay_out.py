@@ -12,6 +12,7 @@ States are about people: a file is readable by its owner only.  It appears whole
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,8 +41,7 @@ def writer(target: str, registry: Registry, position: int, about: Mapping[str, s
     """
     scopes = {one.name: one.scope for one in registry}
     if target == "-":
-        yield lambda states: _lines(sys.stdout.buffer, states, scopes, position)
-        sys.stdout.buffer.flush()
+        yield lambda states: _to_pipe(states, scopes, position)
         return
     path = Path(target)
     if path.suffix not in {".jsonl", ".parquet"}:
@@ -83,6 +83,20 @@ def _lines(
     count = 0
     for count, state in enumerate(states, 1):  # noqa: B007 - the last one is how many there were
         file.write(line(state, scopes[state.reducer], position) + b"\n")
+    return count
+
+
+def _to_pipe(
+    states: Iterable[FoldedState], scopes: Mapping[str, tuple[str, ...]], position: int
+) -> int:
+    """Write lines to standard output as long as somebody reads them; `| head` has read enough."""
+    try:
+        count = _lines(sys.stdout.buffer, states, scopes, position)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # What is buffered would be written, and fail, once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return 0
     return count
 
 

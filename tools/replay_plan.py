@@ -1,6 +1,6 @@
 """What a replay is to do: which modules, from where, up to which size, and where to stop on the way.
 
-    plan = made(folder, options)
+    plan = made(folder, source, options)
 
 A module that cannot be loaded is left out and said (`plan.left_out`); the others are replayed.  How the log steers the
 fold is read once, up to the size, and with it every attestation of a state that stands in it.
@@ -90,10 +90,15 @@ class Plan:
 
 def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
     """Return the plan; raise InvalidEvent for options that do not fit, NotFound if the log is shorter."""
-    loaded = load_modules(options.modules or available())
+    there = available()
+    if unknown := [name for name in options.modules if name not in there]:
+        raise InvalidEvent(f"--module {unknown[0]}: is not installed; installed are {', '.join(sorted(there))}")
+    loaded = load_modules(options.modules or there)
     registry, clashes = compose(loaded.modules)
     unfit = {error.name for error in clashes}
     modules = [one for one in loaded.modules if one.name not in unfit]
+    if options.modules and not modules:
+        raise InvalidEvent("; ".join(str(error) for error in [*loaded.errors, *clashes]))
     if options.reducers:
         registry, modules = _chosen(modules, options.reducers)
     published = source.published()

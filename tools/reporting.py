@@ -44,7 +44,11 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     size: int | None = None
     """How much of the log was known when modules were hired: which steering they have seen."""
     hired: dict[str, int] = {}
+    generations: dict[str, str] = {}
+    """What the code of each module that was hired makes: shards of one module must make the same."""
     failed: dict[str, str] = {}
+    went_back: list[str] = []
+    """Those that failed because an older version is installed than the last one that ran."""
     stopped: dict[str, StopInfo] = {}
     at: dict[str, int] = {}
     confined: dict[str, list[str]] = {}

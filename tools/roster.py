@@ -50,11 +50,22 @@ from replay import (
     Stopped,
     Word,
     attempts_file,
+    generation_of,
+    info_of,
     remote,
 )
 from tools.cell_link import CellLink
 from tools.confine import keep_to_itself, limit_memory, readable_folders
-from tools.loading import activation, gathered, holding_at, load_modules, others_of, spoken_to, states_place
+from tools.loading import (
+    WentBack,
+    activation,
+    gathered,
+    holding_at,
+    load_modules,
+    others_of,
+    spoken_to,
+    states_place,
+)
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
 from tools.reporting import Report, Reporter, info_of_stop
@@ -102,7 +113,9 @@ class Roster:
             Report(
                 size=steering.size,
                 hired={one.module: one.position for one in holdings},
+                generations={one.module: generation_of(map(info_of, one.reducers)) for one in holdings},
                 failed={one.name: one.reason for one in loaded.errors},
+                went_back=[one.name for one in loaded.errors if isinstance(one, WentBack)],
             )
         )
         return Crew(holdings, vault, shard=self._arguments.shard, shards=self._arguments.shards)

@@ -46,6 +46,7 @@ from reducers import ModuleError, available
 from replay import STATUS_FILE, CellDied, Hello, catalogues, locked_fields, read_status
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
+from tools.doctor import QUARANTINED_MAX, quarantined, shelf_of
 from tools.loading import gathered
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB
@@ -58,6 +59,9 @@ def retry(argv: Sequence[str] | None = None) -> int:
     made = _parser("retry", "Try a parked module again, or a state that stands still.")
     made.add_argument("name", help="a module, or a reducer")
     made.add_argument("index", type=int, nargs="?", help="the entry at which a reducer's state stands still")
+    made.add_argument(
+        "--force", action="store_true", help="write it though nothing seems to stand still there"
+    )
     return _run(made.parse_args(argv), _retry)
 
 
@@ -117,6 +121,11 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering,
     name = arguments.name
     if arguments.index is not None:
         about = _about(folder, name, arguments.index)
+        if not (arguments.force or _stands_still(folder, about["module"], name, arguments.index)):
+            raise _NothingToDo(
+                f"no state of reducer {name} stands still at entry {arguments.index}: there is nothing to retry; "
+                "treering doctor names what stands still, --force writes it all the same"
+            )
         about["decision"] = f"reducer {name} is to fold what stands still at entry {arguments.index} again"
         return Retry(reducer=name, index=arguments.index), about
     statuses = read_status(folder.run / STATUS_FILE)
@@ -128,6 +137,18 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering,
     if statuses[name].state not in {"parked", "failed"}:
         raise _NothingToDo(f"module {name} is {statuses[name].state}: there is nothing to retry")
     return Retry(module=name), {"module": name, "decision": f"module {name} is to be tried again"}
+
+
+def _stands_still(folder: DataFolder, module: str, reducer: str, index: int) -> bool:
+    """Return whether a state of `reducer`, or all of its module, stands still at an entry, as far as can be seen."""
+    status = read_status(folder.run / STATUS_FILE).get(module)
+    faults = [] if status is None else [one.record.last for one in status.shards.values() if one.waits]
+    if any(fault is not None and fault.index == index for fault in faults):
+        return True
+    shelf = shelf_of(folder)
+    found = [quarantined(shelf, one).get(reducer, []) for one in shelf.modules() if one.module == module]
+    # Counting ends somewhere: beyond that nobody knows.
+    return any(index in each or len(each) >= QUARANTINED_MAX for each in found)
 
 
 def _skip(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from archive import ArchiveError, DataFolder, LogSource, Unavailable, Vault
-from reducers import Identity, Reducer, ReducerError, StatePair, digest_of_entries
+from reducers import Identity, Reducer, ReducerError, StatePair, available, digest_of_entries
 from replay import Holding, Runner, Sweep, Traced, comparable, encode_line, traced
 from tools.offline import log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -49,7 +49,7 @@ class Job(msgspec.Struct, frozen=True):
     """Sizes, ascending, the last of which is `stop`: tell what states come to there, instead of a trace."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a trace is of."""
 
     reducer: str
@@ -60,6 +60,8 @@ class Head(msgspec.Struct, frozen=True):
     size: int
     root: str
     """Of the log at `size`."""
+    files: tuple[str, ...] = ()
+    """Where its module was imported from; not in a trace that is saved."""
 
 
 class AtSize(msgspec.Struct, frozen=True):
@@ -89,12 +91,28 @@ def tell(job: Job) -> Iterator[bytes]:
             root = log.root().hex()
         scope = tuple(reducer.scope)
         yield _encode(
-            Head(reducer.name, reducer.version, reducer.code_digest, scope, job.start, job.stop, root)
+            Head(
+                reducer.name,
+                reducer.version,
+                reducer.code_digest,
+                scope,
+                job.start,
+                job.stop,
+                root,
+                files_of(module),
+            )
         )
         for line in (_stops if job.stops else _trace)(job, reducer, module, source, vault):
             count += 1
             yield line
     yield _encode(End(count))
+
+
+def files_of(module: str) -> tuple[str, ...]:
+    """Return the files to which the entry point of a loaded module leads."""
+    places = [place.partition("[")[0].partition(":")[0].strip() for place in available()[module].value.split()]
+    found = [getattr(sys.modules.get(place), "__file__", None) for place in places if place]
+    return tuple(dict.fromkeys(file for file in found if file is not None))
 
 
 _encode = msgspec.json.Encoder().encode

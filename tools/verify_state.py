@@ -9,6 +9,9 @@ its position, from the log in the data folder (or a copy of it, with the vault; 
 the root at the size of its checkpoint, the state and whether it stands still, the state digest, the version and the
 code digest.
 
+An answer of another version, or of other code, than is installed can be checked no further than that its root is that
+of this log: it is said what to install.
+
 A server may have known a skip that stands behind the position of its answer.  If that is what makes the difference, it
 is said, and the answer holds.
 
@@ -71,6 +74,8 @@ class Verdict:
     answer: Answer
     differences: list[At] = field(default_factory=list)
     """By the paths of the answer; `ours` is what the log gives, `theirs` what the answer says."""
+    other_code: str = ""
+    """What to install, if the answer was made by something else than is installed: then no state was checked."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -104,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_json(report(verdict))
     else:
         show(verdict)
-    return EXIT_FINDING if verdict.differences else EXIT_GOOD
+    if verdict.differences:
+        return EXIT_FINDING
+    return EXIT_USAGE if verdict.other_code else EXIT_GOOD
 
 
 def read_answer(name: str) -> Answer:
@@ -147,11 +154,10 @@ def verify(answer: Answer, source: LogSource, vault: Vault, reducer: Reducer[Any
             )
         root = log.root(answer.checkpoint.size).hex()
         head.extend(log)
-    ours = {
-        "checkpoint": {"size": answer.checkpoint.size, "root": root},
-        "version": reducer.version,
-        "code_digest": reducer.code_digest,
-    }
+    ours = {"checkpoint": {"size": answer.checkpoint.size, "root": root}}
+    if (answer.version, answer.code_digest) != (reducer.version, reducer.code_digest):
+        said = {"checkpoint": told(answer)["checkpoint"]}
+        return Verdict(answer, differing(ours, said), other_code=_to_install(answer, reducer))
     fold = partial(folded, source, vault, reducer, module, answer)
     verdict = Verdict(answer, differing(ours | fold(Gathered()), told(answer)))
     changes = [one for one in head.changes(answer.position) if one.reducer == reducer.name]
@@ -163,10 +169,17 @@ def verify(answer: Answer, source: LogSource, vault: Vault, reducer: Reducer[Any
     return verdict
 
 
+def _to_install(answer: Answer, reducer: Reducer[Any]) -> str:
+    return (
+        f"made by version {answer.version}, code {answer.code_digest[:12]}…; installed is version "
+        f"{reducer.version}, code {reducer.code_digest[:12]}…: install that of the answer"
+    )
+
+
 def told(answer: Answer) -> dict[str, Any]:
     """Return what an answer says, as far as the log can tell."""
     said: dict[str, Any] = msgspec.to_builtins(answer)
-    checked = ("checkpoint", "version", "code_digest", "state", "state_digest")
+    checked = ("checkpoint", "state", "state_digest")
     if answer.quarantined is None:
         return {name: said[name] for name in checked}
     return {**{name: said[name] for name in checked}, "quarantined": {"index": answer.quarantined.index}}
@@ -196,7 +209,8 @@ def folded(
 def report(verdict: Verdict) -> dict[str, Any]:
     """Return the result as JSON; `ours` is what the log gives, `theirs` what the answer says."""
     return {
-        "verified": not verdict.differences,
+        "verified": None if verdict.other_code and not verdict.differences else not verdict.differences,
+        "other_code": verdict.other_code or None,
         "reducer": verdict.answer.reducer,
         "position": verdict.answer.position,
         "differences": [one.as_json() for one in verdict.differences],
@@ -211,7 +225,10 @@ def show(verdict: Verdict) -> None:
     for note in verdict.notes:
         print(f"note: {note}")
     about = f"{verdict.answer.reducer} at size {number(verdict.answer.position)}"
-    if verdict.differences:
+    if verdict.other_code:
+        root = "" if verdict.differences else "; its root is that of this log at its size, its state was not checked"
+        print(f"NOT CHECKED: {about}: {verdict.other_code}{root}")
+    elif verdict.differences:
         print(f"NOT VERIFIED: {about}: {len(verdict.differences)} things differ")
     else:
         print(f"verified: {about}: state, digest, root and code agree")

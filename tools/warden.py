@@ -43,8 +43,11 @@ POLL_S = 1.0
 
 
 def waiting(statuses: Mapping[str, ModuleStatus]) -> dict[str, int]:
-    """Return the modules that wait for a person, each with the first entry that it has not seen."""
-    return {name: one.steered for name, one in statuses.items() if one.state in {"parked", "failed"}}
+    """Return the modules that wait for a person, each with the first entry that a shard of it has not seen.
+
+    Only those shards count that wait: one that runs may have been hired long ago, and has no need of any entry.
+    """
+    return {name: start for name, one in statuses.items() if (start := one.waits_from) is not None}
 
 
 def meant(one: Steering, owners: Mapping[str, str]) -> str | None:

@@ -19,6 +19,7 @@ from archive import (
     Steering,
     Store,
     Unavailable,
+    Write,
 )
 from reducers import Reducer
 from replay import (
@@ -399,3 +400,44 @@ def test_a_log_that_falls_silent_is_attested_all_the_same(site: Site) -> None:
         tail(site.crews[shard], site.world.source, Quiet(site), duties)
     site.judge(1_000, 2_000)
     assert site.noted() == [[], []]
+
+
+def test_a_module_whose_states_cannot_be_read_stops_alone_where_they_are_noted(tmp_path: Path) -> None:
+    """The worker goes on, says nothing of what it cannot know, and removes what cannot be read."""
+    site = Site(tmp_path)
+    site.fill(1_000)
+    site.work(notes=False)
+    store = site.store(0)
+    with store.view() as view:
+        rows = dict(view.scan("states"))
+    assert rows
+    store.commit([Write("states", key, value[:8] + b"\xc1") for key, value in rows.items()])
+    site.start()
+    (crew, _), (attester, _) = site.crews, site.attesters
+    attester.step(crew)
+    crew.step(site.world.source)
+    assert list(crew.stopped) == ["all"]
+    assert crew.holdings == []
+    assert notes(store) == []
+    assert site.said == []
+    site.start()
+    site.work()
+    site.look()
+    site.judge(1_000)
+
+
+def test_a_note_of_another_shard_that_cannot_be_read_stops_nobody_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, nothing is attested, and this shard's states are left alone."""
+    site = Site(tmp_path)
+    site.fill(1_000)
+    site.work(1)
+    with site.store(1).view() as view:
+        rows = dict(view.scan("attested"))
+    site.store(1).commit([Write("attested", key, b"\xc1") for key in rows])
+    site.work(0)
+    site.look(0)
+    assert site.crews[0].stopped == {}
+    assert site.said == []
+    assert capsys.readouterr().err.count("could not be attested") == 1

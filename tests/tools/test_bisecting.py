@@ -237,6 +237,28 @@ def test_what_cannot_be_compared_is_usage(
     assert DataFolder(room.data).log.is_dir()
 
 
+@pytest.mark.parametrize("argv", [[], ["--from-start"]])
+def test_a_folder_without_the_reducer_is_refused(
+    room: Room, tmp_path: Path, argv: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The installed code is never held against itself: a folder too deep, empty, or of something else is named."""
+    write_package(tmp_path / "lib" / "essay_w", "essay_w", from_event_on(PARTS_AT))
+    write_package(tmp_path / "strange", "strange", ESSAY.replace("words", "strange"))
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "lib", tmp_path / "strange", tmp_path / "empty"):
+        code, said = run(capfd, room, "--other", folder, *argv)
+        assert (code, f"--other {folder}: " in said) == (2, True), said
+        assert str(room.ours / "essay_w.py") in said, said
+
+
+def test_a_saved_trace_does_not_tell_where_files_lie(
+    room: Room, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It goes to another machine."""
+    assert run(capfd, room, "--save-trace", tmp_path / "trace", "--until", 10)[0] == 0
+    assert str(room.ours).encode() not in (tmp_path / "trace").read_bytes()
+
+
 def test_a_version_that_stops_says_where(
     room: Room, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

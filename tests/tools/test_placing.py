@@ -12,10 +12,12 @@ import pytest
 
 from archive import DataFolder
 from replay import IMPORTING, STATUS_FILE, Record, Stopped, attempts_file, read_status, word_of
+from tools.children import DRAIN_S
 from tools.placing import LOOK_EVERY_S, Placing, Worker
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
 from tools.reporting import Report, Reporter
 from tools.settings import Limits, Settings
+from tools.warden import waiting
 
 NAMES = ["activity", "essay", "odd"]
 
@@ -284,3 +286,113 @@ def test_a_status_that_says_the_same_is_not_written_again(stage: Stage) -> None:
     before = path.stat().st_mtime_ns
     stage.look(5)
     assert path.stat().st_mtime_ns == before
+
+
+def park(stage: Stage, name: str, shard: int, index: int) -> None:
+    """Let a module die at an event of one shard until it is parked."""
+    stage.say(stage.workers[shard], stopped={name: {"reducer": "words", "at": index, "reason": "Error"}})
+    while stage.record(name, shard).state != "parked":
+        stage.look(60.0)
+        for alone in list(stage.placing.starting()):
+            alone.command()
+            stage.say(alone, size=index + 1, hired={name: 5})
+            stage.say(alone, stopped={name: {"reducer": "words", "at": index, "reason": "Error"}})
+            alone.ended(EXIT_AGAIN)
+            stage.placing.over(alone)
+
+
+def test_an_old_skip_does_not_let_a_parked_module_run_again(stage: Stage) -> None:
+    """Its other shard was hired before that skip, and runs: that makes it no news for the shard that is parked."""
+    park(stage, "essay", 1, 40)
+    stage.placing.write()
+    waits = waiting(read_status(stage.folder.run / STATUS_FILE))
+    assert waits == {"essay": 41}, "what the running shard has not seen is not asked for"
+    stage.placing.asked(Report(retry={"essay": 47}))
+    assert stage.record("essay", 1).state == "starting"
+    park_again_at, deaths = 60, stage.record("essay", 1).deaths
+    (alone,) = stage.placing.starting()
+    alone.command()
+    for at in (park_again_at, park_again_at):
+        stage.say(alone, size=70, hired={"essay": 41})
+        stage.say(alone, stopped={"essay": {"reducer": "words", "at": at, "reason": "Error"}})
+    assert (stage.record("essay", 1).state, stage.record("essay", 1).deaths) == ("parked", deaths + 2)
+    stage.placing.write()
+    assert waiting(read_status(stage.folder.run / STATUS_FILE)) == {"essay": 70}
+    stage.placing.asked(Report(retry={"essay": 47}))
+    assert (stage.record("essay", 1).state, stage.record("essay", 1).deaths) == ("parked", deaths + 2)
+    stage.placing.asked(Report(retry={"essay": 71}))
+    assert stage.record("essay", 1).state == "starting"
+
+
+def test_of_two_parked_shards_only_those_run_again_that_have_not_seen_the_entry(stage: Stage) -> None:
+    """One that parked again after a skip stays parked while the other is tried for the first time."""
+    park(stage, "essay", 0, 30)
+    park(stage, "essay", 1, 40)
+    stage.placing.asked(Report(retry={"essay": 35}))
+    assert [stage.record("essay", shard).state for shard in (0, 1)] == ["starting", "parked"]
+
+
+def test_what_a_retried_module_met_is_told_until_it_is_beyond_it(stage: Stage) -> None:
+    """While it hangs there again, nobody reads that it runs and that all is well."""
+    park(stage, "essay", 1, 40)
+    stage.placing.asked(Report(retry={"essay": 47}))
+    (alone,) = stage.placing.starting()
+    alone.command()
+    stage.say(alone, size=50, hired={"essay": 5})
+    status = stage.placing.statuses()["essay"]
+    assert (status.state, status.level, status.held) == ("running", "cell", True)
+    assert status.reason() == "reducer words stopped at entry 40: Error"
+    stage.say(alone, at={"essay": 41})
+    assert stage.placing.statuses()["essay"].reason() == ""
+
+
+def test_a_mended_module_runs_in_every_shard(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the old code is ended softly and started again, which nobody is blamed for, and only once."""
+    ended = list[str]()
+    monkeypatch.setattr(Worker, "terminate", lambda one: ended.append(one.name))
+    for worker in stage.workers:
+        stage.say(worker, size=9, hired={"essay": 5}, generations={"essay": "old"})
+    park(stage, "essay", 1, 40)
+    stage.placing.asked(Report(retry={"essay": 47}))
+    (alone,) = stage.placing.starting()
+    alone.command()
+    stage.say(alone, size=50, hired={"essay": 5}, generations={"essay": "new"})
+    assert ended == ["worker 0"]
+    assert stage.placing.statuses()["essay"].renewed
+    assert stage.workers[0].ended(EXIT_GOOD) is True
+    stage.start(stage.workers[0])
+    assert stage.workers[0].modules == NAMES
+    for said in ("new", "another yet"):
+        stage.say(stage.workers[0], size=50, hired={"essay": 5}, generations={"essay": said})
+        assert ended == ["worker 0"] or said == "another yet"
+    assert stage.record("essay", 0).deaths == 0
+
+
+def test_a_worker_that_does_not_end_for_other_code_is_killed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that holds on to its process must not keep the old code alive."""
+    killed = list[str]()
+    monkeypatch.setattr(Worker, "terminate", lambda _: None)
+    monkeypatch.setattr(Worker, "kill", lambda one: killed.append(one.name))
+    for worker, said in zip(stage.workers, ("old", "new"), strict=True):
+        stage.say(worker, size=9, hired={"essay": 5}, generations={"essay": said})
+    stage.look(DRAIN_S - 1)
+    assert killed == []
+    stage.look(2)
+    assert set(killed) == {"worker 0"}
+
+
+def test_a_version_that_went_back_is_helped_by_undo(stage: Stage) -> None:
+    """A retry would find the same version again."""
+    stage.say(stage.workers[0], size=9, failed={"odd": "went back"}, went_back=["odd"])
+    assert stage.placing.statuses()["odd"].remedy("odd") == "treering undo odd"
+
+
+def test_each_parked_shard_names_its_own_remedy(stage: Stage) -> None:
+    """Who skips one event must not have to find the other one out by waiting."""
+    park(stage, "essay", 0, 30)
+    park(stage, "essay", 1, 40)
+    status = stage.placing.statuses()["essay"]
+    assert status.remedies("essay") == ["treering skip words 30", "treering skip words 40"]
+    assert [shard for shard, _ in status.troubles] == ["0", "1"]

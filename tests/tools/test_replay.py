@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -322,7 +323,8 @@ def test_a_snapshot_is_gone_on_from_and_left_as_it_is(
             "no event of this key in the first 16 entries",
         ),
         (["--reducer", "nope"], "there is none; there are "),
-        (["--module", "nope"], None),
+        (["--module", "nope"], "--module nope: is not installed; installed are activity, "),
+        (["--module", "activity", "--module", "nope"], "--module nope: is not installed"),
         (["--until", "17"], "only 16 entries, not 17"),
         (["--until", "soon"], "neither a size nor a time"),
         (["--shards", "-1"], "at least 1"),
@@ -332,14 +334,11 @@ def test_a_snapshot_is_gone_on_from_and_left_as_it_is(
     ],
 )
 def test_what_cannot_be_done_is_said(
-    left: Copied, argv: Sequence[str], says: str | None, capsys: pytest.CaptureFixture[str]
+    left: Copied, argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2, and one sentence that says what to do; a module that is not there is said and left out."""
+    """Exit code 2, and one sentence that says what to do."""
     code = replay.main(["--data", str(left.data), *argv])
     printed = capsys.readouterr()
-    if says is None:
-        assert (code, "is not installed" in printed.err) == (0, True)
-        return
     assert code == 2
     assert printed.err.startswith("treering replay: ")
     assert says in printed.err
@@ -355,6 +354,19 @@ def test_nothing_to_compare_with_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert "start the server once" in capsys.readouterr().err
     assert run(capsys, left)[0] == 0
     assert replay.main(["--data", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize("until", [5, 1])
+def test_where_nothing_was_compared_nothing_is_called_equal(
+    left: Copied, until: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first attestation, and before where live states stand, there is nothing to hold a replay against."""
+    assert replay.main(["--data", str(left.data), "--check", "--until", str(until)]) == 2
+    printed = capsys.readouterr().out
+    assert "NOT COMPARED: nothing to compare with" in printed
+    assert "equal: " not in printed
+    code, report = run(capsys, left, "--check", "--until", until)
+    assert (code, report["equal"]) == (2, None)
 
 
 # --- one key -------------------------------------------------------------------------------------
@@ -424,6 +436,32 @@ def test_lines_may_go_to_standard_output(left: Copied, capfdbinary: pytest.Captu
     assert b"replayed: 3 states" in printed.err
 
 
+@pytest.mark.process
+def test_a_reader_of_lines_may_stop(left: Copied) -> None:
+    """`| head` gets what it wants, the verdict is said all the same, and there is no traceback."""
+    call = "import sys; from tools.replay import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", call, "--data", str(left.data), "--out", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, b"replayed: " in said, b"Error" in said) == (0, True, False), said
+
+
+def test_a_file_that_is_there_is_replaced_by_force_only(
+    left: Copied, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of states may be all that is left of an evening: nothing is folded, and it stays as it is."""
+    file = tmp_path / "x.jsonl"
+    file.write_text("before")
+    arguments = ["--data", str(left.data), "--out", str(file)]
+    assert replay.main(arguments) == 2
+    assert (file.read_text(), "add --force" in capsys.readouterr().err) == ("before", True)
+    assert replay.main([*arguments, "--force"]) == 0
+    assert file.read_text().startswith('{"reducer":')
+
+
 def test_without_pyarrow_it_is_said_what_to_install(
     left: Copied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -445,7 +483,8 @@ def test_a_file_that_could_not_be_finished_is_not_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert replay.main(["--data", str(left.data), "--out", str(tmp_path / "x.jsonl")]) == 2
+    arguments = ["--data", str(left.data), "--out", str(tmp_path / "x.jsonl")]
+    assert replay.main([*arguments, "--force"]) == 2
     assert "No space left" in capsys.readouterr().err
     assert (tmp_path / "x.jsonl").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "x.jsonl"]

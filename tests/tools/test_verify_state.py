@@ -94,8 +94,6 @@ ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "a member more": (lambda one: {**one, "state": {**one["state"], "x": 1}}, ["$['state']['x']"]),
     "the digest": (altered(state_digest="0" * 64), ["$['state_digest']"]),
     "the root": (altered(checkpoint={"size": 6, "root": "0" * 64}), ["$['checkpoint']['root']"]),
-    "the version": (altered(version=2), ["$['version']"]),
-    "the code": (altered(code_digest="0" * 64), ["$['code_digest']"]),
     "where it stands still": (altered(quarantined={"index": 5, "error": "?"}), ["$['quarantined']['index']"]),
     "that it stands still": (lambda one: {k: v for k, v in one.items() if k != "quarantined"}, ["$['quarantined']"]),
     "an earlier position": (altered(position=4), ["$['state_digest']", "$['quarantined']"]),
@@ -118,6 +116,36 @@ def test_what_was_altered_is_named(
     printed = capsys.readouterr().out
     assert all(f"{path}: the log gives " in printed for path in paths)
     assert "NOT VERIFIED: essay_points" in printed
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"code_digest": "5872" * 16}])
+def test_an_answer_of_other_code_is_neither_true_nor_false(
+    answered: Answered,
+    change: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The installed code cannot judge it: it is said what to install, and that the root was checked."""
+    answer = {**answered.answers["essay_points"], **change, "state": {"shown": 77}}
+    assert check(answered.data, answer, monkeypatch) == 2
+    printed = capsys.readouterr().out
+    code = answer["code_digest"][:12]
+    assert f"made by version {answer['version']}, code {code}…; installed is version 1, code " in printed
+    assert "its root is that of this log" in printed
+    assert "the log gives" not in printed
+    assert check(answered.data, answer, monkeypatch, "--json") == 2
+    assert json.loads(capsys.readouterr().out)["verified"] is None
+
+
+def test_a_wrong_root_is_found_whatever_is_installed(
+    answered: Answered, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The root does not depend on a reducer."""
+    answer = {**answered.answers["essay_points"], "version": 2, "checkpoint": {"size": 6, "root": "0" * 64}}
+    assert check(answered.data, answer, monkeypatch) == 1
+    printed = capsys.readouterr().out
+    assert "$['checkpoint']['root']: the log gives" in printed
+    assert "made by version 2" in printed
 
 
 def test_the_text_of_an_error_is_not_compared(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
