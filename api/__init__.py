@@ -9,6 +9,7 @@ from __future__ import annotations
 from api.app import LOOPBACK_HOSTS, create_app
 from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
+from api.operations import store_is_well
 from api.problems import STATUS, Problem, problem
 from api.services import Counters, Services, open_states
 from api.shelf import Place, Shelf
@@ -30,4 +31,5 @@ __all__ = [
     "create_app",
     "open_states",
     "problem",
+    "store_is_well",
 ]

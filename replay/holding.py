@@ -326,14 +326,16 @@ class Holding:
             self.watch.before(self)
         try:
             self._fold(items, routing)
+            if (
+                self.watch is not None
+            ):  # while the word stands: it may end this process, to the module's blame
+                self.watch.after(self)
         except StateError as error:
             self.unreadable(error)
         except Unavailable:  # nobody's doing
             self.attempt[0] = IDLE
             raise
         self.attempt[0] = IDLE  # whatever else is raised, or does not even return, leaves its word
-        if self.watch is not None:
-            self.watch.after(self)
 
     def _fold(self, items: Sequence[Item], routing: Routing) -> None:
         attempt, all_slots, usual = self.attempt, self.slots, not self._skips

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound
 from reducers import Identity, Key, Reducer, Slot, StateError, entry_digest, pair_of
+from replay.attempt import IDLE, word_of
 from replay.folded import Stopped, stopped_by
 from replay.holding import Holding
 from replay.runner import Runner
@@ -128,6 +129,7 @@ class Sweep:
 
     def _changed(self, holding: Holding, reducer: Reducer[Any], *, afresh: bool) -> Delta:
         told, there, changed = self._told.setdefault(reducer.name, {}), set[Key](), Delta()
+        beat = 0
         for key, slot in holding.slots[reducer.name].items():
             if slot is None:
                 continue
@@ -136,7 +138,10 @@ class Sweep:
             if before is not None and before[0] is slot and not afresh:
                 continue
             self._encoding = reducer.name, slot.changed_at
+            beat += 1
+            holding.attempt[0] = word_of(slot.changed_at, beat)  # what a state is made of is the author's, too
             entry = _entry(reducer, key, slot, self._encodings)
+            holding.attempt[0] = IDLE
             if before is None or before[1] != entry:
                 changed[reducer.name, reducer.version, key] = entry
             told[key] = slot, entry

@@ -231,7 +231,9 @@ def check_store(folder: DataFolder, server: str = SERVER) -> Iterator[Note]:
         yield Note("state store", text)
         return
     good = store_is_well(str(status.get("state")))
-    remedy = "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
+    remedy = (
+        "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
+    )
     yield Note("state store", f"{status.get('store')}: {status.get('state')}", good, remedy)
 
 
@@ -241,7 +243,9 @@ CHECKS: tuple[Check, ...] = (check_server, check_log, check_disk, check_modes, c
 def examined(folder: DataFolder, server: str = SERVER) -> list[Note]:
     """Return everything that was looked at; a check that cannot look is a finding."""
     notes: list[Note] = []
-    checks = {check.__name__: check for check in CHECKS} | {"check_store": partial(check_store, server=server)}
+    checks = {check.__name__: check for check in CHECKS} | {
+        "check_store": partial(check_store, server=server)
+    }
     for name, check in checks.items():
         try:
             notes += check(folder)

@@ -194,7 +194,8 @@ class Placing:
         for name in own & report.hired.keys():
             self._positions[name, shard] = report.hired[name]
             self.records[name, shard] = reached(self.records[name, shard], -1)
-            self._compare(name, shard, report.generations.get(name, ""))
+        for name in own & report.hired.keys() & report.generations.keys():
+            self._compare(name, shard, report.generations[name])
         if report.size is not None:
             self.steered |= {(name, shard): report.size for name in own}
         for name in own & report.at.keys():

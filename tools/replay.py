@@ -25,7 +25,7 @@ from pathlib import Path
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
 from reducers import ReducerError, available
-from replay import folded_state, replay_key
+from replay import Stop
 from tools.console import progress
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -34,6 +34,7 @@ from tools.replay_hands import hands
 from tools.replay_live import Taken, live_states
 from tools.replay_out import writer
 from tools.replay_plan import Options, Plan, made
+from tools.settings import SECONDS_PER_EVENT
 
 KEY_BYTES_MAX = 1 << 16
 
@@ -64,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
         default=0,
         help="processes (default: one a processor, if there is that much to do)",
     )
+    add("--seconds-per-event", type=float, default=SECONDS_PER_EVENT, metavar="S",
+        help="end a module that takes longer for one event (default: %(default)s)")  # fmt: skip
     add("--states", type=Path, metavar="DIR", help="where the live states lie, if not in DATA/state")
     add("--json", action="store_true", help="print one JSON object")
     return made_parser
@@ -117,7 +120,7 @@ def _all(folder: DataFolder, arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     check = _prepared(folder, options, check=arguments.check)
     plan = check.plan
-    job = plan.job(folder, options, check.stops)
+    job = plan.job(folder, options, check.stops)._replace(seconds=arguments.seconds_per_event)
     about = {"size": str(plan.size), "root": plan.root.hex()}
     output = (
         nullcontext() if arguments.out is None else writer(arguments.out, plan.registry, plan.size, about)
@@ -185,21 +188,27 @@ def _say(check: Check, arguments: argparse.Namespace) -> None:
 
 def _one(folder: DataFolder, arguments: argparse.Namespace) -> int:
     """Fold one key alone, and write its state: as a line on standard output, if nothing else is said."""
-    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+    with log_of(folder) as source:
         plan = made(folder, source, _options(arguments))
-        (reducer,) = plan.registry
-        key = _key(arguments.key, reducer.scope)
-        holding = replay_key(source, vault, reducer, key, plan.size)
-    if holding.stopped is not None:
-        why = holding.stopped
-        raise Unavailable(f"reducer {reducer.name} stopped at entry {why.at}: {why.reason}")
-    slot = holding.get(reducer, key)
-    if slot is None:
+    (reducer,) = plan.registry
+    key = _key(arguments.key, reducer.scope)
+    job = plan.job(folder, _options(arguments), ())
+    job = job._replace(shards=1, key=key, seconds=arguments.seconds_per_event)
+    with hands(job, 1) as team:
+        team.sweep(_no_stop, lambda _: None)
+        found = list(team.states())
+    if not found:
         raise NotFound(f"no event of this key in the first {plan.size} entries")
     about = {"size": str(plan.size), "root": plan.root.hex()}
     with writer(arguments.out or "-", plan.registry, plan.size, about) as write:
-        write([folded_state(reducer, key, slot)])
+        write(found)
     return EXIT_GOOD
+
+
+def _no_stop(stop: Stop, _: object) -> None:
+    """Raise Unavailable if the module could not go on."""
+    for why in stop.stopped.values():
+        raise Unavailable(f"reducer {why.reducer} stopped at entry {why.at}: {why.reason}")
 
 
 def _key(given: Sequence[str], scope: tuple[str, ...]) -> tuple[str, ...]:

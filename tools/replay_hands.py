@@ -6,8 +6,11 @@
 
 A shard of a replay is the shard of a worker: it opens what concerns its keys and passes over the rest.  Hands are
 spawned, not forked, for an LMDB environment must not cross a fork; what they are to do reaches them through a pipe, so
-that no list of processes shows a name.  One hand works in this process.  Those that are spawned cannot signal or trace
-others, and leave no core behind; but a module can read and write there what whoever replays can (docs/modules.md).
+that no list of processes shows a name.  Hands cannot signal or trace others, and leave no core behind; but a module can
+read and write there what whoever replays can (docs/modules.md).
+
+A module may end its process, or never return.  So even one hand is a process, it leaves a word of what it folds
+(`replay.attempt`), and it is ended when an event takes longer than `Job.seconds`; module and entry are named.
 
 The fold is `replay.sweep`; what is to be folded is decided by `tools.replay_plan`.
 """
@@ -16,6 +19,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
@@ -24,24 +29,32 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from archive import ArchiveError, DataFolder, IntegrityError, LogSource, NotFound, Unavailable, Vault
-from reducers import Module, ReducerError, available, load
+from reducers import Key, Module, ReducerError, available, load
 from replay import (
+    IDLE,
     Entries,
     FoldedState,
     Gathering,
     Holding,
+    Only,
     Runner,
     Stop,
     Sweep,
+    Word,
+    attempts_file,
     catalogue_of,
     holding_of,
     in_order,
+    index_of,
+    read_attempts,
 )
 from tools.confine import keep_to_itself, limit_memory
 from tools.offline import log_of, states_of
 from tools.process import quiet_collector
+from tools.settings import SECONDS_PER_EVENT
 
 STATES_AT_ONCE = 500
+LOOK_EVERY_S = 0.5
 
 OnStop = Callable[[Stop, dict[str, Entries]], None]
 """Called at each stop with what changed, and with all states there, by reducer."""
@@ -63,13 +76,18 @@ class Job(NamedTuple):
     """Go on from what the workers of as many shards have saved below this folder, instead of from nothing."""
     encodings: bool = False
     """Whether stops are to tell states, not only their digests."""
+    key: Key | None = None
+    """Only this key, of the one reducer."""
+    seconds: float = SECONDS_PER_EVENT
+    """How long one event may take."""
 
 
 class Hand:
     """Folds some shards, one after the other, and keeps what comes of it."""
 
-    def __init__(self, job: Job, own: Sequence[int]) -> None:
+    def __init__(self, job: Job, own: Sequence[int], words: Sequence[Word]) -> None:
         self._job, self._own = job, own
+        self._words = dict(zip(job.modules, words, strict=True))
         self._sweeps: list[Sweep] = []
 
     def sweep(self, tell: Callable[[int, Stop], None], advance: Advance) -> None:
@@ -94,9 +112,12 @@ class Hand:
         """Return a runner for each position from which modules start: one, unless they start from snapshots."""
         holdings = [self._holding(folder, source, module, shard) for module in modules]
         holdings = sorted((one for one in holdings if one.reducers), key=lambda one: one.position)
-        shards = self._job.shards
+        for holding in holdings:
+            holding.attempt = self._words[holding.module]
+        shards, key = self._job.shards, self._job.key
+        only = None if key is None or not holdings else Only(holdings[0].reducers[0], key)
         return [
-            Runner(list(group), vault, shard=shard, shards=shards)
+            Runner(list(group), vault, shard=shard, shards=shards, only=only)
             for _, group in groupby(holdings, key=lambda one: one.position)
         ]
 
@@ -126,53 +147,36 @@ class Team(Protocol):
 def hands(job: Job, count: int) -> Iterator[Team]:
     """Return so many hands, at most one a shard; whatever they still do ends with the context."""
     count = min(count, job.shards)
-    if count == 1:
-        yield _Alone(job)
-        return
     with ExitStack() as stack:
         yield _Many(job, count, stack)
-
-
-class _Alone:
-    def __init__(self, job: Job) -> None:
-        self._hand, self._job = Hand(job, range(job.shards)), job
-
-    def sweep(self, on_stop: OnStop, advance: Advance) -> None:
-        gathering = Gathering(self._job.stops, self._job.shards)
-
-        def tell(shard: int, stop: Stop) -> None:
-            gathering.take(shard, stop)
-            for one in gathering.ready():
-                on_stop(one, gathering.entries)
-
-        self._hand.sweep(tell, advance)
-
-    def states(self) -> Iterator[FoldedState]:
-        return self._hand.states()
 
 
 class _Many:
     def __init__(self, job: Job, count: int, stack: ExitStack) -> None:
         self._job = job
         context = multiprocessing.get_context("spawn")
-        self._pipes: list[Connection[Any, Any]] = []
+        self._folding: dict[Connection[Any, Any], _Folding] = {}
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="treering-")))
         for number in range(count):
             ours, theirs = context.Pipe()
             own = tuple(range(number, job.shards, count))
-            process = context.Process(target=work, args=(job, own, theirs), daemon=True)
+            process = context.Process(target=work, args=(job, own, theirs, place / str(number)), daemon=True)
             process.start()
             theirs.close()
-            self._pipes.append(ours)
+            self._folding[ours] = _Folding(job, process, place / str(number))
             stack.callback(process.join)
             stack.callback(process.kill)  # it only reads
             stack.callback(ours.close)
 
     def sweep(self, on_stop: OnStop, advance: Advance) -> None:
-        gathering, busy = Gathering(self._job.stops, self._job.shards), list(self._pipes)
+        gathering, busy = Gathering(self._job.stops, self._job.shards), list(self._folding)
         while busy:
-            for pipe in wait(busy):
+            ready = wait(busy, LOOK_EVERY_S)
+            for pipe in busy:
+                self._folding[pipe].look(heard=pipe in ready)
+            for pipe in ready:
                 assert isinstance(pipe, Connection)
-                match _heard(pipe):
+                match _heard(pipe, self._folding[pipe]):
                     case ("progress", int(count)):
                         advance(count)
                     case ("stop", int(shard), stop):
@@ -183,23 +187,71 @@ class _Many:
                         busy.remove(pipe)
 
     def states(self) -> Iterator[FoldedState]:
-        return in_order([_states_from(pipe) for pipe in self._pipes])
+        return in_order([_states_from(pipe, folding) for pipe, folding in self._folding.items()])
 
 
-def _states_from(pipe: Connection[Any, Any]) -> Iterator[FoldedState]:
+class _Folding:
+    """A process that folds, as it is seen from outside."""
+
+    def __init__(self, job: Job, process: Any, words: Path) -> None:
+        self._job, self._process, self._path = job, process, words
+        self._seen: dict[str, int] = {}
+        self._since_s, self._looked = 0.0, time.monotonic()
+
+    def look(self, *, heard: bool) -> None:
+        """Raise Unavailable if the process does not get over an event, or died and has said all it had to say."""
+        words, now = self._words(), time.monotonic()
+        # Whoever was stopped with the process, or was busy, has not watched it: that time does not count.
+        passed, self._looked = min(now - self._looked, 2 * LOOK_EVERY_S), now
+        same = bool(words) and words == self._seen and not heard
+        self._since_s, self._seen = self._since_s + passed if same else 0.0, words
+        if self._since_s > self._job.seconds:
+            self._process.kill()
+            raise Unavailable(self._blame("does not get over"))
+        if not heard and not self._process.is_alive():
+            raise Unavailable(self.death())
+
+    def death(self) -> str:
+        """Return what is to be said of its end."""
+        self._process.join(1)
+        return self._blame(f"ended its process (code {self._process.exitcode}) at")
+
+    def _words(self) -> dict[str, int]:
+        return {name: word for name, word in read_attempts(self._path).items() if word != IDLE}
+
+    def _blame(self, what: str) -> str:
+        for module, word in self._words().items():
+            at = index_of(word)
+            if at is None:
+                return f"module {module} {what} its import: leave it out, by naming others with --module"
+            names = [one.name for one in load(available()[module]).reducers]
+            chosen = [name for name in names if not self._job.reducers or name in self._job.reducers]
+            reducer = chosen[0] if len(chosen) == 1 else f"REDUCER (of {', '.join(chosen)})"
+            return (
+                f"module {module} {what} entry {at}: treering skip {reducer} {at}, or leave it out, by naming "
+                "others with --module"
+            )
+        return f"a process that folds died (code {self._process.exitcode}), and not of a module; try again"
+
+
+def _states_from(pipe: Connection[Any, Any], folding: _Folding) -> Iterator[FoldedState]:
     pipe.send("states")
-    while piece := _heard(pipe)[1]:
+    while True:
+        while not pipe.poll(LOOK_EVERY_S):
+            folding.look(heard=False)
+        if not (piece := _heard(pipe, folding)[1]):
+            return
         yield from piece
 
 
 _ERRORS: dict[str, type[ArchiveError]] = {"IntegrityError": IntegrityError, "NotFound": NotFound}
 
 
-def _heard(pipe: Connection[Any, Any]) -> tuple[Any, ...]:
+def _heard(pipe: Connection[Any, Any], folding: _Folding) -> tuple[Any, ...]:
     try:
         message: tuple[Any, ...] = pipe.recv()
     except (EOFError, OSError):
-        raise Unavailable("a process that folds died; --jobs 1 shows where") from None
+        raise Unavailable(folding.death()) from None
     if message[0] == "failed":
         raise _ERRORS.get(message[1], Unavailable)(message[2])
     return message
@@ -214,11 +266,13 @@ def hold_back() -> None:
     limit_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def work(job: Job, own: Sequence[int], pipe: Connection[Any, Any]) -> None:
-    """Be a hand in a process of its own."""
+def work(job: Job, own: Sequence[int], pipe: Connection[Any, Any], words: Path) -> None:
+    """Be a hand in a process of its own, which tells in the file `words` what it folds."""
+    os.dup2(2, 1)  # a module that prints must not speak into what is written there
+    attempts = attempts_file(words, job.modules)
     hold_back()
     quiet_collector()
-    hand = Hand(job, own)
+    hand = Hand(job, own, attempts)
     try:
         hand.sweep(
             lambda shard, stop: pipe.send(("stop", shard, stop)),

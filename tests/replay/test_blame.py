@@ -272,3 +272,29 @@ def test_a_damaged_state_that_is_met_when_states_are_noted_is_its_modules_troubl
         take_note(rotten, [info_of(evil)], holding.position)
     rotten.reading = None
     assert not tables(rotten)["attested"]
+
+
+class Ending:
+    """Looks after a process, and notes what is said of a module when it has folded."""
+
+    def __init__(self) -> None:
+        self.words = list[int]()
+
+    def before(self, holding: Any) -> None:
+        """Do nothing."""
+
+    def after(self, holding: Any) -> None:
+        """Note the word that would be left if the process ended here."""
+        self.words.append(holding.attempt[0])
+
+
+def test_who_looks_after_a_process_may_end_it_to_the_blame_of_who_folded() -> None:
+    """Its word stands until then: a module that closed other people's files must not be nobody."""
+    modules = shard()
+    runner = modules.runner()
+    (holding,) = [one for one in runner.holdings if one.module == "evil"]
+    holding.watch = ending = Ending()
+    (at,) = modules.kept.append(event("ann"))
+    run(runner, modules.world.source)
+    assert ending.words[0] == at + 1
+    assert holding.attempt[0] == IDLE

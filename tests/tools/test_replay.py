@@ -545,9 +545,52 @@ def test_a_module_in_a_process_that_folds_signals_nobody(
     assert all(one == states[0] for one in states)
 
 
-def dies(job: object, own: object, pipe: object) -> None:
+DEADLY = """
+    import os
+    from reducers import Event, reducer
+
+    def end() -> None:
+        os._exit(9)
+
+    @reducer(scope=("student",))
+    def deadly(state: dict, event: Event) -> dict:
+        if event.index == 5:
+            DO
+        return {"n": 1}
+
+    REDUCERS = [deadly]
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("end()", "ended its process (code 9) at"),
+        ("while True: pass", "does not get over"),
+    ],
+)
+@pytest.mark.parametrize("argv", [["--jobs", "1"], ["--jobs", "2"], ["--key", "student=bob"]])
+def test_a_module_that_ends_or_holds_up_its_process_is_named(
+    left: Copied,
+    does: str,
+    says: str,
+    argv: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The replay ends with a sentence that says which module, at which entry, and what to do."""
+    arguments = ["--data", str(left.data), "--reducer", "deadly", "--seconds-per-event", "1", *argv]
+    with package(tmp_path / "lib", "deadly_a", DEADLY.replace("DO", does), monkeypatch):
+        assert replay.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"module deadly_a {says} entry 5: treering skip deadly 5" in said, said
+
+
+def dies(job: object, own: object, pipe: object, words: object) -> None:
     """Be a hand that is killed."""
-    del job, own, pipe
+    del job, own, pipe, words
     os._exit(9)
 
 
@@ -558,4 +601,4 @@ def test_a_process_that_dies_is_noticed(
     """There is no result of the shards that are left: it could not be done."""
     monkeypatch.setattr(replay_hands, "work", dies)
     assert replay.main(["--data", str(left.data), "--jobs", "2", "--shards", "2"]) == 2
-    assert "a process that folds died; --jobs 1 shows where" in capsys.readouterr().err
+    assert "a process that folds died (code 9)" in capsys.readouterr().err
