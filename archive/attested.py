@@ -58,7 +58,9 @@ class Attestations:
             if not steering.reducers:
                 yield Finding("steering", index, f"it activates no reducer of module {steering.module}")
             if steering.since is not None and steering.since > index:
-                yield Finding("steering", index, f"it names entry {steering.since}, which is not before it", "order")
+                yield Finding(
+                    "steering", index, f"it names entry {steering.since}, which is not before it", "order"
+                )
 
     def _attest(self, index: int, one: Attest) -> Iterator[Finding]:
         if one.size > index:

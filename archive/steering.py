@@ -53,7 +53,7 @@ class Activate(
     reducers: Annotated[tuple[ActiveReducer, ...], msgspec.Meta(max_length=200)]
     undo: bool = False
     since: Index | None = None
-    """From which event on they speak, if the reducers before them have not spoken of all that came before this entry."""
+    """From which event on they speak, if those before them have not spoken of all that came before this entry."""
 
 
 class Retry(

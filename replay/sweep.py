@@ -139,7 +139,9 @@ class Sweep:
                 continue
             self._encoding = reducer.name, slot.changed_at
             beat += 1
-            holding.attempt[0] = word_of(slot.changed_at, beat)  # what a state is made of is the author's, too
+            holding.attempt[0] = word_of(
+                slot.changed_at, beat
+            )  # what a state is made of is the author's, too
             entry = _entry(reducer, key, slot, self._encodings)
             holding.attempt[0] = IDLE
             if before is None or before[1] != entry:

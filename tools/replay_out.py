@@ -86,9 +86,7 @@ def _lines(
     return count
 
 
-def _to_pipe(
-    states: Iterable[FoldedState], scopes: Mapping[str, tuple[str, ...]], position: int
-) -> int:
+def _to_pipe(states: Iterable[FoldedState], scopes: Mapping[str, tuple[str, ...]], position: int) -> int:
     """Write lines to standard output as long as somebody reads them; `| head` has read enough."""
     try:
         count = _lines(sys.stdout.buffer, states, scopes, position)

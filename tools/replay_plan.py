@@ -92,7 +92,9 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
     """Return the plan; raise InvalidEvent for options that do not fit, NotFound if the log is shorter."""
     there = available()
     if unknown := [name for name in options.modules if name not in there]:
-        raise InvalidEvent(f"--module {unknown[0]}: is not installed; installed are {', '.join(sorted(there))}")
+        raise InvalidEvent(
+            f"--module {unknown[0]}: is not installed; installed are {', '.join(sorted(there))}"
+        )
     loaded = load_modules(options.modules or there)
     registry, clashes = compose(loaded.modules)
     unfit = {error.name for error in clashes}

@@ -245,7 +245,8 @@ def parser() -> argparse.ArgumentParser:
         help="acknowledge events only when enough witnesses have cosigned (default: do not wait)",
     )
     made.add_argument(
-        "--state-store", help="where states are kept: lmdb, memory, redis, auto (default: redis if it is there)"
+        "--state-store",
+        help="where states are kept: lmdb, memory, redis, auto (default: redis if it is there)",
     )
     made.add_argument("--config", type=Path, help="a TOML file with these settings")
     return made

@@ -110,7 +110,9 @@ def tell(job: Job) -> Iterator[bytes]:
 
 def files_of(module: str) -> tuple[str, ...]:
     """Return the files to which the entry point of a loaded module leads."""
-    places = [place.partition("[")[0].partition(":")[0].strip() for place in available()[module].value.split()]
+    places = [
+        place.partition("[")[0].partition(":")[0].strip() for place in available()[module].value.split()
+    ]
     found = [getattr(sys.modules.get(place), "__file__", None) for place in places if place]
     return tuple(dict.fromkeys(file for file in found if file is not None))
 

@@ -226,7 +226,11 @@ def show(verdict: Verdict) -> None:
         print(f"note: {note}")
     about = f"{verdict.answer.reducer} at size {number(verdict.answer.position)}"
     if verdict.other_code:
-        root = "" if verdict.differences else "; its root is that of this log at its size, its state was not checked"
+        root = (
+            ""
+            if verdict.differences
+            else "; its root is that of this log at its size, its state was not checked"
+        )
         print(f"NOT CHECKED: {about}: {verdict.other_code}{root}")
     elif verdict.differences:
         print(f"NOT VERIFIED: {about}: {len(verdict.differences)} things differ")

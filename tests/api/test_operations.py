@@ -8,7 +8,17 @@ import pytest
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 
-from replay import STATUS_FILE, Fault, Holding, ModuleStatus, Record, ShardStatus, struck, write_status
+from replay import (
+    STATUS_FILE,
+    Fault,
+    Holding,
+    ModuleStatus,
+    Record,
+    ShardStatus,
+    Status,
+    struck,
+    write_status,
+)
 from tests.api.front import Front
 
 FAULT = Fault("died", 7, 5, 100.0, "SIGSEGV", "touchy")
@@ -89,3 +99,44 @@ def test_metrics_are_of_modules_and_reducers_and_name_nobody(
     assert 'treering_quarantined_keys{reducer="touchy"} 1.0' in found
     assert 'treering_quarantined_keys{reducer="event_count"} 0.0' in found
     assert "ann" not in found.replace("annot", "")
+
+
+def test_two_parked_shards_name_two_remedies(front: Front, http: TestClient) -> None:
+    """Each with the shard it is about; the module itself is as the worst of them."""
+    other = replace(FAULT, index=9)
+    front.reduce()
+    tell(front, "touchy", parked(), struck(struck(Record("cell"), other), replace(other, at_s=101.0)))
+    (one,) = [one for one in http.get("/readyz").json()["modules"] if one["module"] == "touchy"]
+    assert one["remedies"] == ["treering skip touchy 7", "treering skip touchy 9"]
+    assert [(each["shard"], each["remedy"]) for each in one["troubles"]] == list(enumerate(one["remedies"]))
+
+
+def test_a_shard_in_trouble_is_not_hidden_by_one_that_runs(front: Front, http: TestClient) -> None:
+    """It runs in both, but in one of them in a cell, at an event that it died of."""
+    front.reduce()
+    hanging = replace(parked(), state="running")
+    tell(front, "touchy", Record("shared", "running"), hanging)
+    (one,) = [one for one in http.get("/readyz").json()["modules"] if one["module"] == "touchy"]
+    assert (one["state"], one["level"], one["deaths"]) == ("running", "cell", 2)
+    assert one["reason"] == "reducer touchy died at entry 7: SIGSEGV"
+
+
+def test_nobody_waits_for_states_of_a_module_that_was_mended(front: Front, http: TestClient) -> None:
+    """They are made again beside everything else; once they are there, they count again."""
+    front.reduce()
+    for store in [one for place, one in front.stores.items() if "touchy" in str(place)]:
+        Holding([], store).clear()
+    status = ModuleStatus({"0": ShardStatus(Record("own", "running"), 1_000.0)}, renewed=True)
+    front.services.folder.run.mkdir(exist_ok=True)
+    write_status(front.services.folder.run / STATUS_FILE, {"touchy": status})
+    assert http.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("state", "value"),
+    [("ok", 1), ("local", 1), ("local: refused", 1), ("catching up", 0), ("down: refused", 0)],
+)
+def test_the_state_store_has_a_metric(front: Front, http: TestClient, state: str, value: int) -> None:
+    """An alarm can be set on it: readers are slower, or wait, while it is 0."""
+    front.services.states = lambda: Status("redis", state)
+    assert f'treering_state_store_ok{{store="redis"}} {value}.0' in metrics(http)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from replay import STATUS_FILE, read_status
+from replay import STATUS_FILE, ModuleStatus, read_status
 from tests.process.served import Served, run, run_json, serving
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
@@ -83,6 +83,7 @@ def test_a_skip_shows_no_more_than_it_has_to(server: Served) -> None:
         (("skip", "event_count", "99999"), 2),
         (("retry", "nobody"), 2),
         (("retry", "activity"), 1),
+        (("retry", "event_count", "{event}"), 1),
         (("undo", "nobody"), 2),
         (("undo", "activity"), 1),
     ],
@@ -90,8 +91,16 @@ def test_a_skip_shows_no_more_than_it_has_to(server: Served) -> None:
 def test_what_cannot_be_decided_is_refused(server: Served, arguments: tuple[str, ...], code: int) -> None:
     """Unknown names, control entries and entries that are not there; and where there is nothing to decide."""
     size = server.get("/readyz").json()["size"]
-    run(*arguments, "--data", str(server.data), code=code)
+    known = [one.format(event=event_index(server)) for one in arguments]
+    run(*known, "--data", str(server.data), code=code)
     assert server.get("/readyz").json()["size"] == size
+
+
+def test_a_retry_of_what_does_not_stand_still_can_be_forced(server: Served) -> None:
+    """Whoever knows better than what can be seen may say so."""
+    index, data = event_index(server), ("--data", str(server.data))
+    about = run_json("retry", "event_count", str(index), "--force", "--dry-run", *data)
+    assert about["index"] == index
 
 
 def test_an_older_version_runs_only_if_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +140,91 @@ def test_an_older_version_runs_only_if_that_is_meant(tmp_path: Path, monkeypatch
         while read_status(data / "run" / STATUS_FILE)["essay"].state != "running":
             assert time.monotonic() < deadline, "it was undone, and never ran"
             time.sleep(0.1)
+
+
+FRAIL = """from reducers import Event, reducer
+
+
+@reducer(version=VERSION)
+def words(state: int, event: Event) -> int:
+    if event.type in BAD:
+        raise SystemExit(event.index)
+    return state + 1
+
+
+REDUCERS = [words]
+"""
+
+
+class Frail:
+    """A module that cannot stand some events, installed beside a server with two shards."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        info = place / "frail-1.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frail\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[treering.modules]\nfrail = frail\n")
+        self.install(1, ["worse", "worst"])
+
+    def install(self, version: int, bad: list[str]) -> None:
+        """Install a version that stops at these types of events."""
+        text = FRAIL.replace("VERSION", str(version)).replace("BAD", repr(bad))
+        (self.place / "frail.py").write_text(text)
+
+
+def until(server: Served, reached: Callable[[ModuleStatus], bool]) -> ModuleStatus:
+    """Wait until the supervisor says this of the module, while the server stays ready for everybody else."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        ready = server.get("/readyz")
+        assert ready.status_code == 200, ready.text
+        status = read_status(server.data / "run" / STATUS_FILE)["frail"]
+        if reached(status):
+            return status
+        time.sleep(0.1)
+    raise AssertionError(f"the module stays as it is: {status}")
+
+
+def harm(server: Served, kind: str) -> int:
+    """Send an event of a type and return its index."""
+    body = EVENT.replace(b"page", kind.encode())
+    return int(server.post(body).json()["receipts"][0]["index"])
+
+
+def test_an_old_skip_answers_nothing_and_a_retry_brings_new_code_to_all_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a skip, the next poisonous event parks the module for good; mended, it runs in both shards at once.
+
+    All the while the server is ready: only this module is not.
+    """
+    frail = Frail(tmp_path / "modules")
+    monkeypatch.setenv("PYTHONPATH", str(frail.place))
+    with serving(tmp_path / "data", "--shards", "2") as server:
+        data = ("--data", str(server.data))
+        server.wait_ready()
+        first = harm(server, "worse")
+        until(server, lambda one: one.state == "parked")
+        run("skip", "words", str(first), *data)
+        until(server, lambda one: one.state == "running" and not one.held)
+        harm(server, "worst")
+        parked = until(server, lambda one: one.state == "parked")
+        for _ in range(40):  # the warden looks every second
+            time.sleep(0.1)
+            again = read_status(server.data / "run" / STATUS_FILE)["frail"]
+            assert (again.state, again.deaths) == ("parked", parked.deaths)
+        frail.install(2, [])
+        run("retry", "frail", *data)
+        until(server, lambda one: one.state == "running" and not one.held)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            ready = server.get("/readyz")
+            assert ready.status_code == 200, ready.text
+            (frails,) = [one for one in ready.json()["modules"] if one["module"] == "frail"]
+            if all(shard["lag"] == 0 for shard in frails["shards"]):
+                break
+            assert time.monotonic() < deadline, f"a shard keeps the old code: {frails}"
+            time.sleep(0.1)
+        answer = server.get("/v1/states/words", student="ann").json()
+        assert answer["state"] == 1, "the new version has folded the last event and passed over the first"

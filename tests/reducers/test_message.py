@@ -91,7 +91,10 @@ def test_a_message_is_a_copy() -> None:
         ({"type": "t", "keys": {"student": 7}}, "keys must be texts, not 'student': 7"),
         ({"type": "t", "keys": {7: "x"}}, "keys must be texts"),
         ({"type": "t", "keys": {}, "data": {1: 2}}, r"dict key 1 is not a string; use str\(1\)"),
-        ({"type": "t", "keys": {}, "data": "x" * DATA_BYTES_MAX}, "hold 65,538 bytes; at most 65,536 together"),
+        (
+            {"type": "t", "keys": {}, "data": "x" * DATA_BYTES_MAX},
+            "hold 65,538 bytes; at most 65,536 together",
+        ),
     ],
 )
 def test_what_can_be_no_event_is_refused_at_once(arguments: dict[str, Any], says: str) -> None:

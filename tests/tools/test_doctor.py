@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from archive import DataFolder, PublishedSize
+from api import SHARDS_FILE
+from archive import DataFolder, LogSource, PublishedSize
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
 from tests.process.writing import write
-from tools.doctor import Note, check_disk, check_log, check_modes, examined
+from tools.doctor import Note, check_disk, check_log, check_modes, check_modules, check_store, examined
+from tools.post import origin_of
 
 pytestmark = pytest.mark.process
 Usage = namedtuple("Usage", "total used free")
@@ -42,7 +47,7 @@ def test_a_server_that_does_not_run_is_one_finding(folder: DataFolder) -> None:
 
 
 def test_a_reader_that_was_killed_is_found(folder: DataFolder) -> None:
-    """It pins pages of the log until somebody clears it; that it does only while others have the log open."""
+    """It pins pages of the log until the archiver clears it: told, and no finding, since an idle log keeps it for ever."""
     opened = "import os, sys; from archive import DataFolder; store = DataFolder(sys.argv[1]).open_log();"
     holds = opened + "print('open', flush=True); input()"
     dies = opened + "view = store.view(); view.__enter__(); os.kill(os.getpid(), 9)"
@@ -53,10 +58,12 @@ def test_a_reader_that_was_killed_is_found(folder: DataFolder) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
         done = subprocess.run([*command, dies, str(folder.path)], check=False, timeout=60)
-        found = bad(list(check_log(folder)))
+        notes = list(check_log(folder))
         holder.communicate("\n", timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert "1 dead processes hold readers" in found["readers"].text
+    assert bad(notes) == {}
+    (found,) = [note for note in notes if note.about == "readers"]
+    assert "1 dead processes hold readers" in found.text
 
 
 def test_a_clock_behind_the_log_is_found(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +99,69 @@ def test_a_parked_module_comes_with_the_command_that_helps(folder: DataFolder) -
     assert "reducer words died at entry 7: SIGSEGV" in note.text
     assert "this kernel does not keep its cell from files" in note.text
     assert note.remedy == "treering skip words 7"
+
+
+def test_each_trouble_of_a_module_is_a_finding_of_its_own(folder: DataFolder) -> None:
+    """Two shards that are parked at different entries need two commands; a version that went back needs undo."""
+    faults = [Fault("died", index, 5, 100.0, "SIGSEGV", "words") for index in (7, 9)]
+    records = [struck(struck(Record("cell"), fault), fault) for fault in faults]
+    shards = {str(shard): ShardStatus(record, 0.0) for shard, record in enumerate(records)}
+    older = ShardStatus(Record("shared", "failed", failure="went back", went_back=True), 0.0)
+    statuses = {"essay": ModuleStatus(shards), "older": ModuleStatus({"0": older, "1": older})}
+    write_status(folder.run / STATUS_FILE, statuses)
+    (folder.state / SHARDS_FILE).write_text("2\n")
+    found = [(note.about, note.remedy) for note in check_modules(folder) if not note.good]
+    assert found == [
+        ("module essay", "treering skip words 7"),
+        ("module essay", "treering skip words 9"),
+        ("module older", "treering undo older"),
+    ]
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server whose checkpoint names a log, and whose states are somewhere."""
+
+    origin, state = "", "ok"
+
+    def do_GET(self) -> None:  # noqa: N802 - called so by http.server
+        """Answer for the checkpoint and for readiness, with 503, as a server that is not ready does."""
+        ready = {"ready": False, "states": {"store": "redis", "state": self.state}}
+        body = f"{self.origin}\n9\nroot\n" if "checkpoint" in self.path else json.dumps(ready)
+        self.send_response(200 if "checkpoint" in self.path else 503)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def origin(folder: DataFolder) -> str:
+    """Return the name of a folder's log."""
+    return origin_of(LogSource(folder.open_log(), PublishedSize(folder.published).get))
+
+
+@pytest.mark.parametrize(
+    ("ours", "state", "good"),
+    [(True, "ok", True), (True, "down: refused", False), (True, "catching up", False), (False, "down", True)],
+)
+def test_a_state_store_that_is_down_is_found(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, state: str, *, ours: bool, good: bool
+) -> None:
+    """As the server of this log says, and no other one that answers at that address."""
+    monkeypatch.setattr(Answers, "origin", origin(folder) if ours else "example.org/other")
+    monkeypatch.setattr(Answers, "state", state)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        (note,) = check_store(folder, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert (note.good, bool(note.remedy)) == (good, not good)
+    assert ("not asked" in note.text) is not ours
+
+
+def test_a_server_that_does_not_answer_leaves_the_store_unasked(folder: DataFolder) -> None:
+    """That it does not run is a finding already; this is a note."""
+    (note,) = check_store(folder, "http://127.0.0.1:1")
+    assert note.good
+    assert "--server" in note.text
