@@ -6,9 +6,9 @@
                                     treering skip words 1207
     ...
 
-It looks at files, at the archiver's socket and at what the supervisor wrote down (run/modules.json), and asks the server
-that runs, if one does, where its states are (`--server`); changes nothing,
-runs no module's code, and shows nothing of any event but its index.  A server need not be running.
+It looks at files, at the archiver's socket and at what the supervisor wrote down (run/modules.json), and asks the
+server that runs, if one does, where its states are (`--server`).  It changes nothing, runs no module's code, and shows
+nothing of any event but its index.  A server need not be running.
 
 Exit codes: 0 all is good, 1 there are findings, 2 it cannot look.
 """

@@ -84,7 +84,8 @@ def identities(reducers: Iterable[Reducer]) -> tuple[ActiveReducer, ...]:  # typ
 def activation(module: Module, steering: Gathered, since: int | None = None) -> Activate | None:
     """Return the entry that a module needs before it may emit messages, or None if it is active.
 
-    `since` is up to where the code before it has spoken (`spoken_to`).  Raises ModuleError if one of its versions is lower than the one that was active last.
+    `since` is up to where the code before it has spoken (`spoken_to`).  Raises WentBack if one of its versions is
+    lower than the one that was active last.
     """
     ours, active = identities(module.reducers), steering.active(module.name)
     if active is not None and set(active[1].reducers) == set(ours):

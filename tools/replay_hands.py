@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from archive import ArchiveError, DataFolder, IntegrityError, LogSource, NotFound, Unavailable, Vault
-from reducers import Key, Module, ReducerError, available, load
+from reducers import Key, Module, ModuleRef, ReducerError, available, load
 from replay import (
     IDLE,
+    IMPORTING,
     Entries,
     FoldedState,
     Gathering,
@@ -55,6 +56,8 @@ from tools.settings import SECONDS_PER_EVENT
 
 STATES_AT_ONCE = 500
 LOOK_EVERY_S = 0.5
+IMPORT_S = 60.0
+"""How long an import may take: it reads from disk, and large libraries are slow."""
 
 OnStop = Callable[[Stop, dict[str, Entries]], None]
 """Called at each stop with what changed, and with all states there, by reducer."""
@@ -94,13 +97,19 @@ class Hand:
         """Fold all of it; `tell(shard, stop)` at each stop.  Raises ArchiveError, ReducerError."""
         job = self._job
         folder, refs = DataFolder(job.data, job.partition), available()
-        modules = [load(refs[name]) for name in job.modules]
+        modules = [self._loaded(refs[name]) for name in job.modules]
         with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
             for shard in self._own:
                 sweep = Sweep(self._runners(folder, source, vault, modules, shard), encodings=job.encodings)
                 self._sweeps.append(sweep)
                 for size in job.stops:
                     tell(shard, sweep.to(source, size, advance, afresh=size == job.stops[-1]))
+
+    def _loaded(self, ref: ModuleRef) -> Module:
+        self._words[ref.name][0] = IMPORTING
+        module = load(ref)
+        self._words[ref.name][0] = IDLE
+        return module
 
     def states(self) -> Iterator[FoldedState]:
         """Yield what the fold came to, in order."""
@@ -163,7 +172,7 @@ class _Many:
             process = context.Process(target=work, args=(job, own, theirs, place / str(number)), daemon=True)
             process.start()
             theirs.close()
-            self._folding[ours] = _Folding(job, process, place / str(number))
+            self._folding[ours] = _Folding(job, process, ours, place / str(number))
             stack.callback(process.join)
             stack.callback(process.kill)  # it only reads
             stack.callback(ours.close)
@@ -172,8 +181,8 @@ class _Many:
         gathering, busy = Gathering(self._job.stops, self._job.shards), list(self._folding)
         while busy:
             ready = wait(busy, LOOK_EVERY_S)
-            for pipe in busy:
-                self._folding[pipe].look(heard=pipe in ready)
+            for one in busy:
+                self._folding[one].look(heard=one in ready)
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 match _heard(pipe, self._folding[pipe]):
@@ -181,8 +190,8 @@ class _Many:
                         advance(count)
                     case ("stop", int(shard), stop):
                         gathering.take(shard, stop)
-                        for one in gathering.ready():
-                            on_stop(one, gathering.entries)
+                        for each in gathering.ready():
+                            on_stop(each, gathering.entries)
                     case _:
                         busy.remove(pipe)
 
@@ -193,8 +202,8 @@ class _Many:
 class _Folding:
     """A process that folds, as it is seen from outside."""
 
-    def __init__(self, job: Job, process: Any, words: Path) -> None:
-        self._job, self._process, self._path = job, process, words
+    def __init__(self, job: Job, process: Any, pipe: Connection[Any, Any], words: Path) -> None:
+        self._job, self._process, self._pipe, self._path = job, process, pipe, words
         self._seen: dict[str, int] = {}
         self._since_s, self._looked = 0.0, time.monotonic()
 
@@ -205,10 +214,12 @@ class _Folding:
         passed, self._looked = min(now - self._looked, 2 * LOOK_EVERY_S), now
         same = bool(words) and words == self._seen and not heard
         self._since_s, self._seen = self._since_s + passed if same else 0.0, words
-        if self._since_s > self._job.seconds:
+        limit_s = max(self._job.seconds, IMPORT_S) if IMPORTING in words.values() else self._job.seconds
+        if self._since_s > limit_s:
             self._process.kill()
             raise Unavailable(self._blame("does not get over"))
-        if not heard and not self._process.is_alive():
+        # What it said last may have come after `heard` was asked: then the pipe is still to be read to its end.
+        if not heard and not self._process.is_alive() and not self._pipe.poll():
             raise Unavailable(self.death())
 
     def death(self) -> str:

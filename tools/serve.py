@@ -246,7 +246,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--state-store",
-        help="where states are kept: lmdb, memory, redis, auto (default: redis if it is there)",
+        help="where states are kept: lmdb, memory, redis, auto (default: auto, which is redis if redis_url is set and "
+        "answers, else lmdb)",
     )
     made.add_argument("--config", type=Path, help="a TOML file with these settings")
     return made

@@ -175,7 +175,7 @@ class Frail:
 
 def until(server: Served, reached: Callable[[ModuleStatus], bool]) -> ModuleStatus:
     """Wait until the supervisor says this of the module, while the server stays ready for everybody else."""
-    deadline = time.monotonic() + WAIT_S
+    deadline, status = time.monotonic() + WAIT_S, None
     while time.monotonic() < deadline:
         ready = server.get("/readyz")
         assert ready.status_code == 200, ready.text

@@ -47,7 +47,7 @@ def test_a_server_that_does_not_run_is_one_finding(folder: DataFolder) -> None:
 
 
 def test_a_reader_that_was_killed_is_found(folder: DataFolder) -> None:
-    """It pins pages of the log until the archiver clears it: told, and no finding, since an idle log keeps it for ever."""
+    """It pins pages of the log until the archiver clears it: told, but no finding: an idle log keeps it."""
     opened = "import os, sys; from archive import DataFolder; store = DataFolder(sys.argv[1]).open_log();"
     holds = opened + "print('open', flush=True); input()"
     dies = opened + "view = store.view(); view.__enter__(); os.kill(os.getpid(), 9)"
@@ -123,7 +123,7 @@ class Answers(BaseHTTPRequestHandler):
 
     origin, state = "", "ok"
 
-    def do_GET(self) -> None:  # noqa: N802 - called so by http.server
+    def do_GET(self) -> None:
         """Answer for the checkpoint and for readiness, with 503, as a server that is not ready does."""
         ready = {"ready": False, "states": {"store": "redis", "state": self.state}}
         body = f"{self.origin}\n9\nroot\n" if "checkpoint" in self.path else json.dumps(ready)
