@@ -3,8 +3,8 @@
 Workers always fold into a store of their own: LMDB on disk, or LMDB in memory (`memory_folder`).  Redis is a copy of it
 (`replay.mirror`).  So a reader may have two places to look, and the rule has to keep three promises:
 
-- *never a wrong answer*: only a store with a marker answers, in Redis one whose root is in our log's history, and marker
-  and states are read in one view;
+- *never a wrong answer*: only a store with a marker answers, in Redis one whose root is in our log's history, and
+  marker and states are read in one view;
 - *never an empty one*: where neither has a marker, the answer is Unavailable or "being rebuilt", not "no such student";
 - *never back in time*: after an answer at position n, Redis is not asked again before it has reached n, unless nobody
   else can answer at all.

@@ -128,7 +128,7 @@ class RedisCluster:
         return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
     def start(self) -> None:
-        """Start the nodes, join them if they do not know one another yet, and wait until each calls the cluster whole."""
+        """Start the nodes, join them if they are strangers, and wait until each calls the cluster whole."""
         for node in self.nodes:
             node.start()
         addresses = [f"{HOST}:{node.port}" for node in self.nodes]

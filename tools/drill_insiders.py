@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from archive import NotFound, Vault, parse_row, tag_of
+from archive import Attest, NotFound, Vault, encode_control, parse_row, steering_body, tag_of
 from merkle import Checkpoint, sign_checkpoint
 from tools.drill_case import Case, case, flipped, middle
 from tools.drill_copy import Copy, closed, opened, with_payload
@@ -155,6 +155,19 @@ def key_change_forged(copy: Copy) -> None:
     index = middle(copy)
     body = b'{"control":"rotate","new":"","new_signature":"","old":"","old_signature":""}'
     book.insert(index, b"\x01\x02" + book.leaves[index][2:10] + body, b"")
+    copy.rewrite(book)
+
+
+@case(
+    INSIDERS, "insider", "states are said to be two different things, and everything signed again", "steering"
+)
+def states_attested_twice(copy: Copy) -> None:
+    """Append two attestations of the same states that contradict each other."""
+    book = copy.book()
+    for digest in ("0" * 64, "1" * 64):
+        attest = Attest(1, "event_count", 1, "0" * 64, 1, digest)
+        time_s = int.from_bytes(book.leaves[-1][2:10])
+        book.insert(len(book.leaves), encode_control(time_s, steering_body(attest)), b"")
     copy.rewrite(book)
 
 

@@ -67,7 +67,7 @@ def run_check(data: Path, *argv: str) -> Any:
 
 
 def test_what_workers_attest_is_checked_while_they_run(tmp_path: Path) -> None:
-    """Each reducer that has states enough is attested at size 1,000 by two workers; a live answer is verified on a copy of the folder."""
+    """Each reducer with states enough is attested at size 1,000 by two workers; an answer is verified on a copy."""
     data = tmp_path / "data"
     with serving(data) as server:
         fill(server, range(11))
