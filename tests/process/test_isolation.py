@@ -208,8 +208,9 @@ def test_a_cell_cannot_read_the_keys(tmp_path: Path) -> None:
         they.work_until(lambda one: one.state == "running")
         key = they.folder.vault_key
         receipt = they.send("vile.steal", "mallory", path=str(key))
+        they.server.wait_ready()
         answer = they.server.get("/v1/states/evil", student="mallory", min_size=receipt["size"])
-        assert answer.json()["state"] == {"events": 1, "found": ""}
+        assert answer.json().get("state") == {"events": 1, "found": ""}, answer.text
         status = read_status(they.folder.run / STATUS_FILE)["vile"]
         assert (status.level, status.deaths) == ("cell", 0)
         assert "files" in status.confined
