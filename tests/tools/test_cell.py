@@ -138,8 +138,13 @@ def test_a_cell_that_closes_its_pipe_is_dead(data: Path) -> None:
         link.start()
         assert link.ask(piece("page")).halt is None
         with pytest.raises(CellDied, match="Died: exit code 1"):
-            for _ in range(50):  # what it answers before it notices is an answer
-                link.ask(piece("vile.shut"))
+            _ask_often(link, "vile.shut")
+
+
+def _ask_often(link: CellLink, deed: str) -> None:
+    """Ask until something happens: what a cell answers before it notices is an answer."""
+    for _ in range(50):
+        link.ask(piece(deed))
 
 
 @pytest.mark.parametrize(("deed", "kind"), [("hoard", "MemoryError"), ("exit", "SystemExit")])
