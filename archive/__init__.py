@@ -77,7 +77,7 @@ from archive.memory_store import MemoryStore
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
 from archive.published import MemoryPublished, PublishedSize
-from archive.reading import open_many, read_many, rows_of
+from archive.reading import read_many, rows_of
 from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
 from archive.remembered import Remembered
 from archive.resume import Resume
@@ -247,7 +247,6 @@ __all__ = [
     "node_key",
     "open_entry",
     "open_entry_of",
-    "open_many",
     "open_row",
     "parse_json",
     "parse_key",

@@ -38,17 +38,6 @@ def rows_of(log: Log, start: int, stop: int) -> Iterator[tuple[int, list[Row | N
         yield first, kernel.parse_rows(datas)
 
 
-def open_many(rows: Sequence[Row], vault: Vault) -> list[Opened | None]:
-    """Return what these rows committed to, None where one of its subjects is erased.
-
-    Raises IntegrityError or FormatError for the first row that is not sound, as `open_row` and `parse_opening` do.
-    """
-    keys = [_key_of(row, vault) for row in rows]
-    readable = [(row, key) for row, key in zip(rows, keys, strict=True) if key is not None]
-    opened = iter(kernel.open_rows([row for row, _ in readable], [key for _, key in readable]))
-    return [None if key is None else next(opened) for key in keys]
-
-
 def read_many(
     indices: Sequence[int], rows: Sequence[Row], vault: Vault, special: str = "module:"
 ) -> Iterator[Read]:
@@ -58,8 +47,9 @@ def read_many(
     - what was Opened, where they do, or the payload is no JSON: the caller knows the circumstances;
     - None, where one of its subjects is erased.
 
-    Senders whose name begins with `special` are of the second kind.  Raises as `open_many` does, when it comes to the
-    row.  A piece is read at a time: fold what comes before asking for more, and it is still in the processor's cache.
+    Senders whose name begins with `special` are of the second kind.  Raises IntegrityError or FormatError for a
+    row that is not sound, when it comes to it.  A piece is read at a time: fold what comes before asking for more,
+    and it is still in the processor's cache.
     """
     for start in range(0, len(rows), PIECE):
         piece = rows[start : start + PIECE]

@@ -26,7 +26,7 @@ from replay.attesting import (
     passed_by,
     take_note,
 )
-from replay.audit import Difference, Digests, compare, compare_live, live_digests, replay_digests, replayed
+from replay.audit import Difference, Digests, compare, compare_live, live_digests, replay_digests
 from replay.catalogue import (
     SHARDS_FILE,
     Catalogue,
@@ -228,7 +228,6 @@ __all__ = [
     "remote",
     "replay_digests",
     "replay_key",
-    "replayed",
     "rested",
     "retried",
     "routing_field",

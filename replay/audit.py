@@ -34,7 +34,7 @@ class Difference(NamedTuple):
     what: str
 
 
-def replayed(
+def replay_digests(
     source: LogSource,
     reducers: Iterable[Reducer[Any]],
     vault: Vault,
@@ -43,8 +43,8 @@ def replayed(
     shard: int = 0,
     shards: int = 1,
     progress: Callable[[int], None] = lambda _: None,
-) -> Runner:
-    """Fold entries 0…size-1 as one shard of `shards` and return the runner, which holds the states.
+) -> Digests:
+    """Fold entries 0…size-1 as one shard of `shards` and return the entry digest of each of its states.
 
     `progress` is called with the number of entries of each slice.  Raises NotFound if the log is shorter, Unavailable
     if a reducer cannot go on (memory, recursion).
@@ -61,21 +61,6 @@ def replayed(
         if runner.position == before:
             raise NotFound(f"the log has only {runner.position} entries, not {size}")
         progress(runner.position - before)
-    return runner
-
-
-def replay_digests(
-    source: LogSource,
-    reducers: Iterable[Reducer[Any]],
-    vault: Vault,
-    *,
-    size: int,
-    shard: int = 0,
-    shards: int = 1,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Digests:
-    """Return the entry digest of each state that `replayed` gives, and raise what it raises."""
-    runner = replayed(source, reducers, vault, size=size, shard=shard, shards=shards, progress=progress)
     return {pair.identity: entry_digest(pair) for pair in runner.pairs()}
 
 

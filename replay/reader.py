@@ -116,28 +116,6 @@ class StateReader:
                 size -= len(slot.encoding)
         return found, True
 
-    def changes(
-        self, since: int, names: Iterable[str], limit: int
-    ) -> tuple[int, list[tuple[int, str, bytes, StoredSlot | None]]]:
-        """Return (position, changes): states of these reducers that were saved after position `since`.
-
-        Each is (position of its save, reducer, database key, state), in the order of their saves; None: the key has no
-        state any more.  At most about `limit`: never a part of what one save wrote, so the last one's position is where
-        to go on from.
-        """
-        wanted = frozenset(names)
-        found: list[tuple[int, str, bytes, StoredSlot | None]] = []
-        with self._store.view() as view:
-            position, last = self._position(view), -1
-            for data, _ in view.scan("changes", (since + 1).to_bytes(AT_SIZE)):
-                saved_at, key = int.from_bytes(data[:AT_SIZE]), data[AT_SIZE:]
-                if len(found) >= limit and saved_at != last:
-                    break
-                if (name := name_of(key)) in wanted:
-                    found.append((saved_at, name, key, decode_stored(view.get("states", key))))
-                last = saved_at
-        return position, found
-
     def following(self, name: str, start: bytes, limit: int) -> Changes:
         """Return what changed of one reducer, in the order of saves, looking at `limit` rows at most.
 

@@ -92,11 +92,6 @@ class Gathered:
             elif steering.reducer is not None and steering.index is not None:
                 self._changes.append(Change(index, steering.reducer, steering.index, skip=False))
 
-    @property
-    def last_change(self) -> int:
-        """Index of the last skip or retry, or -1: a state digest below it may not be what was attested there."""
-        return self._changes[-1].at if self._changes else -1
-
     def changes(self, start: int) -> list[Change]:
         """Return the skips and retries of single events from entry `start` on."""
         return self._changes[bisect_left(self._changes, start, key=lambda one: one.at) :]

@@ -41,8 +41,7 @@ from reducers import (
     load,
     pair_of,
 )
-from replay import CellDied, CellHolding, Holding, Only, Runner, info_of, read_catalogue, remote, run_to
-from replay import module_folder as folder_of
+from replay import CellDied, CellHolding, Holding, Only, Runner, catalogues, info_of, remote, run_to
 from tools.cell_link import CellLink
 from tools.confine import limit_memory, readable_folders
 from tools.offline import log_of
@@ -164,10 +163,8 @@ def _shown(holding: Holding, key: Key, size: int, root: str) -> dict[str, Any]:
 
 def module_of(folder: DataFolder, name: str) -> str:
     """Return the module whose reducer has this name; raise NoState if none of this folder has."""
-    root = folder.state / str(folder.partition)
-    for place in sorted(root.iterdir()) if root.is_dir() else ():
-        catalogue = read_catalogue(folder_of(folder.state, folder.partition, place.name))
-        if catalogue is not None and any(info.name == name for info in catalogue.reducers):
+    for catalogue in catalogues(folder.state, folder.partition):
+        if any(info.name == name for info in catalogue.reducers):
             return catalogue.module
     raise NoState(f"no module here has a reducer named {name}")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archive import MemoryStore, NotFound, Store
 from reducers import Key, Slot
-from replay import STATE_TABLES, Holding, StateReader, state_key
+from replay import STATE_TABLES, Holding, StateReader, after, state_key
 from tests.replay.stored import REDUCERS, judge_tables, save, tables, world
 from tests.world import World, event, pages, seen
 
@@ -78,26 +78,26 @@ def test_changes_are_the_states_by_their_last_save(
             holding.save(position, log.root(position), {})
             judge_tables(tables(store))
     reader = StateReader(store)
-    want = sorted((at, key) for key, (at, one) in last.items() if one.name in wanted and at > since)
-    position, found = reader.changes(since, wanted, 1_000)
-    assert position == len(history)
-    assert [(at, key) for at, _, key, _ in found] == want
-    for _, name, key, slot in found:
-        one = last[key][1]
-        assert (name, None if slot is None else slot.encoding) == (one.name, one.encoding)
-    judge_pages(reader, since, wanted, found)
+    for name in wanted:
+        want = sorted((at, key) for key, (at, one) in last.items() if one.name == name and at > since)
+        changes = reader.following(name, after(since), 1_000)
+        assert (changes.position, changes.more) == (len(history), False)
+        assert [key for key, _ in changes.rows] == [key for _, key in want]
+        for key, slot in changes.rows:
+            assert (None if slot is None else slot.encoding) == last[key][1].encoding
+        judge_pages(reader, name, since, changes.rows)
 
 
-def judge_pages(reader: StateReader, since: int, wanted: set[str], whole: Sequence[object]) -> None:
-    """Go through changes a few at a time: all come, once, and a save is never cut in two."""
+def judge_pages(reader: StateReader, name: str, since: int, whole: Sequence[object]) -> None:
+    """Go through changes a few at a time: all come, once, and there the next look begins."""
     for limit in (1, 2, 3):
-        at, got = since, list[object]()
-        while found := reader.changes(at, wanted, limit)[1]:
-            end = found[-1][0]
-            assert len([one for one in found if one[0] != end]) < limit
-            got += found
-            at = end
+        start, more, got = after(since), True, list[object]()
+        while more:
+            _, rows, start, more = reader.following(name, start, limit)
+            assert len(rows) <= limit
+            got += rows
         assert got == list(whole)
+        assert reader.following(name, start, limit).rows == []
 
 
 def test_a_state_that_changes_again_is_listed_where_it_changed_last(store: Store) -> None:
@@ -106,19 +106,19 @@ def test_a_state_that_changes_again_is_listed_where_it_changed_last(store: Store
     save(store, made, {("d", "ann"): Slot(1, 1), ("d", "bob"): Slot(1, 1)}, position=1)
     save(store, made, {("d", "ann"): Slot(2, 2)}, position=2)
     reader = StateReader(store)
-    position, found = reader.changes(0, ["pages"], 9)
-    assert position == 2
-    assert [(at, slot.key[1], slot.encoding) for at, _, _, slot in found if slot] == [
-        (1, "bob", b"1"),
-        (2, "ann", b"2"),
+    changes = reader.following("pages", after(0), 9)
+    assert changes.position == 2
+    assert [(slot.key[1], slot.encoding) for _, slot in changes.rows if slot] == [
+        ("bob", b"1"),
+        ("ann", b"2"),
     ]
-    assert reader.changes(2, ["pages"], 9) == (2, [])
+    assert reader.following("pages", after(2), 9).rows == []
 
 
 def test_without_states_there_are_no_changes(store: Store) -> None:
     """Following a rebuild is not following states: it has no answer, as any other question."""
     with pytest.raises(NotFound, match="rebuilt"):
-        StateReader(store).changes(0, ["pages"], 9)
+        StateReader(store).following("pages", after(0), 9)
 
 
 def test_keys_that_stand_still_are_listed_up_to_a_limit(store: Store) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from archive import Store
 from reducers import Slot, StateError
-from replay import STATE_TABLES, StateReader, Waiting, info_of, take_note
+from replay import STATE_TABLES, StateReader, Waiting, after, info_of, take_note
 from tests.replay.stored import LONG, REDUCERS, judge_tables, loaded, save, stored, tables, world
 from tests.world import pages, seen
 
@@ -108,7 +108,7 @@ def test_a_state_that_is_gone_stays_gone(store: Store) -> None:
     assert reader.scan("pages") == (3, [])
     assert reader.everything(["pages"]) == (3, [])
     assert reader.first("pages", 9, 9, 9) == ([], True)
-    assert [one[3] for one in reader.changes(2, ["pages"], 9)[1]] == [None, None]
+    assert [slot for _, slot in reader.following("pages", after(2), 9).rows] == [None, None]
     assert (again.keys(pages), again.get(pages, ("d", "ann")), list(again.pairs())) == ([], None, [])
     save(store, made, {("d", "ann"): Slot(5, 2)})
     judge_tables(tables(store))

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from archive import IntegrityError, NotFound, Unavailable, Write
-from replay import MIRRORED, Mirror, ReadStore, RedisLink, RedisStore, StateReader, mirror, read_marker
+from replay import MIRRORED, Mirror, ReadStore, RedisLink, RedisStore, StateReader, after, mirror, read_marker
 from replay.layout import SNAPSHOT
 from tests.redis_server import RedisCluster, RedisServer
 from tests.replay.classroom import CLASSROOM
@@ -419,9 +419,10 @@ def test_what_workers_saved_reads_the_same_from_redis(link: FaultyLink) -> None:
             ours, theirs = world.reader(shard, 2), StateReader(remotes[shard])
             names = [reducer.name for reducer in world.reducers]
             assert theirs.everything(names) == ours.everything(names)
-            assert theirs.changes(0, names, 1_000) == ours.changes(0, names, 1_000)
+            for name in names:
+                assert theirs.following(name, after(0), 1_000) == ours.following(name, after(0), 1_000)
             assert theirs.quarantined(99) == ours.quarantined(99)
-    assert all(StateReader(remote).changes(0, ["event_count"], 9)[1] for remote in remotes)
+    assert all(StateReader(remote).following("event_count", after(0), 9).rows for remote in remotes)
 
 
 def world_has(world: World) -> Callable[[int, bytes], bool]:

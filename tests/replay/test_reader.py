@@ -12,7 +12,7 @@ import pytest
 
 from archive import LmdbStore, NotFound, Store, Unavailable, Write
 from reducers import Key, Slot, shipped
-from replay import STATE_TABLES, Holding, Runner, StateReader, identities_of
+from replay import STATE_TABLES, Holding, Runner, StateReader, after, identities_of
 from tests.replay.stored import LONG, REDUCERS, loaded, save, stored, world
 from tests.world import World, event, run
 
@@ -96,7 +96,7 @@ def test_states_that_are_half_rebuilt_are_no_answer(store: Store) -> None:
         lambda: reader.scan("pages"),
         lambda: reader.first("pages", 1, 1, 1),
         lambda: reader.everything(["pages"]),
-        lambda: reader.changes(0, ["pages"], 9),
+        lambda: reader.following("pages", after(0), 9),
     ):
         with pytest.raises(NotFound, match="rebuilt"):
             ask()

@@ -316,7 +316,6 @@ def test_what_was_gathered_is_known_by_name() -> None:
     assert gathered.size == world.size
     assert gathered.retried("all") == again
     assert gathered.retried("else") is None
-    assert gathered.last_change == skip
     assert gathered.versions("all") == {"touchy": 1, "seen": 1}
     assert gathered.versions("else") == {}
     assert gathered.active("else") is None
