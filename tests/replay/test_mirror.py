@@ -422,7 +422,7 @@ def test_what_workers_saved_reads_the_same_from_redis(link: FaultyLink) -> None:
             for name in names:
                 assert theirs.following(name, after(0), 1_000) == ours.following(name, after(0), 1_000)
             assert theirs.quarantined(99) == ours.quarantined(99)
-    assert all(StateReader(remote).following("event_count", after(0), 9).rows for remote in remotes)
+    assert all(StateReader(remote).following("event_count", after(0), 1_000).rows for remote in remotes)
 
 
 def world_has(world: World) -> Callable[[int, bytes], bool]:
