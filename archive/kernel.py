@@ -3,8 +3,8 @@
     kernel.seal_many(begin, drafts, random) -> leaves, rows, leaf hashes         one pass over a commit
     kernel.parse_rows(data) -> rows             kernel.open_rows(rows, keys) -> openings
 
-Both give the same bytes and raise the same errors (tests/archive/test_kernel.py); one takes a fifth of the time.
-`TREERING_KERNEL=python` forces the twin, `TREERING_KERNEL=native` refuses to go on without the other; unset, the
+Both give the same bytes and raise the same errors (tests/archive/test_kernel.py); one is quicker
+(`make bench ARGS="--only kernels"`).  `TREERING_KERNEL=python` forces the twin, `TREERING_KERNEL=native` refuses to go on without the other; unset, the
 native one is taken if it can be.  Why there are two: docs/adr/0041-native-kernel.md.
 """
 
