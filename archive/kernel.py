@@ -3,9 +3,9 @@
     kernel.seal_many(begin, drafts, random) -> leaves, rows, leaf hashes         one pass over a commit
     kernel.parse_rows(data) -> rows             kernel.open_rows(rows, keys) -> openings
 
-Both give the same bytes and raise the same errors (tests/archive/test_kernel.py); one is quicker
-(`make bench ARGS="--only kernels"`).  `TREERING_KERNEL=python` forces the twin, `TREERING_KERNEL=native` refuses to go on without the other; unset, the
-native one is taken if it can be.  Why there are two: docs/adr/0041-native-kernel.md.
+Both give the same bytes and raise the same errors (tests/archive/test_kernel.py); one is quicker (`make bench
+ARGS="--only kernels"`).  `TREERING_KERNEL=python` forces the twin, `TREERING_KERNEL=native` refuses to go on without
+the other; unset, the native one is taken if it can be.  Why there are two: docs/adr/0041-native-kernel.md.
 """
 
 from __future__ import annotations
