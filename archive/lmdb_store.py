@@ -77,8 +77,7 @@ class _LmdbView:
 class LmdbStore:
     """A Store in one LMDB environment.
 
-    `append` names the tables whose keys only ever grow (denser pages).  Without `sync`, commits are whole but not
-    durable, and a power cut may damage the file: only for what can be made again, in memory.
+    `append` names the tables whose keys only ever grow (denser pages).
     Raises NotFound if `read_only` and nothing was ever written there.
     """
 
@@ -89,12 +88,11 @@ class LmdbStore:
         *,
         append: Sequence[str] = (),
         read_only: bool = False,
-        sync: bool = True,
         map_size: int = MAP_SIZE,
     ) -> None:
         folder = Path(path)
         self._path, self._names, self._append = folder, tuple(tables), frozenset(append)
-        self._read_only, self._sync, self._map_size = read_only, sync, map_size
+        self._read_only, self._map_size = read_only, map_size
         self._commits = 0
         if read_only:
             _refuse_uninitialised(folder)
@@ -104,8 +102,8 @@ class LmdbStore:
             make_folder(folder)
             _reserve_lock_file(folder)
             self._open()
-            if sync:  # LMDB syncs what is in its file, and leaves the file's name to us
-                sync_folder(folder)
+            # LMDB syncs what is in its file, and leaves the file's name to us.
+            sync_folder(folder)
         except OSError as error:
             raise _translated_os(error, folder) from error
 
@@ -118,7 +116,6 @@ class LmdbStore:
                 max_dbs=len(self._names),
                 max_readers=READERS_MAX,
                 readonly=read_only,
-                sync=self._sync,
                 mode=0o600,
                 # Read-ahead turns one random look-up into a hundred pages once the log outgrows memory.
                 readahead=False,

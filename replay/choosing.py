@@ -17,7 +17,7 @@ Workers always fold into a store of their own: LMDB on disk, or LMDB in memory (
 
 `auto` without `redis_url` is `lmdb`: nobody's states are written to a server that happens to listen.
 
-    stores = Stores("redis", "redis://localhost", data)            # once for each process
+    stores = Stores("redis", "redis://localhost")                  # once for each process
     store = stores.reading(open_local, about, is_ours)             # once for each shard that is read
     reader = StateReader(store, identities)                        # as with any other store
     stores.status()                                                # for /readyz, /metrics and the page
@@ -187,28 +187,19 @@ class Stores:
     """
 
     def __init__(
-        self, mode: str, redis_url: str | None, data: Path, *, clock: Callable[[], float] = time.monotonic
+        self, mode: str, redis_url: str | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"state_store: one of {', '.join(MODES)}, not {mode!r}")
         self.mode: Mode = cast("Mode", mode)
         if mode == "redis" and not redis_url:
             raise ValueError("redis_url: state_store is redis, so it must say where Redis is")
-        self._data, self._clock = data, clock
+        self._clock = clock
         self.link: RedisLink | None = None
         if redis_url and mode in {"redis", "auto"}:
             most = AUTO_REST_S_MAX if mode == "auto" else REST_S[1]
             self.link = RedisLink(redis_url, clock=clock, rest_s_max=most)
         self._reading: list[ReadStore] = []
-
-    def local_folder(self) -> Path:
-        """Return the folder of the local states, in place of DATA/state; made if it is in memory."""
-        return memory_folder(self._data) if self.mode == "memory" else self._data / "state"
-
-    @property
-    def sync(self) -> bool:
-        """Whether local states are written durably; what is in memory goes with the machine in any case."""
-        return self.mode != "memory"
 
     def remote(self, about: str) -> RedisStore | None:
         """Return the copy in Redis of the states that `about` names (`states_name`); None: there is to be none."""

@@ -175,7 +175,7 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError("policy_wait: there is no policy to wait for; set policy, too")
     _check_limits(settings.memory_mb, settings.seconds_per_event, "settings")
     try:
-        Stores(settings.state_store, settings.redis_url, settings.data)
+        Stores(settings.state_store, settings.redis_url)
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if settings.origin is not None:

@@ -48,9 +48,9 @@ def announce(settings: Settings, environment: MutableMapping[str, str]) -> None:
         environment[URL] = settings.redis_url
 
 
-def stores_of(folder: DataFolder, environment: Mapping[str, str] = os.environ) -> Stores:
+def stores_of(environment: Mapping[str, str] = os.environ) -> Stores:
     """Return where states are, as the supervisor said."""
-    return Stores(environment.get(STORE, "lmdb"), environment.get(URL), folder.path)
+    return Stores(environment.get(STORE, "lmdb"), environment.get(URL))
 
 
 def place_states(folder: DataFolder, mode: str) -> None:
@@ -91,7 +91,7 @@ def mirroring(
     folder: DataFolder, source: LogSource, crew: Crew, origin: str, shard: int, shards: int
 ) -> Iterator[None]:
     """Keep a copy of the crew's states in Redis while the context lasts, if Redis is to hold one."""
-    stores = stores_of(folder)
+    stores = stores_of()
     mirrors: list[Mirror] = []
     for holding in crew.holdings:
         place = module_folder(folder.state, folder.partition, holding.module)

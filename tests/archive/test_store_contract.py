@@ -41,8 +41,6 @@ def opener(kind: str, place: Path, request: pytest.FixtureRequest) -> Callable[[
     """Return what opens the store of one kind at a place."""
     if kind == "lmdb":
         return lambda: LmdbStore(place, TABLES)
-    if kind == "unsynced":
-        return lambda: LmdbStore(place, TABLES, sync=False)
     if kind == "memory":
         memory = MemoryStore(TABLES)
         return lambda: memory
@@ -53,7 +51,6 @@ def opener(kind: str, place: Path, request: pytest.FixtureRequest) -> Callable[[
 KINDS = [
     "memory",
     "lmdb",
-    "unsynced",
     pytest.param("redis", marks=pytest.mark.process),
     pytest.param("cluster", marks=pytest.mark.process),
 ]

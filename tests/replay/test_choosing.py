@@ -246,16 +246,16 @@ def test_readers_do_not_write(shard: Shard, remote: Copy) -> None:
         ("redis", "http://x", "redis_url: begins with none of"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(mode: str, url: str | None, said: str, tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_are_named(mode: str, url: str | None, said: str) -> None:
     """A wrong setting stops the start, with its name and what would be right."""
     with pytest.raises(ValueError, match=said):
-        Stores(mode, url, tmp_path)
+        Stores(mode, url)
 
 
 @pytest.mark.parametrize("mode", ["lmdb", "memory", "auto"])
-def test_nothing_is_sent_to_a_redis_that_nobody_named(mode: str, shard: Shard, tmp_path: Path) -> None:
+def test_nothing_is_sent_to_a_redis_that_nobody_named(mode: str, shard: Shard) -> None:
     """Without `redis_url` there is no link, whoever may listen on Redis's port."""
-    stores = Stores(mode, None, tmp_path)
+    stores = Stores(mode, None)
     assert stores.link is None
     assert stores.remote("a shard") is None
     assert ann(stores.reading(lambda: shard.store, "a shard", shard.is_ours)) == (2, b"1")
@@ -263,9 +263,9 @@ def test_nothing_is_sent_to_a_redis_that_nobody_named(mode: str, shard: Shard, t
 
 
 @pytest.mark.parametrize(("mode", "state"), [("redis", "down: "), ("auto", "local: ")])
-def test_auto_is_content_with_the_disk(mode: str, state: str, shard: Shard, tmp_path: Path) -> None:
+def test_auto_is_content_with_the_disk(mode: str, state: str, shard: Shard) -> None:
     """A Redis that was asked for is missed, one that would have been nice is not; both are tried again."""
-    stores = Stores(mode, "redis://127.0.0.1:1", tmp_path)
+    stores = Stores(mode, "redis://127.0.0.1:1")
     store = stores.reading(lambda: shard.store, "a shard", shard.is_ours)
     assert ann(store) == (2, b"1")
     assert stores.status() == Status(
@@ -275,9 +275,9 @@ def test_auto_is_content_with_the_disk(mode: str, state: str, shard: Shard, tmp_
     assert stores.status().state == "ok"
 
 
-def test_the_worst_of_all_shards_is_what_is_shown(shard: Shard, tmp_path: Path) -> None:
+def test_the_worst_of_all_shards_is_what_is_shown(shard: Shard) -> None:
     """One shard that is down is not hidden by others that are well."""
-    stores = Stores("redis", "redis://127.0.0.1:1", tmp_path)
+    stores = Stores("redis", "redis://127.0.0.1:1")
     states = ["ok", "down: gone", "catching up"]
     for state in states:
         stores.reading(lambda: shard.store, "a shard", shard.is_ours)._state = state
@@ -342,12 +342,9 @@ def memory_folder_name(data: Path) -> str:
 
 
 def test_states_in_memory_are_a_store_like_any_other(tmp_path: Path) -> None:
-    """LMDB in memory without syncs: another process that opens it finds what was saved."""
-    stores = Stores("memory", None, tmp_path)
-    assert stores.sync is False
+    """LMDB in memory: another process that opens it finds what was saved."""
     folder = memory_folder(tmp_path, tmp_path)
-    local = LmdbStore(folder / "0", STATE_TABLES, sync=stores.sync)
-    assert local._env.flags()["sync"] is False
+    local = LmdbStore(folder / "0", STATE_TABLES)
     shard = Shard(local)
     shard.save({"ann": b"1"})
     local.close()
