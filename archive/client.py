@@ -5,10 +5,10 @@ nobody waits for a commit before sending the next event.  Answers come in the or
 
 **When the archiver dies,** what was not sent waits for the next one, and what was under way is *unknown*: kept or not.
 Where a frame of a connection is unknown, the log itself can tell, because each entry's header names its connection and
-frame, and nothing of ours can stand before the size that we last heard of.  So with `settle` (see `archive.settling`)
-those that were kept are answered, and the others are sent again, in their order: each is kept once, and the sender
-notices nothing.  What the log cannot tell apart, such as requests without an id, raises `Unknown`, and the caller must
-not pretend either way.
+frame, and nothing unanswered can stand before the size that was last published to us.  So with `settle` (see
+`archive.settling`) those that were kept are answered, and the others are sent again, in their order: each is kept once,
+and the sender notices nothing.  What the log cannot tell apart, such as requests without an id, raises `Unknown`, and
+the caller must not pretend either way.
 
     client = ArchiverClient(folder.socket)
     await client.start()
@@ -143,8 +143,10 @@ class ArchiverClient:
 
     def received(self, message: Appended | Published) -> None:
         """Take in one message of the archiver."""
-        self._known_size = max(self._known_size, message.size)
         if isinstance(message, Published):
+            # Comes after all answers of its commit.  An answer's size is no such bound: what else of ours was in
+            # that commit may still be unanswered, and below it.
+            self._known_size = max(self._known_size, message.size)
             if not self._open.is_set():
                 self._greeted(message.process)
             if self.woken is not None:

@@ -57,12 +57,22 @@ class Fake:
                     self.requests.append(message)
 
     def answer(self) -> None:
-        """Keep and answer the oldest request."""
-        request = self.requests.pop(0)
-        first, self.size = self.size, self.size + len(request.submissions)
-        self.taken += request.submissions
-        answers = [Receipt(first + at, self.size) for at in range(len(request.submissions))]
-        self._writers[-1].write(encode_frame(Appended(request.ticket, list(answers), self.size, bytes(32))))
+        """Keep, answer and publish the oldest request."""
+        self.commit(1, answered=1)
+        self._writers[-1].write(encode_frame(Published(self.size, self._process)))
+
+    def commit(self, count: int, answered: int) -> None:
+        """Keep the oldest requests in one commit, and answer the first of them; nothing is published yet."""
+        group, self.requests = self.requests[:count], self.requests[count:]
+        first, self.size = self.size, self.size + sum(len(request.submissions) for request in group)
+        for request in group:
+            self.taken += request.submissions
+        for request in group[:answered]:
+            answers = [Receipt(first + at, self.size) for at in range(len(request.submissions))]
+            self._writers[-1].write(
+                encode_frame(Appended(request.ticket, list(answers), self.size, bytes(32)))
+            )
+            first += len(answers)
 
     async def die(self) -> None:
         """End every connection and stop listening."""
@@ -145,6 +155,32 @@ def test_frames_are_kept_once_by_one_archiver_or_the_next(tmp_path: Path) -> Non
         assert (await kept, await lost, await new) == ([Receipt(1, 2)], [Receipt(2, 3)], [Receipt(3, 4)])
         assert asked == [1], "the size last heard of, not that of the new archiver"
         assert [one.payload for one in fake.taken] == [b"1", b"3", b"4"]
+
+    run(tmp_path, story)
+
+
+def test_an_answer_does_not_speak_for_what_else_was_in_its_commit(tmp_path: Path) -> None:
+    """An archiver that dies between two answers of one commit: the size in the first covers what it did not answer."""
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        def settle(size: int, submissions: Sequence[Submission]) -> list[Receipt | None]:
+            kept = {one.payload: index for index, one in enumerate(fake.taken) if index >= size}
+            return [Receipt(kept[one.payload], 3) if one.payload in kept else None for one in submissions]
+
+        client.settle = settle
+        futures = []
+        for number in (1, 2, 3):
+            futures.append(client.submit([framed(number)]))
+            await asyncio.sleep(0)  # a turn, so that each is a request of its own
+        await until(lambda: len(fake.requests) == 3)
+        fake.commit(3, answered=1)
+        assert await futures[0] == [Receipt(0, 3)]
+        await fake.die()
+        await until(lambda: not client.connected)
+        await fake.live(b"second")
+        await client.ready(WAIT_S)
+        assert [await one for one in futures[1:]] == [[Receipt(1, 3)], [Receipt(2, 3)]]
+        assert [one.payload for one in fake.taken] == [b"1", b"2", b"3"], "nothing is sent again"
 
     run(tmp_path, story)
 
