@@ -4,14 +4,20 @@
 examples; a failure prints a blob that `@reproduce_failure` replays, and a bug so found becomes a named test.
 `HYPOTHESIS_PROFILE` names the profile; without it, a machine that sets `CI` takes `ci`, any other `dev`.
 Examples are never timed (`deadline=None`): on a busy machine a slow example is no finding.
+
+Imports leave no bytecode here: tests write modules over, and Python takes bytecode for that of any source of the same
+length that was written in the same second.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.dont_write_bytecode = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

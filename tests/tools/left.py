@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,11 @@ def package(
 
 
 def write_package(folder: Path, name: str, source: str, *, version: str = "1.0") -> None:
-    """Write a module's Python file, and what an installed package says of it."""
+    """Write a module's Python file, and what an installed package says of it.
+
+    Python takes bytecode for that of a source of the same length and second, so bytecode of an earlier one goes.
+    """
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     about = folder / f"{name}-{version}.dist-info"
     about.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(dedent(source))
