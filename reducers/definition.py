@@ -19,7 +19,6 @@ What a reducer is: `reducers.base`.  What it may not reach for: `reducers.guard`
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import re
 import typing
@@ -33,6 +32,7 @@ from reducers.base import Reducer
 from reducers.errors import DefinitionError, PurityError, StateError
 from reducers.guard import active, running
 from reducers.purity import check_purity
+from reducers.sources import code_digest
 
 S = TypeVar("S")
 
@@ -71,7 +71,7 @@ def reducer(
             version=_checked_version(version, label),
             scope=_checked_scope(scope, label),
             state_type=state_type,
-            code_digest=_code_digest(function),
+            code_digest=code_digest(function),
             function=function,
             default=_factory(state_type, default),
             viewer=view,
@@ -190,17 +190,3 @@ def _check_default(made: Reducer[Any]) -> None:
         raise DefinitionError(
             f"reducer {made.name!r}: default {state!r} is not of its state type {made.state_type!r}"
         )
-
-
-def _code_digest(function: Callable[..., Any]) -> str:
-    """Return the hex SHA-256 of the file's text with LF line ends, so that checkouts of any system agree.
-
-    Code typed at a prompt has no file; there the byte code stands in, which only the same interpreter
-    reproduces.
-    """
-    plain: Any = inspect.unwrap(function)
-    try:
-        lines, _ = inspect.findsource(plain)
-    except OSError:
-        return hashlib.sha256(plain.__code__.co_code).hexdigest()
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from reducers import canonical
-from reducers.definition import _checked_name, _checked_version, _code_digest
+from reducers.definition import _checked_name, _checked_version
 from reducers.errors import DefinitionError, ModuleError
 from reducers.lo_clock import adopt
 from reducers.lo_event import Envelopes, canonical_source
@@ -41,6 +41,7 @@ from reducers.lo_helpers import Declaration, EventField, KeyField, declaration_o
 from reducers.lo_reducer import NULL, LoReducer, LoState, Step, json_of
 from reducers.lo_shim import Host, stood_in
 from reducers.modules import Module, ModuleRef
+from reducers.sources import code_digest
 
 ROUTED = ("student", "class", "doc_id", "resource", "teacher")
 """Fields by which entries of the Learning Observer's clients find their shard (`api.lo`), the student first."""
@@ -202,9 +203,9 @@ def shown(state: LoState, default: bytes) -> Any:
 
 
 def _digest(plan: _Plan) -> str:
-    """Return the hash of all that decides the states: the function's file, and what its declarations say."""
+    """Return the hash of all that decides the states: the function's code, and what its declarations say."""
     declaration = plan.declaration
-    parts = [ADAPTER, _code_digest(declaration.function), sorted(plan.contexts), list(plan.required)]
+    parts = [ADAPTER, code_digest(declaration.function), sorted(plan.contexts), list(plan.required)]
     return hashlib.sha256(canonical.encode(parts) + json_of(declaration.null_state)).hexdigest()
 
 
