@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 
 DATA ?= data
 PORT ?= 8400
+JOBS ?= auto
 ARGS ?=
 
 # The first Python >= 3.11 on the PATH that runs and can make virtual environments.  Each candidate is tried,
@@ -22,6 +23,9 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 PIP := python -m pip --disable-pip-version-check -qq
 PACKAGES := merkle archive reducers replay api tools
+# Each worker begins with a stretch of its own, so that files, and what their tests share, stay together; who is done
+# takes from the end of another's.
+parallel = --numprocesses $(JOBS) --dist worksteal
 
 help: ## list what can be made (this)
 	@echo "Treering: make TARGET"
@@ -34,14 +38,14 @@ run: .venv/.stamp ## serve on http://127.0.0.1:8400, data in ./data (PORT=, DATA
 demo: .venv/.stamp ## serve, with a simulated classroom typing (ARGS= for options)
 	@exec $(BIN)/treering demo $(ARGS)
 
-test: .venv/.stamp ## all tests but those marked long (ARGS="-k name" narrows it)
-	@$(BIN)/python -m pytest -q -m "not long" $(ARGS)
+test: .venv/.stamp ## all tests but those marked long, on all cores (ARGS="-k name" narrows it, JOBS=0 is one process)
+	@$(BIN)/python -m pytest -q -m "not long" $(parallel) $(ARGS)
 
 check: .venv/.stamp ## format, lint, types and the fast tests: run it before a commit
 	@$(BIN)/ruff format --check --quiet . || { echo "ruff format: run 'make format'"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m "not process and not long and not conformance" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not process and not long and not conformance" $(parallel) $(ARGS)
 
 format: .venv/.stamp ## put the source into its usual form
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from itertools import count
 from typing import Any
@@ -193,7 +194,13 @@ def steered_reducers() -> list[Reducer[Any]]:
 
 def all_reducers() -> list[Reducer[Any]]:
     """Return the reducers that come with the package, and those of this page."""
-    return [*shipped(), seen, class_size, pages, touchy]
+    return [*_shipped(), seen, class_size, pages, touchy]
+
+
+@cache
+def _shipped() -> tuple[Reducer[Any], ...]:
+    # Checked for purity each time that they are loaded, which takes longer than a small world's whole life.
+    return tuple(shipped())
 
 
 @dataclass

@@ -26,10 +26,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from api import SHARDS_FILE
 from archive import ArchiveError, DataFolder, FormatError, take_lock, write_whole
 from merkle import MerkleError
 from reducers import available
+from replay import SHARDS_FILE
 from tools.children import Child
 from tools.placing import LOOK_EVERY_S, Placing, Worker
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
@@ -104,8 +104,7 @@ class Household:
                 ready = asyncio.create_task(child.ready.wait())
                 await asyncio.wait((ready, task), return_when=asyncio.FIRST_COMPLETED)
                 ready.cancel()
-        host, port = listener.getsockname()[:2]
-        print(f"Treering is ready: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+        print(f"Treering is ready: {address_of(listener)}/", flush=True)
 
     async def look(self) -> None:
         """Look after the modules, for ever."""
@@ -201,6 +200,12 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+def address_of(listener: socket.socket) -> str:
+    """Return where a server answers that listens here, as a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def prepare(settings: Settings) -> tuple[int, socket.socket]:
     """Return the lock of the data folder and a listening socket; only then is anything of a server's written.
 
@@ -218,6 +223,7 @@ def prepare(settings: Settings) -> tuple[int, socket.socket]:
         lock = take_lock(folder.run / LOCK_FILE, f"server runs on {settings.data}")
         undo.callback(os.close, lock)
         listener = undo.enter_context(listen(settings))
+        write_whole(folder.address, f"{address_of(listener)}\n".encode())
         place_states(folder, settings.state_store)
         write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
         undo.pop_all()

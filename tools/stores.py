@@ -2,35 +2,29 @@
 
     place_states(settings)                     before anything starts: memory or disk behind DATA/state
     with mirroring(folder, source, crew, …):   in a worker: a thread that keeps Redis up to date
-    reading(stores, …)                         in a front: how to open a shard's states
 
 With `state_store = "memory"`, `DATA/state` is a link into /dev/shm: every program finds the states where it always
 does, and they are gone with the machine, as they may be.  What Redis is there for, and what happens when it is not:
 `replay.mirror`, `replay.choosing`, docs/state-stores.md.  Its address may hold a password, so processes are told by the
-environment, never by arguments.
+environment, never by arguments.  How a front opens a shard's states: `tools.front_states`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from shutil import rmtree
 from threading import Event, Thread
 
-from api import Place, Services, open_states
 from archive import (
+    ArchiveError,
     DataFolder,
-    IntegrityError,
     LogSource,
-    Store,
-    Unavailable,
-    control_body,
     make_folder,
-    parse_leaf,
 )
-from replay import Crew, Mirror, Stores, memory_folder, module_folder, read_catalogue, states_name
+from replay import Crew, Holding, Mirror, Stores, memory_folder, module_folder, read_catalogue, states_name
 from tools.process import say
 from tools.settings import Settings
 
@@ -92,7 +86,7 @@ def mirroring(
 ) -> Iterator[None]:
     """Keep a copy of the crew's states in Redis while the context lasts, if Redis is to hold one."""
     stores = stores_of()
-    mirrors: list[Mirror] = []
+    mirrors: list[tuple[Holding, Mirror]] = []
     for holding in crew.holdings:
         place = module_folder(folder.state, folder.partition, holding.module)
         catalogue, local = read_catalogue(place), holding.store
@@ -100,7 +94,8 @@ def mirroring(
             continue
         about = states_name(origin, folder.partition, holding.module, catalogue.generation, shard, shards)
         if (remote := stores.remote(about)) is not None:
-            mirrors.append(Mirror(local, remote, partial(is_ours, source)))
+            mirror = Mirror(local, remote, partial(is_ours, source), module=holding.module)
+            mirrors.append((holding, mirror))
     stop = Event()
     thread = Thread(target=_mirror, args=(mirrors, stop), name="mirror", daemon=True)
     if mirrors:
@@ -113,44 +108,31 @@ def mirroring(
             thread.join()
 
 
-def _mirror(mirrors: list[Mirror], stop: Event) -> None:
-    said = ""
+def _mirror(mirrors: list[tuple[Holding, Mirror]], stop: Event) -> None:
+    """Keep the copies of all modules up to date until told to stop; a module that was let go is left as it is."""
+    said: dict[str, str] = {}
     while not stop.wait(MIRROR_EVERY_S):
-        for mirror in mirrors[:]:
-            try:
-                while mirror.step() and not stop.is_set():
-                    pass
-            except (Unavailable, IntegrityError) as error:  # Redis is a copy: it must never stop a worker
-                stop.wait(LOOK_AGAIN_S)
-                said = _once(said, str(error))
-            except Exception as error:  # noqa: BLE001 - the module was let go, and its store was closed
-                mirrors.remove(mirror)
-                say(
-                    f"worker: Redis: a module's copy is kept no more ({type(error).__name__}); a restart begins it anew"
-                )
-        said = _once(said, next((one.state for one in mirrors if one.state.startswith("down")), ""))
+        for holding, mirror in mirrors[:]:
+            trouble = _followed(holding, mirror, stop)
+            if holding.stopped is None:
+                said[holding.module] = _once(said, holding.module, trouble)
+            else:  # its store is closed, or about to be: who goes on with it mirrors it
+                mirrors.remove((holding, mirror))
 
 
-def _once(said: str, now: str) -> str:
-    if now and now != said:
-        say(f"worker: Redis: {now}; states go on without it")
+def _followed(holding: Holding, mirror: Mirror, stop: Event) -> str:
+    """Do all that there is to do for one copy, and return what is wrong with it, if anything."""
+    try:
+        while holding.stopped is None and mirror.step() and not stop.is_set():
+            pass
+    except Exception as error:  # noqa: BLE001 - a copy must never stop a worker, nor the copies of other modules
+        stop.wait(LOOK_AGAIN_S)
+        return str(error) if isinstance(error, ArchiveError) else f"{type(error).__name__}: {error}"
+    return mirror.state if mirror.state.startswith("down") else ""
+
+
+def _once(said: dict[str, str], module: str, now: str) -> str:
+    """Say what is wrong with a module's copy, unless it, or another module's, was just said to have the same."""
+    if now and now not in said.values():
+        say(f"worker: Redis: module {module}: {now}; states go on without it")
     return now
-
-
-def reading(stores: Stores, services: Services) -> Callable[[Place], Store]:
-    """Return how a front opens the states of one shard: here or, where a copy is kept there, in Redis."""
-
-    def ours(size: int, root: bytes) -> bool:
-        with services.log() as log:
-            return size <= log.size and log.root(size) == root
-
-    def opened(place: Place) -> Store:
-        if stores.link is None:
-            return open_states(place)
-        with services.log() as log:
-            origin = str(control_body(parse_leaf(log.leaf(0)))["origin"])
-        partition = services.folder.partition
-        about = states_name(origin, partition, place.module, place.generation, place.shard, place.shards)
-        return stores.reading(lambda: open_states(place), about, ours)
-
-    return opened

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from starlette.testclient import TestClient
@@ -43,6 +45,27 @@ from tests.world import CountingRandom, touchy
 from tools.loading import states_place
 
 ORIGIN = "example.org/log"
+
+
+def all_modules() -> list[Module]:
+    """Return every module that is installed, and one that raises."""
+    refs = available().values()
+    found = [built_in(ref.name) if ref.kind == "builtin" else load(ref) for ref in refs]
+    return [*found, Module("touchy", (touchy,))]
+
+
+@cache
+def built_in(name: str) -> Module:
+    """Return a module that comes with the package; loaded once, for that is a third of a front."""
+    return load(available()[name])
+
+
+@cache
+def empty_store() -> bytes:
+    """Return the file of a state store without states, as its first open leaves it: a front has one dozen of them."""
+    with TemporaryDirectory() as folder:
+        LmdbStore(folder, STATE_TABLES).close()
+        return (Path(folder) / "data.mdb").read_bytes()
 
 
 class DirectClient(ArchiverClient):
@@ -122,7 +145,7 @@ class Front:
         self.archiver.open({"software": "test"})
         self.direct = DirectClient(self.archiver)
         self.direct.checkpoint = (self.archiver.head.size, self.archiver.root)
-        self.modules = [*(load(ref) for ref in available().values()), Module("touchy", (touchy,))]
+        self.modules = all_modules()
         self.stores: dict[Path, LmdbStore] = {}
         """By folder: one process must not open an environment twice, so the services are given those that are open."""
         self.crews = [self.crew(shard, shards) for shard in range(shards)]
@@ -148,6 +171,9 @@ class Front:
         for module in self.modules:
             place = states_place(self.folder.state, 0, module, shard, shards)
             if place not in self.stores:
+                if not place.exists():
+                    place.mkdir(parents=True, mode=0o700)
+                    (place / "data.mdb").write_bytes(empty_store())
                 self.stores[place] = LmdbStore(place, STATE_TABLES)
             holding = Holding(module.reducers, self.stores[place], module.name)
             with self.source.open() as log:

@@ -224,6 +224,7 @@ def test_an_archiver_that_hangs_is_waited_for_no_longer_than_asked(folder: DataF
     with impostor(folder.socket, b"", appended(2)), DirectClient(folder.socket, wait_s=0.2) as client:
         with pytest.raises(Unavailable, match="timed out"):
             client.steer(SKIP)
+        client._wait_s = 20.0  # this time it is there, however busy the machine
         assert client.steer(SKIP) == Receipt(5, 6)
 
 
@@ -242,3 +243,20 @@ def test_answers_to_other_questions_are_passed_over(folder: DataFolder) -> None:
     answer = encode_frame(Appended(9, [Refusal("invalid", "no")], 6, bytes(32))) + appended(1)
     with impostor(folder.socket, answer), DirectClient(folder.socket) as client:
         assert client.steer(SKIP) == Receipt(5, 6)
+
+
+def test_an_archiver_says_how_far_it_is_unless_it_is_stopped(folder: DataFolder) -> None:
+    """It answers in between other questions; one that only holds its socket open is told apart."""
+    with archiving(folder) as process, DirectClient(folder.socket, 2.0) as client:
+        before = client.published()
+        assert before == PublishedSize(folder.published).get()
+        client.append([event(b"{}")])
+        assert client.published() == before + 1
+        client.append([event(b"{}")])
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="gives no answer"):
+                client.published()
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert client.published() == before + 2

@@ -89,7 +89,7 @@ def small_disk(kind: str, folder: Path) -> Iterator[SmallDisk]:
     if kind == "limit":
         yield _Limited(folder / "data")
         return
-    place = folder / "disk"
+    place = folder / "d"  # short: the path of a socket in it has a limit
     place.mkdir()
     assert _mount(place)
     try:

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 VILE = Path(vile.__file__).parent
 WAIT_S = 60.0
-CONFIGURATION = "memory_mb = 200\nseconds_per_event = 1.0\nshards = 1\n"
+CONFIGURATION = "memory_mb = 200\nseconds_per_event = 2.0\nshards = 1\n"
 PARKED = {
     "crash": "died",
     "leave": "died",
@@ -168,7 +168,7 @@ def check_shown(they: Class, index: int) -> None:
     (shown,) = [one for one in ready.json()["modules"] if one["module"] == "vile"]
     assert ready.status_code == 200, "one module that is parked makes the whole server unready"
     assert (shown["state"], shown["level"], shown["deaths"]) == ("parked", "cell", 3)
-    remedy = f"treering skip evil {index}"
+    remedy = f"treering skip evil {index} --data {they.server.data}"
     assert shown["remedy"] == remedy
     metrics = they.server.get("/metrics").text
     assert 'treering_module_state{module="vile",state="parked"} 1.0' in metrics
@@ -178,17 +178,20 @@ def check_shown(they: Class, index: int) -> None:
     assert [one["remedy"] for one in notes if one["about"] == "module vile"] == [remedy]
 
 
-@pytest.mark.parametrize("deed", ["kill", "print", "mutate"])
-def test_what_is_held_off_changes_nothing(tmp_path: Path, deed: str) -> None:
+def test_what_is_held_off_changes_nothing(tmp_path: Path) -> None:
     """No parent is killed, no lie is believed, no neighbour's event is changed: the module goes on where it is."""
     with school(tmp_path) as they:
-        they.deed(deed)
-        they.caught_up()
-        supervisor = they.server.process.pid
-        assert they.server.process.poll() is None, f"process {supervisor} was killed"
-        status = read_status(they.folder.run / STATUS_FILE)
-        assert (status["vile"].level, status["vile"].state) == ("shared", "running")
-        assert status["activity"].state == "running"
+        for deed in ("kill", "print", "mutate"):
+            they.deed(deed)
+            they.caught_up()
+            assert they.server.process.poll() is None, f"{deed}: the supervisor was killed"
+            status = read_status(they.folder.run / STATUS_FILE)
+            assert (status["vile"].level, status["vile"].state, status["vile"].deaths) == (
+                "shared",
+                "running",
+                0,
+            ), deed
+            assert status["activity"].state == "running", deed
     check_states(they.folder, built_in())
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,10 +202,10 @@ def registry() -> Registry:
     return found
 
 
-def check_states(data: Path) -> None:
-    """The saved states are those of a replay, as one, two and five shards, and of a fold of a plain list."""
-    for shards in ("1", "2", "5"):
-        answer = run_json("replay", "--data", str(data), "--check", "--shards", shards)
+def check_states(data: Path, shards: Sequence[int] = (1, 2, 5)) -> None:
+    """The saved states are those of a replay, as so many shards, and of a fold of a plain list."""
+    for number in shards:
+        answer = run_json("replay", "--data", str(data), "--check", "--shards", str(number))
         assert answer["equal"] is True, answer
     reducers = registry()
     with reading(data) as (source, vault):
@@ -280,7 +280,7 @@ def test_old_events_are_said_once_whatever_is_rebuilt_or_upgraded(tmp_path: Path
                 assert post(server, batch(first, new))
                 events.append(new)
             settled(server)
-            check_states(data)
+            check_states(data, shards=[5])
         return sum(one.sender == "module:talk" for one in opened(data).values())
 
     events: list[int] = []

@@ -32,6 +32,7 @@ from merkle import (
     sign_note,
 )
 from tests.process.served import PYTHON, Served, run, run_json, serving
+from tests.process.writing import start_again
 
 ORIGIN = "example.org/class"
 WAIT_S = 60.0
@@ -114,8 +115,7 @@ def make_key(folder: Path, name: str, *, kind: str = "witness") -> tuple[Path, s
 
 def log_key(data: Path) -> str:
     """Let a log of our origin be made, so that witnesses can know its key before its server starts."""
-    with serving(data, "--origin", ORIGIN, "--shards", "1"):
-        pass
+    assert start_again(data, 0, ORIGIN).lines
     return run("keys", "vkey", "--data", str(data)).strip()
 
 

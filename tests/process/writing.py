@@ -35,12 +35,12 @@ def write(data: Path, first: int, under: Sequence[str] = ()) -> Run:
     return Run(done.stdout.splitlines(), done.returncode, done.stderr)
 
 
-def start_again(data: Path, first: int) -> Run:
+def start_again(data: Path, first: int, origin: str = "example.org/log") -> Run:
     """Do the same in this process, which is quicker: a start on what a writer left, eight events, an end."""
     folder, lines = DataFolder(data), list[str]()
     folder.create()
     lock = take_lock(folder.log / "lock")
-    archiver = build(folder, "example.org/log", None)
+    archiver = build(folder, origin, None)
     try:
         archiver.open({"software": "writer"})
         append_all(archiver, first, lines.append)

@@ -43,9 +43,9 @@ def spin(event: Event) -> Any:
         pass
 
 
-def leak(event: Event) -> Any:
-    """Keep ten million bytes."""
-    HOARD.append(bytes(10_000_000 + event.index))
+def doze(event: Event) -> Any:
+    """Take 0.4 s."""
+    LIBC.usleep(400_000 + 0 * event.index)
 
 
 def hoard(event: Event) -> Any:
@@ -106,7 +106,7 @@ DEEDS: dict[str, Callable[[Event], Any]] = {
     "vile.crash": crash,
     "vile.leave": leave,
     "vile.spin": spin,
-    "vile.leak": leak,
+    "vile.doze": doze,
     "vile.hoard": hoard,
     "vile.deep": deep,
     "vile.exit": leave_by_exit,
