@@ -10,12 +10,15 @@ something else are taken apart leaf by leaf.
 >>> scanned.hashes[0] == leaf_hash(leaf), scanned.first_s, scanned.last_s
 (True, 5, 5)
 
+Hashes of a stretch kept one by one would be most of what a check holds in memory; so whoever can do with them bundle
+by bundle gives a `take`, and none is kept.
+
 Private rows are read by `archive.rowscan`; both are used by `archive.fsck` and by the check over HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +32,8 @@ from archive.findings import Findings, span
 from archive.kernel import kernel
 from merkle import leaf_hash
 
+Take = Callable[[list[bytes]], None]
+
 _RECORD = LEAF_PRIVATE_SIZE + 2
 _COLUMNS = ((0, 0), (1, LEAF_PRIVATE_SIZE), (2, 1), (3, 1))
 """Bytes that every private leaf has in its bundle: length (two), version, kind."""
@@ -40,8 +45,10 @@ class Leaves:
     """What a stretch of leaves says."""
 
     start: int
+    count: int = 0
+    """How many leaves were read."""
     hashes: list[bytes] = field(default_factory=list)
-    """Leaf hashes, one an entry."""
+    """Leaf hashes, one an entry, unless somebody else took them."""
     bundles: list[tuple[int, bytes]] = field(default_factory=list)
     """First index and bytes, if they were asked for."""
     controls: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -55,23 +62,33 @@ class Leaves:
     @property
     def stop(self) -> int:
         """Index after the last leaf read."""
-        return self.start + len(self.hashes)
+        return self.start + self.count
 
 
 def scan_leaves(
-    pairs: Iterable[tuple[bytes, bytes]], start: int, stop: int, found: Findings, *, keep: bool = False
+    pairs: Iterable[tuple[bytes, bytes]],
+    start: int,
+    stop: int,
+    found: Findings,
+    *,
+    keep: bool = False,
+    take: Take | None = None,
 ) -> Leaves:
     """Return what (key, bundle) pairs say about the entries start <= index < stop.
 
-    Findings go to `found`: "leaves", "entry", "time".  With `keep`, the bundles are handed back as well.
+    Findings go to `found`: "leaves", "entry", "time".  With `keep`, the bundles are handed back as well.  With `take`,
+    it is called with the hashes of each bundle, in order, and they are not handed back.
     """
     leaves, times = Leaves(start), np.zeros(stop - start, dtype=np.uint64)
+    take = leaves.hashes.extend if take is None else take
     for key, value in pairs:
         if not _in_order(key, leaves, stop, found):
             break
         first = leaves.stop
-        if not _bundle(value, leaves, times, found):
+        hashes = _bundle(value, leaves, times, found)
+        if not hashes:
             break
+        take(hashes)
         if keep:
             leaves.bundles.append((first, value))
     if leaves.stop < stop:
@@ -79,7 +96,7 @@ def scan_leaves(
         found.add(
             "leaves", leaves.stop, f"{span(leaves.stop, stop - 1)}: not there, or not to be read", "missing"
         )
-    _order(leaves, times[: len(leaves.hashes)], found)
+    _order(leaves, times[: leaves.count], found)
     return leaves
 
 
@@ -98,8 +115,9 @@ def _in_order(key: bytes, leaves: Leaves, stop: int, found: Findings) -> bool:
     return False
 
 
-def _bundle(value: bytes, leaves: Leaves, times: npt.NDArray[np.uint64], found: Findings) -> bool:
-    at = len(leaves.hashes)
+def _bundle(value: bytes, leaves: Leaves, times: npt.NDArray[np.uint64], found: Findings) -> list[bytes]:
+    """Return the hashes of a bundle's leaves, none of them beyond the stretch."""
+    at = leaves.count
     if _is_table(value):
         hashes = kernel.bundle_hashes(value)
         seconds = np.frombuffer(value, dtype=_TABLE)["time"]
@@ -113,8 +131,8 @@ def _bundle(value: bytes, leaves: Leaves, times: npt.NDArray[np.uint64], found: 
         found.add("leaves", leaves.stop, f"its bundle holds {len(hashes)} leaves, which is too many", "stray")
     hashes = hashes[: len(times) - at]
     times[at : at + len(hashes)] = seconds[: len(hashes)]
-    leaves.hashes += hashes
-    return len(hashes) > 0
+    leaves.count += len(hashes)
+    return hashes
 
 
 def _is_table(value: bytes) -> bool:

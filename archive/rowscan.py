@@ -11,6 +11,7 @@ The hash of an event's id stands openly at the head of its row, so ids can be co
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from zlib import crc32
@@ -23,7 +24,8 @@ from archive.errors import FormatError
 from archive.findings import Findings, span
 from archive.kernel import kernel
 
-EachRow = Callable[[int, bytes], None]
+EachRows = Callable[[int, list[bytes]], None]
+"""Is called with some whole rows that follow one another, and the index of the first."""
 
 
 @dataclass
@@ -32,19 +34,19 @@ class Rows:
 
     empty: set[int] = field(default_factory=set)
     """Indices whose row has no bytes, as that of a control entry must have."""
-    identifiers: list[bytes] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    """Id hashes, and the entries that carry them."""
+    identifiers: bytearray = field(default_factory=bytearray)
+    indices: array[int] = field(default_factory=lambda: array("Q"))
+    """Id hashes, 16 bytes each, one after the other, and the entries that carry them."""
     unread: set[int] = field(default_factory=set)
     """Indices about which a finding was made already."""
 
 
 def scan_rows(
-    pairs: Iterable[tuple[bytes, bytes]], start: int, stop: int, found: Findings, each: EachRow | None = None
+    pairs: Iterable[tuple[bytes, bytes]], start: int, stop: int, found: Findings, each: EachRows | None = None
 ) -> Rows:
     """Return what (key, bundle) pairs say about the rows start <= index < stop.
 
-    Findings go to `found`: "rows", "row".  `each` is called with every row that is whole.
+    Findings go to `found`: "rows", "row".  `each` is called with all rows that are whole.
     """
     rows, expected = Rows(), start
     for key, value in pairs:
@@ -66,7 +68,7 @@ def _missing(rows: Rows, start: int, stop: int, found: Findings) -> None:
         found.add("rows", start, f"{span(start, stop - 1)}: its private row is missing", "missing")
 
 
-def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow | None) -> int:
+def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRows | None) -> int:
     """Read one bundle; return the index after its last row.
 
     What is plain is left to the kernel, all at once; what is not is looked at here.
@@ -75,11 +77,10 @@ def _bundle(first: int, value: bytes, rows: Rows, found: Findings, each: EachRow
     while at < end:
         start = at
         at, count, identifiers, places = kernel.plain_rows(value, start)
-        rows.identifiers += identifiers
-        rows.indices += [index + place for place in places]
-        if each is not None:
-            for place, row in enumerate(kernel.unbundle(value[start:at], 4), index):
-                each(place, row)
+        rows.identifiers += b"".join(identifiers)
+        rows.indices.extend([index + place for place in places])
+        if each is not None and count:
+            each(index, kernel.unbundle(value[start:at], 4))
         index += count
         if at < end:
             start, at = at + 4, at + 4 + int.from_bytes(value[at : at + 4])
@@ -110,6 +111,6 @@ def _unusual(index: int, row: bytes, rows: Rows, found: Findings) -> None:
 
 def id_table(rows: Rows) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     """Return (first 8 bytes of the id hash, index) of all ids, shape (2, n), sorted by the first."""
-    prefixes = np.frombuffer(b"".join(rows.identifiers), dtype=">u8")[::2].astype(np.uint64)
+    prefixes = np.frombuffer(rows.identifiers, dtype=">u8")[::2].astype(np.uint64)
     order = np.argsort(prefixes, kind="stable")
-    return np.stack((prefixes[order], np.array(rows.indices, dtype=np.uint64)[order]))
+    return np.stack((prefixes[order], np.frombuffer(rows.indices, dtype=np.uint64)[order]))

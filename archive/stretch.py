@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,7 +25,7 @@ from archive.findings import Finding, Findings
 from archive.kernel import kernel
 from archive.leafscan import Leaves, scan_leaves
 from archive.log import Log, LogSource
-from archive.openings import Counted, Openings
+from archive.openings import Counts, Entry, Openings
 from archive.plan import node_key
 from archive.rowscan import Rows, id_table, scan_rows
 from archive.vault import Vault
@@ -71,7 +70,7 @@ class Answer:
     first_s: int | None = None
     last_s: int | None = None
     whole: bool = True
-    subjects: dict[int, Counted] = field(default_factory=dict)
+    subjects: Counts = field(default_factory=Counts)
     ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((2, 0), dtype=np.uint64))
 
 
@@ -106,9 +105,11 @@ def check_stretch(source: LogSource, job: Job, keys: Keys, vault: Vault | None) 
     found, answer = Findings(), Answer()
     with source.open(job.stop) as log:
         pairs = log.raw("leaves", _key(job.start), job.stop.to_bytes(8))
-        leaves = scan_leaves(pairs, job.start, job.stop, found, keep=vault is not None)
+        tree = _Tree(job)
+        leaves = scan_leaves(pairs, job.start, job.stop, found, keep=vault is not None, take=tree.take)
         rows = _rows(log, job, leaves, vault, found, answer)
-        _tree(log, job, leaves, found, answer)
+        answer.frontier, answer.roots = tree.frontier, tree.roots
+        check_nodes(log, 1, job.start >> 8, tree.nodes, found)
         _checkpoints(log, job, keys, found, answer)
     _controls(job, leaves, rows, found, answer)
     _rotations(job, leaves, keys, found)
@@ -135,12 +136,17 @@ def _rows(log: Log, job: Job, leaves: Leaves, vault: Vault | None, found: Findin
         return scan_rows(pairs, job.done, job.stop, found)
     openings, each = Openings(vault, found), _Leaves(leaves.bundles)
 
-    def check(index: int, row: bytes) -> None:
-        if index < leaves.stop and index not in leaves.controls and index not in leaves.malformed:
-            openings.check(index, each.leaf(index), row)
+    def check(first: int, some: list[bytes]) -> None:
+        openings.check_all(
+            [
+                Entry(index, each.leaf(index), row)
+                for index, row in enumerate(some, first)
+                if index < leaves.stop and index not in leaves.controls and index not in leaves.malformed
+            ]
+        )
 
     rows = scan_rows(pairs, job.done, job.stop, found, check)
-    answer.opened, answer.erased, answer.subjects = openings.opened, openings.erased, openings.subjects
+    answer.opened, answer.erased, answer.subjects = openings.opened, openings.erased, openings.counts()
     return rows
 
 
@@ -158,15 +164,30 @@ class _Leaves:
         return self._leaves[index - self._first]
 
 
-def _tree(log: Log, job: Job, leaves: Leaves, found: Findings, answer: Answer) -> None:
-    sizes = sorted({job.start, *(size for size, _ in job.ends), *job.marks, job.stop})
-    nodes: list[bytes] = []
-    for before, size in pairwise(size for size in sizes if size <= leaves.stop):
-        hashes = leaves.hashes[before - job.start : size - job.start]
-        answer.frontier, completed = answer.frontier.grow(hashes, pair_up=kernel.pair_up)
-        answer.roots[size] = answer.frontier.root()
-        nodes += [value for level, _, value in completed if level == 1]
-    check_nodes(log, 1, job.start >> 8, nodes, found)
+class _Tree:
+    """The tree over a stretch, grown as its leaves come in; what counts are the sizes at which a root is wanted."""
+
+    def __init__(self, job: Job) -> None:
+        self.frontier = Frontier()
+        self.roots: dict[int, bytes] = {}
+        self.nodes: list[bytes] = []
+        """Those of tile level 1, up to the last of these sizes that was reached."""
+        self._size = job.start
+        self._fresh: list[bytes] = []
+        self._next = sorted({*(size for size, _ in job.ends), *job.marks, job.stop}, reverse=True)
+
+    def take(self, hashes: list[bytes]) -> None:
+        """Add the hashes of some leaves, none of them beyond the stretch."""
+        while hashes:
+            room = self._next[-1] - self._size
+            part, hashes = hashes[:room], hashes[room:]
+            self.frontier, completed = self.frontier.grow(part, pair_up=kernel.pair_up)
+            self._fresh += [value for level, _, value in completed if level == 1]
+            self._size += len(part)
+            if len(part) == room:
+                self.roots[self._next.pop()] = self.frontier.root()
+                self.nodes += self._fresh
+                self._fresh.clear()
 
 
 def check_nodes(log: Log, level: int, first: int, nodes: Sequence[bytes], found: Findings) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Final
@@ -28,14 +29,19 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from archive.datakey import DataKey
-from archive.errors import IntegrityError, NotFound
+from archive.errors import KEYS, IntegrityError, NotFound
 from archive.ports import Random, Store, View, Write
+from archive.recent import Recent
 
 TABLES: Final = ("meta", "subjects", "names")
 KEYS_CACHED: Final = 65_536
+"""Subjects whose keys are remembered, at most: about 450 bytes each."""
 
 _SITE_AAD: Final = b"treering/site/v1"
 _SUBJECT_AAD: Final = b"treering/subject/v1\0"
+_DATA: Final = b"treering/data/v1"
+_TAG: Final = b"treering/tag/v1"
+_COMBINED: Final = b"treering/data/v1/combined"
 
 
 def hkdf_expand(secret: bytes, info: bytes) -> bytes:
@@ -57,33 +63,42 @@ class Vault:
     """Subjects by number and by name.
 
     `vault_key` is 32 bytes.  Raises IntegrityError if it is not the key this vault was made with.
-    One process admits subjects; any number may read.
+    One process admits subjects; any number may read.  Keys of the last `cached` subjects or so are remembered.
     """
 
-    def __init__(self, store: Store, vault_key: bytes, random: Random) -> None:
+    def __init__(self, store: Store, vault_key: bytes, random: Random, *, cached: int = KEYS_CACHED) -> None:
         self._store, self._random = store, random
         self._wrap = AESGCM(vault_key)
         site = self._site_secret()
         self.id_key = hkdf_expand(site, b"treering/id/v1")
         self.route_key = hkdf_expand(site, b"treering/route/v1")
         self._name_key = hkdf_expand(site, b"treering/name/v1")
-        self._by_number: dict[int, SubjectKeys] = {}
-        self._by_name: dict[str, SubjectKeys] = {}
+        self._by_name = Recent[str, SubjectKeys](cached)
+        self._by_number = Recent[int, SubjectKeys](cached)
+        self._data_keys = Recent[tuple[int, ...], DataKey](cached)
 
     def find(self, name: str) -> SubjectKeys | None:
         """Return the keys of the subject with this name, or None."""
-        if found := self._by_name.get(name):
-            return found
-        with self._store.view() as view:
-            number = view.get("names", self._name_hash(name))
-            return None if number is None else self._remember(self._load(view, number))
+        return self._by_name.get(name) or self._named([name]).get(name)
 
     def keys(self, number: int) -> SubjectKeys:
         """Return the keys of a subject; raise NotFound if it was never admitted or is erased."""
-        if found := self._by_number.get(number):
-            return found
-        with self._store.view() as view:
-            return self._remember(self._load(view, number.to_bytes(8)))
+        found = self._by_number.get(number)
+        if found is None:
+            with self._store.view() as view:
+                found = self._read_keys(view, number)
+        return found
+
+    def read_ahead(self, numbers: Iterable[int]) -> None:
+        """Read the keys of those subjects that can be read, in one view, before `keys` is asked for each of them.
+
+        Who is erased or altered is passed over: that is for `keys` to say.
+        """
+        if missing := sorted(one for one in set(numbers) if self._by_number.get(one) is None):
+            with self._store.view() as view:
+                for number in missing:
+                    with suppress(NotFound, IntegrityError):
+                        self._read_keys(view, number)
 
     def name(self, number: int) -> str:
         """Return the name of a subject (kind:label); raise NotFound as `keys` does."""
@@ -91,58 +106,116 @@ class Vault:
 
     def data_key(self, numbers: Sequence[int]) -> DataKey:
         """Return the key of rows about these subjects, in the row's order; raise NotFound if one is erased."""
-        if len(numbers) == 1:
-            return self.keys(numbers[0]).data_key
-        with self._store.view() as view:
-            secrets = [self._secret(view, number.to_bytes(8))[0] for number in numbers]
-        return DataKey(hkdf_expand(sha256(b"".join(secrets)).digest(), b"treering/data/v1/combined"))
+        row = tuple(numbers)
+        found = self._data_keys.get(row)
+        if found is None:
+            with self._store.view() as view:
+                found = self._read_data_key(view, row)
+        return found
+
+    def data_keys(self, rows: Sequence[tuple[int, ...]]) -> list[DataKey | None]:
+        """Return for each row's subjects what `data_key` does, None where one is erased: all in one view."""
+        found = self._data_keys.get_many(rows)
+        if not all(found):
+            read = self._read_data_keys({row for row, key in zip(rows, found, strict=True) if key is None})
+            found = [key or read[row] for row, key in zip(rows, found, strict=True)]
+        return found
 
     def admit(self, names: Iterable[str]) -> dict[str, SubjectKeys]:
         """Return the keys of all these subjects; those that are new are durable on return."""
-        wanted = set(names)
-        cached = self._by_name.get
-        found = {name: keys for name in wanted if (keys := cached(name) or self.find(name)) is not None}
-        new = sorted(wanted - found.keys())
-        if new:
-            found |= self._create(new)
+        cached, missing = self._by_name.get, []
+        found: dict[str, SubjectKeys] = {}
+        for name in set(names):
+            if (keys := cached(name)) is None:
+                missing.append(name)
+            else:
+                found[name] = keys
+        if missing:
+            found |= self._named(missing)
+            if new := sorted(name for name in missing if name not in found):
+                found |= self._create(new)
         return found
+
+    def forget(self) -> None:
+        """Forget all keys that were read: what is asked for next is read again, and an erased subject is not found."""
+        for cache in (self._by_name, self._by_number, self._data_keys):
+            cache.clear()
 
     def close(self) -> None:
         """Release the store; what is cached is forgotten with this object."""
         self._store.close()
 
+    # --- reading -----------------------------------------------------------------------------------
+
+    def _named(self, names: Sequence[str]) -> dict[str, SubjectKeys]:
+        """Return the keys of those of these subjects that are in the vault, read in one view."""
+        found = {}
+        with self._store.view() as view:
+            # In the order of the table, so that names that lie on one page are read one after the other.
+            for hashed, name in sorted([(self._name_hash(name), name) for name in names]):
+                if (key := view.get("names", hashed)) is not None:
+                    number = int.from_bytes(key)
+                    secret, named = self._secret(view, number)
+                    if named != name:
+                        raise IntegrityError(
+                            f"vault: a name leads to subject {number}, which has another: altered"
+                        )
+                    found[name] = keys = _derive(number, name, secret)
+                    self._by_name.put(name, keys)
+        return found
+
+    def _read_keys(self, view: View, number: int) -> SubjectKeys:
+        secret, name = self._secret(view, number)
+        keys = _derive(number, name, secret)
+        self._by_number.put(number, keys)
+        return keys
+
+    def _read_data_keys(self, rows: set[tuple[int, ...]]) -> dict[tuple[int, ...], DataKey | None]:
+        found: dict[tuple[int, ...], DataKey | None] = {}
+        with self._store.view() as view:
+            for row in sorted(rows):
+                try:
+                    found[row] = self._read_data_key(view, row)
+                except NotFound:
+                    found[row] = None
+        return found
+
+    def _read_data_key(self, view: View, row: tuple[int, ...]) -> DataKey:
+        secrets = [self._secret(view, number)[0] for number in row]
+        if len(secrets) == 1:
+            key = DataKey(hkdf_expand(secrets[0], _DATA))
+        else:
+            key = DataKey(hkdf_expand(sha256(b"".join(secrets)).digest(), _COMBINED))
+        self._data_keys.put(row, key)
+        return key
+
+    def _secret(self, view: View, number: int) -> tuple[bytes, str]:
+        key = number.to_bytes(8)
+        wrapped = view.get("subjects", key)
+        if wrapped is None:
+            raise NotFound(f"subject {number} is not in the vault: erased, or never admitted")
+        plain = self._open(wrapped, _SUBJECT_AAD + key)
+        return plain[:32], plain[32:].decode()
+
+    # --- writing -----------------------------------------------------------------------------------
+
     def _create(self, names: Sequence[str]) -> dict[str, SubjectKeys]:
         with self._store.view() as view:
             first = int.from_bytes(view.get("meta", b"next") or b"")
         created: dict[str, SubjectKeys] = {}
-        writes = [Write("meta", b"next", (first + len(names)).to_bytes(8))]
+        subjects, hashes = [], []
         for number, name in enumerate(names, first):
             key, secret = number.to_bytes(8), self._random(32)
             wrapped = self._seal(secret + name.encode(), _SUBJECT_AAD + key)
-            writes += [Write("subjects", key, wrapped), Write("names", self._name_hash(name), key)]
+            subjects.append(Write("subjects", key, wrapped))
+            hashes.append(Write("names", self._name_hash(name), key))
             created[name] = _derive(number, name, secret)
-        self._store.commit(writes)
-        for keys in created.values():
-            self._remember(keys)
+        # In the order of the table, as in `_named`.
+        hashes.sort()
+        self._store.commit([Write("meta", b"next", (first + len(names)).to_bytes(8)), *subjects, *hashes])
+        for name, keys in created.items():
+            self._by_name.put(name, keys)
         return created
-
-    def _remember(self, keys: SubjectKeys) -> SubjectKeys:
-        for cache in (self._by_number, self._by_name):
-            if len(cache) >= KEYS_CACHED:  # oldest out: dictionaries keep the order of insertion
-                del cache[next(iter(cache))]  # type: ignore[arg-type]
-        self._by_number[keys.number] = self._by_name[keys.name] = keys
-        return keys
-
-    def _load(self, view: View, key: bytes) -> SubjectKeys:
-        secret, name = self._secret(view, key)
-        return _derive(int.from_bytes(key), name, secret)
-
-    def _secret(self, view: View, key: bytes) -> tuple[bytes, str]:
-        wrapped = view.get("subjects", key)
-        if wrapped is None:
-            raise NotFound(f"subject {int.from_bytes(key)} is not in the vault: erased, or never admitted")
-        plain = self._open(wrapped, _SUBJECT_AAD + key)
-        return plain[:32], plain[32:].decode()
 
     def _site_secret(self) -> bytes:
         with self._store.view() as view:
@@ -163,12 +236,11 @@ class Vault:
     def _open(self, wrapped: bytes, aad: bytes) -> bytes:
         try:
             return self._wrap.decrypt(wrapped[:12], wrapped[12:], aad)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             raise IntegrityError(
-                "vault: this is not the vault key it was made with, or it was altered"
+                "vault: this is not the vault key it was made with, or it was altered", section=KEYS
             ) from None
 
 
 def _derive(number: int, name: str, secret: bytes) -> SubjectKeys:
-    data_key = DataKey(hkdf_expand(secret, b"treering/data/v1"))
-    return SubjectKeys(number, name, hkdf_expand(secret, b"treering/tag/v1"), data_key)
+    return SubjectKeys(number, name, hkdf_expand(secret, _TAG), DataKey(hkdf_expand(secret, _DATA)))

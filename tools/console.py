@@ -9,34 +9,19 @@ read.  A progress bar is drawn on a terminal only, so logs and pipes stay clean.
 >>> number(25505), rate(25505, 4.2), duration(75.31)
 ('25,505', '6,073/s', '1 min 15 s')
 
-Exit codes and what services share are in `tools.process`.
+The bar itself is `tools.bars`; exit codes and what services share are in `tools.process`.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from tools.process import EXIT_FINDING
-
-DRAW_EVERY_S = 0.1
 
 Advance = Callable[[int], None]
 
@@ -51,38 +36,14 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield _ignore
         return
-    ending = [MofNCompleteColumn(), _Rate(), TimeElapsedColumn() if total is None else TimeRemainingColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *ending]
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from _advances(bar, description, total)
+    from tools.bars import drawn  # noqa: PLC0415 - dear to import, and hardly ever needed
 
-
-def _advances(bar: Progress, description: str, total: int | None) -> Iterator[Advance]:
-    task = bar.add_task(description, total=total)
-    waiting, drawn = 0, time.monotonic()
-
-    def advance(n: int) -> None:
-        nonlocal waiting, drawn
-        waiting += n
-        now = time.monotonic()
-        if now - drawn >= DRAW_EVERY_S:
-            bar.advance(task, waiting)
-            waiting, drawn = 0, now
-
-    try:
+    with drawn(description, total) as advance:
         yield advance
-    finally:
-        bar.advance(task, waiting)
 
 
 def _ignore(n: int) -> None:
     del n
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Show the present speed."""
-        return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
 
 
 def print_json(value: Any) -> None:
@@ -99,6 +60,15 @@ def fail(message: str, code: int = EXIT_FINDING) -> int:
 def number(n: int) -> str:
     """Return a number with its thousands parted."""
     return f"{n:,}"
+
+
+def printable(text: str) -> str:
+    r"""Return text of others so that a terminal only shows it: what would move, hide or colour comes as an escape.
+
+    >>> printable("student:zoë\x1b[2J\u202e")
+    'student:zoë\\x1b[2J\\u202e'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def rate(n: int, seconds: float) -> str:

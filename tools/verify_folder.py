@@ -1,7 +1,11 @@
 """Checking a log that lies in a folder: who opens what, in how many processes, and what could not be looked at.
 
 A log of some size is checked by one process for each processor, each with the database and the vault opened for
-itself: stretches go out, small answers come back, in order.  A little one is done before a process would have started.
+itself: stretches go out, small answers come back, in order.  This process is one of them: it checks a stretch whenever
+it would have to wait for the others.  A little log is done before another process would have started.
+
+Each process holds one stretch at a time and what it imports, some 40 MiB, whatever the size of the log; the ids of
+all entries lie in a file without a name in the temporary folder, 16 bytes each (`archive.duplicates`).
 
     outcome = verify_folder(Request(Path("data"), verifier))
 
@@ -19,7 +23,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +55,7 @@ from archive import (
     ring_of,
     size_of,
 )
-from merkle import Checkpoint, Ed25519Verifier, MerkleError, Policy, Verifier, check_policy
+from merkle import Checkpoint, Ed25519Verifier, MerkleError, NoteError, Policy, Verifier, check_policy
 from tools.console import progress
 
 PROCESSES_FROM = 2 * STRETCH
@@ -68,6 +73,8 @@ class Request:
     seal: Path | None = None
     """Where the seal lies, if not beside the log."""
     kept: tuple[Checkpoint, ...] = ()
+    notes: tuple[bytes, ...] = ()
+    """More that were kept, as signed notes: by which of the log's keys, its entries say."""
     resume: Resume | None = None
     anyway: bool = False
     """Whether to read on although the file's pages are damaged."""
@@ -88,10 +95,16 @@ class Outcome:
     """Where the next check may go on; None if there were findings."""
     read: int = 0
     """Entries read for it."""
+    public: bool = False
+    """Whether only what is public was there to be checked."""
 
 
 def verify_folder(request: Request) -> Outcome:
-    """Check a log; raise ArchiveError (NotFound and others) where there is nothing that could be checked."""
+    """Check a log; raise ArchiveError (NotFound and others) where there is nothing that could be checked.
+
+    What the auditor brings along and is wrong is no finding about the log: NotFound for a seal that holds nothing,
+    or a vault key that does not fit, NoteError for a checkpoint that none of the log's keys has signed.
+    """
     folder, started = DataFolder(request.data, request.partition), time.monotonic()
     if not folder.log.is_dir():
         raise NotFound(f"{folder.log}: there is no log; name a data folder")
@@ -100,7 +113,7 @@ def verify_folder(request: Request) -> Outcome:
     if request.resume and request.resume.size and request.resume.block < 0:
         raise NotFound("the saved check was one of the public part, which knows no blocks; leave --since out")
     tally = Tally()
-    seals, findings = _seals(request.seal or folder.log / "seal", tally)
+    seals, findings = _seals(request.seal or folder.log / "seal", tally, named=request.seal is not None)
     resume = None
     try:
         if lacking := missing_bytes(folder.log):
@@ -124,23 +137,40 @@ def _check(
     store = folder.open_log()
     vault = None
     try:
-        vault = folder.open_vault(os.urandom) if request.vault else None
+        try:
+            vault = _vault(folder) if request.vault else None
+        except IntegrityError as error:
+            findings.append(Finding("storage", None, f"private rows were not opened: {error}", "unreadable"))
+            request = replace(request, vault=False)
         with store.view() as view:
             size = size_of(view)
-            keys = _keys(Log(view, size), request.verifier, tally)
-        kept = (*request.kept, *_cosigned(folder, request.policy, keys, findings))
+            log = Log(view, size)
+            keys = _keys(log, request.verifier, tally)
+            newest = log.checkpoint()[1] if size else b""
+        kept = (*request.kept, *open_kept(request.notes, keys))
+        kept += tuple(_cosigned(folder, request.policy, keys, newest, findings))
         given = Given(keys, vault, request.vault, seals, kept, request.resume)
+        mine = _Open(LogSource(store, lambda: size), keys, vault)
         with (
             progress("verifying", size - (request.resume.size if request.resume else 0)) as advance,
-            _runner(request, size, keys) as run,
+            _runner(request, size, mine) as run,
         ):
-            check = Check(LogSource(store, lambda: size), size, given, tally, advance, run)
+            check = Check(mine.source, size, given, tally, advance, run)
             findings += check.findings()
         return check.resume
     finally:
         store.close()
         if vault is not None:
             vault.close()
+
+
+def _vault(folder: DataFolder) -> Vault:
+    """Return the vault, opened; raise IntegrityError if its file is damaged, NotFound if the key is not its own."""
+    folder.open_vault_store().close()
+    try:
+        return folder.open_vault(os.urandom)
+    except IntegrityError as error:
+        raise NotFound(f"{error}; no private row was opened: bring its key, or leave --vault out") from None
 
 
 def _keys(log: Log, verifier: Ed25519Verifier | None, tally: Tally) -> Keys:
@@ -154,16 +184,30 @@ def _keys(log: Log, verifier: Ed25519Verifier | None, tally: Tally) -> Keys:
         return OneKey(verifier)
 
 
+def open_kept(notes: Iterable[bytes], keys: Keys) -> list[Checkpoint]:
+    """Return the checkpoints in notes that were kept; raise NoteError if one was not signed by the key of its size."""
+    found = []
+    for note in notes:
+        try:
+            found.append(keys.open(note))
+        except MerkleError as error:
+            raise NoteError(f"--checkpoint: {error}") from None
+    return found
+
+
 def _cosigned(
-    folder: DataFolder, policy: Policy | None, keys: Keys, findings: list[Finding]
+    folder: DataFolder, policy: Policy | None, keys: Keys, newest: bytes, findings: list[Finding]
 ) -> list[Checkpoint]:
-    """Return the checkpoint that the outside is shown, which must be a part of this log, if a policy is given."""
+    """Return the checkpoint that the outside is shown, which must be a part of this log, if a policy is given.
+
+    A copy need not hold it: then its newest one will do, if the policy asks for nobody else.
+    """
     if policy is None:
         return []
-    if not folder.cosigned.is_file():
-        findings.append(Finding("quorum", None, "no checkpoint was cosigned yet", "missing"))
-        return []
-    checked = quorum(folder.cosigned.read_bytes(), policy, keys)
+    there = folder.cosigned.is_file()
+    checked = quorum(folder.cosigned.read_bytes() if there else newest, policy, keys)
+    if isinstance(checked, Finding) and not there:
+        checked = Finding("quorum", None, "no checkpoint was cosigned yet", "missing")
     if isinstance(checked, Finding):
         findings.append(checked)
         return []
@@ -192,17 +236,24 @@ def _signers(keys: Keys, size: int) -> list[Verifier]:
     return [] if known is None else [known]
 
 
-def _seals(path: Path, tally: Tally) -> tuple[list[Seal], list[Finding]]:
-    """Return what is sealed, read before the database: an archiver at work seals after it commits."""
+def _seals(path: Path, tally: Tally, *, named: bool) -> tuple[list[Seal], list[Finding]]:
+    """Return what is sealed, read before the database: an archiver at work seals after it commits.
+
+    Raises NotFound if nothing was ever sealed in a file that the auditor has `named`.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        tally.remarks.append(f"no seal at {path}: a database set back in time would not be noticed by it")
-        return [], []
-    seals = all_seals(data)
-    if seals or not data.strip(b"\0"):
+        data = b""
+    if seals := all_seals(data):
         return seals, []
-    return [], [Finding("seal", None, f"{path}: no slot of the seal is whole", "unreadable")]
+    if data.strip(b"\0"):
+        return [], [Finding("seal", None, f"{path}: no slot of the seal is whole", "unreadable")]
+    what = f"nothing is sealed in {path}" if path.exists() else f"no seal at {path}"
+    if named:
+        raise NotFound(f"{what}: name the log's seal, or leave --seal out")
+    tally.remarks.append(f"{what}: a database set back in time would not be noticed by it")
+    return [], []
 
 
 def _structure(folder: DataFolder, tally: Tally) -> list[Finding]:
@@ -239,8 +290,8 @@ _opened: list[_Open] = []
 
 
 @contextmanager
-def _runner(request: Request, size: int, keys: Keys) -> Iterator[Run | None]:
-    """Yield what runs jobs in other processes, or None where this one will do."""
+def _runner(request: Request, size: int, mine: _Open) -> Iterator[Run | None]:
+    """Yield what runs jobs in other processes too, or None where this one, which has `mine`, will do."""
     processes = request.processes or len(os.sched_getaffinity(0))
     todo = size - (request.resume.size if request.resume else 0)
     if processes < 2 or todo < PROCESSES_FROM:
@@ -248,9 +299,10 @@ def _runner(request: Request, size: int, keys: Keys) -> Iterator[Run | None]:
         return
     # Not forked: an LMDB environment must not cross a fork, and neither must threads.
     context = multiprocessing.get_context("spawn")
-    arguments = (os.fspath(request.data), request.partition, keys, request.vault)
-    with ProcessPoolExecutor(processes, context, _open, arguments) as pool:
-        yield lambda jobs: _in_order(pool, jobs, 2 * processes)
+    arguments = (os.fspath(request.data), request.partition, mine.keys, request.vault)
+    with ProcessPoolExecutor(processes - 1, context, _open, arguments) as pool:
+        others = lambda job: pool.submit(_one, job)  # noqa: E731
+        yield lambda jobs: in_order(jobs, others, lambda job: _checked(mine, job), 2 * processes)
 
 
 def _open(data: str, partition: int, keys: Keys, with_vault: bool) -> None:
@@ -260,25 +312,49 @@ def _open(data: str, partition: int, keys: Keys, with_vault: bool) -> None:
 
 
 def _one(job: Job) -> StretchAnswer:
-    return check_stretch(_opened[0].source, job, _opened[0].keys, _opened[0].vault)
+    return _checked(_opened[0], job)
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, jobs: Iterable[Job], ahead: int
+def _checked(opened: _Open, job: Job) -> StretchAnswer:
+    return check_stretch(opened.source, job, opened.keys, opened.vault)
+
+
+def in_order(
+    jobs: Iterable[Job],
+    submit: Callable[[Job], Future[StretchAnswer]],
+    check: Callable[[Job], StretchAnswer],
+    ahead: int,
 ) -> Iterator[tuple[Job, StretchAnswer]]:
-    """Yield answers in the order of the jobs, with a few jobs under way: never all of them at once."""
+    """Yield answers in the order of the jobs, with at most `ahead` of them under way: never all of them at once.
+
+    `submit` hands a job to another process, `check` does it here: the next one that nobody has, while the oldest
+    is still on its way.  Raises IntegrityError where a process died.
+    """
+    coming = iter(jobs)
     waiting: deque[tuple[Job, Future[StretchAnswer]]] = deque()
     try:
-        for job in jobs:
-            waiting.append((job, pool.submit(_one, job)))
-            if len(waiting) >= ahead:
+        while True:
+            waiting.extend((job, submit(job)) for job in islice(coming, ahead - len(waiting)))
+            if not waiting:
+                return
+            if not waiting[0][1].done() and (own := _recalled(waiting)) is not None:
+                job, place = own
+                answered: Future[StretchAnswer] = Future()
+                answered.set_result(check(job))
+                waiting[place] = job, answered
+            else:
                 done, future = waiting.popleft()
                 yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
     except BrokenProcessPool:
         raise IntegrityError("a process that read the database died; is the file whole?") from None
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _recalled(waiting: deque[tuple[Job, Future[StretchAnswer]]]) -> tuple[Job, int] | None:
+    """Take back the first job that no other process has begun; return it and its place."""
+    for place, (job, future) in enumerate(waiting):
+        if future.cancel():
+            return job, place
+    return None

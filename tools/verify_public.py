@@ -6,7 +6,8 @@ checkpoint signs.  Private rows, blocks and the seal are not public, so nothing 
 
     outcome = verify_public("http://127.0.0.1:8400", verifier)
 
-Of a log that grows meanwhile, the part up to the checkpoint is checked that was fetched first.
+Of a log that grows meanwhile, the part up to the checkpoint is checked that was fetched first.  A stretch is held at a
+time; what is kept of it is one hash for the tiles above, and the rotations of keys.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from archive import (
     FormatError,
     IntegrityError,
     KeyRing,
+    Keys,
     Leaves,
     NotFound,
     OneKey,
@@ -55,7 +57,8 @@ from merkle import (
     tile_rows,
 )
 from tools.console import Advance, progress
-from tools.verify_folder import Outcome, quorum
+from tools.leaves import address
+from tools.verify_folder import Outcome, open_kept, quorum
 
 AT_ONCE = 8
 TRIES = 3
@@ -71,23 +74,28 @@ def is_public(data: str) -> bool:
 def verify_public(
     data: str,
     verifier: Ed25519Verifier | None,
-    kept: Sequence[Checkpoint] = (),
+    kept: Sequence[bytes] = (),
     resume: Resume | None = None,
     policy: Policy | None = None,
 ) -> Outcome:
-    """Check the public part of a log.  Raises NotFound where there is none, Unavailable if it cannot be fetched."""
+    """Check the public part of a log; `kept` are checkpoints, as signed notes.
+
+    Raises NotFound where there is none, Unavailable if it cannot be fetched, NoteError if none of the log's keys has
+    signed one that was kept.
+    """
     started = time.monotonic()
     with _reader(data) as read:
         note = read(["checkpoint"])[0]
         if note is None:
             raise NotFound(f"{data}: no checkpoint there; name a server, or a folder of exported tiles")
         checkpoint = Checkpoint.decode(Note.decode(note).text)
-        check = _Public(read, checkpoint, kept, resume)
+        check = _Public(read, checkpoint, open_kept(kept, OneKey()), resume)
         with progress("verifying", max(checkpoint.size - check.frontier.size, 0)) as advance:
             findings = [*check.findings(advance), *check.signed(note, verifier, policy)]
+        open_kept(kept, check.keys(verifier))
     made = None if findings else check.resume()
     read_entries = max(check.tally.entries - (resume.size if resume else 0), 0)
-    return Outcome(findings, check.tally, time.monotonic() - started, made, read_entries)
+    return Outcome(findings, check.tally, time.monotonic() - started, made, read_entries, public=True)
 
 
 @contextmanager
@@ -96,7 +104,7 @@ def _reader(data: str) -> Iterator[Read]:
         yield lambda paths: [_file(Path(data) / path) for path in paths]
         return
     with httpx2.Client(timeout=30, follow_redirects=True) as client, ThreadPoolExecutor(AT_ONCE) as pool:
-        base = data.rstrip("/")
+        base = address(data)
         if _get(client, f"{base}/checkpoint") is None:
             base += "/log"
         yield lambda paths: list(pool.map(lambda path: _get(client, f"{base}/{path}"), paths))
@@ -137,7 +145,7 @@ class _Public:
         self._memory = Remembered(kept=kept, resume=resume)
         self._time_s = 0
         self._higher: dict[tuple[int, int], bytes] = {}
-        self._controls: dict[int, dict[str, Any]] = {}
+        self._rotations: list[tuple[int, dict[str, Any]]] = []
         self._attestations = Attestations()
         self._whole = True
 
@@ -160,11 +168,7 @@ class _Public:
     ) -> Iterator[Finding]:
         """Yield what is wrong with the signatures, once the entries said which keys there were."""
         try:
-            keys = (
-                OneKey()
-                if verifier is None
-                else OneKey(_ring(self._controls, verifier).at(self._checkpoint.size))
-            )
+            keys: Keys = OneKey() if verifier is None else _ring(self._rotations, verifier)
             keys.open(note)
         except IntegrityError as error:
             yield Finding("keys", None, str(error), "signature")
@@ -174,6 +178,13 @@ class _Public:
             checked = None if policy is None else quorum(note, policy, keys)
             if isinstance(checked, Finding):
                 yield checked
+
+    def keys(self, verifier: Ed25519Verifier | None) -> Keys:
+        """Return the log's keys, once its entries were read; the known one alone, where they do not lead to others."""
+        try:
+            return OneKey() if verifier is None else _ring(self._rotations, verifier)
+        except IntegrityError:  # a finding, see `signed`
+            return OneKey(verifier)
 
     def resume(self) -> Resume | None:
         """Return where the next check in public may go on; of blocks it knows nothing."""
@@ -186,7 +197,7 @@ class _Public:
     def _stretch(self, start: int, stop: int) -> Iterator[Finding]:
         found = Findings()
         leaves = scan_leaves(self._bundles(start, stop), start, stop, found)
-        self._controls |= leaves.controls
+        self._rotations += [item for item in leaves.controls.items() if item[1].get("control") == "rotate"]
         if leaves.first_s is not None and leaves.first_s < self._time_s:
             found.add("time", start, "its archive time is before that of the entry before", "order")
         self._time_s = self._time_s if leaves.last_s is None else leaves.last_s
@@ -287,9 +298,8 @@ def _first(data: bytes | None, width: int) -> bytes | None:
         return data
 
 
-def _ring(controls: dict[int, dict[str, Any]], known: Ed25519Verifier) -> KeyRing:
-    """Return the keys that control entries name; raise IntegrityError if they are not sound, or not the known one's."""
-    rotations = [(index, body) for index, body in controls.items() if body.get("control") == "rotate"]
+def _ring(rotations: Sequence[tuple[int, dict[str, Any]]], known: Ed25519Verifier) -> KeyRing:
+    """Return the keys that rotations name; raise IntegrityError if they are not sound, or not the known one's."""
     ring = KeyRing(read_rotation(*rotations[0])[0] if rotations else known)
     for index, body in rotations:
         ring.learn(index, body)

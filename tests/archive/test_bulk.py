@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -10,10 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import Findings, FormatError, IntegrityError, check_row, parse_leaf, parse_row, scan_leaves
+from archive import (
+    Findings,
+    FormatError,
+    IntegrityError,
+    check_row,
+    duplicates,
+    parse_leaf,
+    parse_row,
+    scan_leaves,
+)
 from archive.duplicates import IdRuns
 from archive.entry import bundle, encode_control, unbundle
-from archive.rowscan import id_table, scan_rows
+from archive.rowscan import EachRows, id_table, scan_rows
 from merkle import leaf_hash
 from tests.archive.test_formats import LEAF, ROWS
 
@@ -44,6 +54,9 @@ def test_leaves_in_bulk(bundles: list[list[bytes]]) -> None:
     found, leaves = Findings(), [one for parts in bundles for one in parts]
     scanned = scan_leaves(pairs(bundles, 2), 0, len(leaves), found)
     assert scanned.hashes == [leaf_hash(one) for one in leaves]
+    taken = list[list[bytes]]()
+    assert scan_leaves(pairs(bundles, 2), 0, len(leaves), Findings(), take=taken.append).hashes == []
+    assert taken == [[leaf_hash(one) for one in parts] for parts in bundles]
     assert scanned.whole
     assert (
         scanned.malformed
@@ -66,6 +79,11 @@ def test_any_bytes_as_leaves(data: bytes, stop: int) -> None:
     assert scanned.whole or list(found)
 
 
+def noted(seen: dict[int, bytes]) -> EachRows:
+    """Return what takes note of rows by index."""
+    return lambda first, rows: seen.update(enumerate(rows, first))
+
+
 def good_row(data: bytes) -> bool:
     """Tell whether bytes are a row, with the right checksum."""
     try:
@@ -84,12 +102,13 @@ ANY_ROW = st.one_of(
 def test_rows_in_bulk(bundles: list[list[bytes]]) -> None:
     """Rows that are empty, damaged or good, and the ids of the good ones, are those of each row by itself."""
     found, rows, seen = Findings(), [one for parts in bundles for one in parts], dict[int, bytes]()
-    scanned = scan_rows(pairs(bundles, 4), 0, len(rows), found, seen.__setitem__)
+    scanned = scan_rows(pairs(bundles, 4), 0, len(rows), found, noted(seen))
     assert scanned.empty == {at for at, one in enumerate(rows) if not one}
     assert seen == {at: one for at, one in enumerate(rows) if good_row(one)}
     assert scanned.unread == {at for at, one in enumerate(rows) if one and not good_row(one)}
     ids = {at: parse_row(one).identifier for at, one in seen.items()}
-    assert dict(zip(scanned.indices, scanned.identifiers, strict=True)) == {
+    read = [bytes(scanned.identifiers[at : at + 16]) for at in range(0, len(scanned.identifiers), 16)]
+    assert dict(zip(scanned.indices, read, strict=True)) == {
         at: one for at, one in ids.items() if one != bytes(16)
     }
 
@@ -98,7 +117,7 @@ def test_rows_in_bulk(bundles: list[list[bytes]]) -> None:
 def test_any_bytes_as_rows(data: bytes, stop: int) -> None:
     """Whatever stands where rows should, every entry is accounted for: empty, damaged, or taken as a row."""
     found, seen = Findings(), dict[int, bytes]()
-    scanned = scan_rows([(bytes(8), data)], 0, stop, found, seen.__setitem__)
+    scanned = scan_rows([(bytes(8), data)], 0, stop, found, noted(seen))
     assert set(range(stop)) <= scanned.empty | scanned.unread | seen.keys()
 
 
@@ -149,11 +168,11 @@ def test_a_bundle_does_not_cross_a_multiple_of_256(width: int) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=6), st.integers(1, 8))
-def test_every_repeated_id_is_found(runs: list[list[int]], slice_ids: int) -> None:
-    """However ids are spread over runs and slices, equal ones meet."""
+def test_every_repeated_id_is_found(runs: list[list[int]], piece_ids: int) -> None:
+    """However ids are spread over runs and pieces, and however many are the same, equal ones meet."""
     numbered: list[tuple[int, int]] = []
     at = 0
-    with IdRuns(slice_ids) as ids:
+    with IdRuns(piece_ids) as ids:
         for run in runs:
             table = np.array([[one << 59 for one in run], range(at, at + len(run))], dtype=np.uint64)
             numbered += zip(run, range(at, at + len(run)), strict=True)
@@ -169,9 +188,27 @@ def test_every_repeated_id_is_found(runs: list[list[int]], slice_ids: int) -> No
     assert sorted(found) == sorted(expected)
 
 
+@given(st.lists(st.lists(st.integers(0, 6), max_size=20), max_size=6), st.integers(1, 8))
+def test_no_more_ids_are_compared_at_once_than_said(runs: list[list[int]], piece_ids: int) -> None:
+    """Even where somebody gave every entry the same id: what is compared fits into memory, whatever the hashes are."""
+    sizes = list[int]()
+
+    def within(parts: list[duplicates.Words]) -> Iterator[tuple[int, int]]:
+        sizes.append(sum(part.shape[1] for part in parts))
+        return iter(())
+
+    with pytest.MonkeyPatch.context() as patch, IdRuns(piece_ids) as ids:
+        patch.setattr(duplicates, "_within", within)
+        for run in runs:
+            ids.add(np.array([sorted(run), range(len(run))], dtype=np.uint64))
+        list(ids.repeated())
+    assert max(sizes, default=0) <= piece_ids
+
+
 def test_ids_are_sorted_by_their_first_eight_bytes() -> None:
     """A run is what `IdRuns` takes."""
     scanned = scan_rows([], 0, 0, Findings())
-    scanned.identifiers, scanned.indices = [b"\x02" * 16, b"\x01" * 16], [4, 9]
+    scanned.identifiers += b"\x02" * 16 + b"\x01" * 16
+    scanned.indices.extend([4, 9])
     assert id_table(scanned).tolist() == [[0x0101010101010101, 0x0202020202020202], [9, 4]]
     assert list(unbundle(b"", 2)) == []

@@ -5,9 +5,10 @@ What each kind of tampering leads to is in tests/tools/test_drill.py; here are l
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from zlib import crc32
 
@@ -20,6 +21,7 @@ from archive import (
     Finding,
     Given,
     IntegrityError,
+    Job,
     Log,
     LogSource,
     MemoryStore,
@@ -27,10 +29,10 @@ from archive import (
     Resume,
     Tally,
     Write,
+    check_stretch,
     size_of,
 )
 from archive.findings import limited
-from archive.openings import Counted, join_counts
 from merkle import Checkpoint, Ed25519Signer, sign_checkpoint
 from tests.archive.site import SIGNER, VAULT_KEY, Site, event
 from tools.drill_copy import Book, Copy
@@ -281,13 +283,49 @@ def test_what_is_erased_is_counted_and_not_a_finding() -> None:
     assert (tally.opened, tally.erased, tally.control) == (1, 2, 2)
 
 
-@pytest.mark.parametrize(
-    ("first", "due", "after"), [(3, None, 4), (5, "2 taken out", 6), (2, "repeated", 3), (None, None, 4)]
-)
-def test_counts_of_a_subject_are_joined(first: int | None, due: str | None, after: int) -> None:
-    """A stretch goes on counting where the last one ended; a gap is said once, and counting goes on behind it."""
-    known = array("Q", [0, 2])
-    found = list(join_counts(known, {1: Counted(70, first, 2)}))
-    assert known[1] == after
-    assert [due in finding.detail for finding in found if due] == ([True] if due else [])
-    assert [finding.index for finding in found] == ([70] if due else [])
+# --- memory --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Trace allocations; what is yielded returns bytes held now and at most, since the beginning or the last call."""
+    gc.collect()
+    tracemalloc.start()
+    base = tracemalloc.get_traced_memory()[0]
+
+    def taken() -> tuple[int, int]:
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        return now - base, peak - base
+
+    try:
+        yield taken
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stretch_takes_little_while_it_is_checked(long_log: Copy) -> None:
+    """Hashes go into the tree as they come, ids into columns: no object is kept for each entry of a stretch."""
+    source, keys = LogSource(stored(long_log), lambda: SIZE), OneKey(long_log.signer.verifier)
+    ends = [(block.size, block.root) for block in long_log.blocks if block.size <= STRETCH]
+    job = Job(0, STRETCH, 0, ends, [])
+    check_stretch(source, job, keys, None)
+    with traced() as taken:
+        answer = check_stretch(source, job, keys, None)
+        held, peak = taken()
+    assert (answer.findings, answer.whole) == ([], True)
+    assert peak < 120 * STRETCH
+    assert held < 20 * STRETCH
+
+
+def test_nothing_of_a_stretch_is_kept_but_what_the_next_one_needs(long_log: Copy) -> None:
+    """Between stretches, a check holds less than one bit more for each entry that it has passed."""
+    source, held = LogSource(stored(long_log), lambda: SIZE), list[int]()
+    list(Check(source, SIZE, Given(OneKey(long_log.signer.verifier))).findings())
+    with traced() as taken:
+        check = Check(
+            source, SIZE, Given(OneKey(long_log.signer.verifier)), None, lambda _: held.append(taken()[0])
+        )
+        assert list(check.findings()) == []
+    assert held[1] - held[0] < STRETCH // 8
