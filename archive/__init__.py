@@ -72,12 +72,14 @@ from archive.keyring import (
 )
 from archive.leafscan import Leaves, scan_leaves
 from archive.lmdb_store import LmdbStore
-from archive.log import Log, LogSource, load_head, load_size
+from archive.log import Log, LogSource, PublishedLog, load_head, load_size
 from archive.memory_store import MemoryStore
+from archive.picking import Share, outline, row_at
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
+from archive.prepared import Prepared
 from archive.published import MemoryPublished, PublishedSize
-from archive.reading import read_many, rows_of
+from archive.reading import Read, read_many
 from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
 from archive.remembered import Remembered
 from archive.resume import Resume
@@ -95,6 +97,7 @@ from archive.steering import (
     parse_steering,
     steering_body,
 )
+from archive.stopped import REMEDIES, Stopped, forget_stopped, read_stopped, remedy_of, write_stopped
 from archive.stretch import STRETCH, Job, Keys, OneKey, check_stretch, joined_root
 from archive.stretch import Answer as StretchAnswer
 from archive.structure import check_structure, missing_bytes
@@ -124,6 +127,7 @@ __all__ = [
     "KINDS",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
+    "REMEDIES",
     "ROW_BINDING",
     "ROW_EVENT",
     "ROW_FRAME",
@@ -180,11 +184,14 @@ __all__ = [
     "Opened",
     "Opening",
     "Planned",
+    "Prepared",
     "PrivateKey",
     "Prover",
     "Published",
+    "PublishedLog",
     "PublishedSize",
     "Random",
+    "Read",
     "Receipt",
     "Refusal",
     "Remembered",
@@ -193,10 +200,12 @@ __all__ = [
     "Row",
     "Seal",
     "SealFile",
+    "Share",
     "Skip",
     "SteadyClock",
     "Steer",
     "Steering",
+    "Stopped",
     "StorageFailed",
     "Store",
     "StretchAnswer",
@@ -236,6 +245,7 @@ __all__ = [
     "field_code",
     "files_between",
     "find_signer",
+    "forget_stopped",
     "joined_root",
     "keys_of",
     "load_head",
@@ -248,6 +258,7 @@ __all__ = [
     "open_entry",
     "open_entry_of",
     "open_row",
+    "outline",
     "parse_json",
     "parse_key",
     "parse_leaf",
@@ -262,14 +273,16 @@ __all__ = [
     "read_many",
     "read_rotation",
     "read_secret",
+    "read_stopped",
     "read_tile",
+    "remedy_of",
     "ring_of",
     "rotate",
     "rotation_body",
     "rotation_statement",
     "rotations_of",
     "routing_hash",
-    "rows_of",
+    "row_at",
     "scan_leaves",
     "settle",
     "size_of",
@@ -281,5 +294,6 @@ __all__ = [
     "type_of",
     "write_cosigned",
     "write_new_key",
+    "write_stopped",
     "write_whole",
 ]

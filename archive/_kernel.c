@@ -21,7 +21,7 @@
 enum {
     BEGIN = 10, TAG = 16, HASH = 32, LEAF = 58, KEY = 32, SALT = 32, NONCE = 12, AUTH = 16, CRC = 4,
     RANDOM = SALT + NONCE, LENGTH = 4, IDENTIFIER = 16, ROUTE = 10, SUBJECTS_MAX = 16, ROUTES_MAX = 32,
-    HEAD_MAX = 4 + 8 * SUBJECTS_MAX + IDENTIFIER + ROUTE * ROUTES_MAX, PROVISIONAL = 0x80, ROW_BINDING = 4,
+    HEAD_MAX = 4 + 8 * SUBJECTS_MAX + IDENTIFIER + ROUTE * ROUTES_MAX, PROVISIONAL = 0x80, ROW_EVENT = 1, ROW_BINDING = 4,
 };
 #define OPENING_MAX (INT_MAX - 4096) /* EVP counts in int */
 
@@ -385,16 +385,21 @@ static size_t head_of(const unsigned char *row, size_t size) {
     return known && size >= head + NONCE + SALT + LENGTH + AUTH + CRC ? head : 0;
 }
 
+static PyObject *subjects_of(const unsigned char *row) {
+    PyObject *subjects = PyTuple_New(row[2]);
+    for (Py_ssize_t i = 0; subjects && i < row[2]; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(get_u64(row + 4 + 8 * i));
+        if (!number) Py_CLEAR(subjects);
+        else PyTuple_SET_ITEM(subjects, i, number);
+    }
+    return subjects;
+}
+
 static PyObject *parsed(PyObject *type, PyObject *data, size_t head) {
     const unsigned char *row = (const unsigned char *)PyBytes_AS_STRING(data);
     Py_ssize_t count = row[2];
-    PyObject *fields[6] = {0}, *made = NULL, *subjects = PyTuple_New(count);
+    PyObject *fields[6] = {0}, *made = NULL, *subjects = subjects_of(row);
     if (!subjects) return NULL;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(get_u64(row + 4 + 8 * i));
-        if (!number) { Py_DECREF(subjects); return NULL; }
-        PyTuple_SET_ITEM(subjects, i, number);
-    }
     const char *open = (const char *)row + 4 + 8 * count;
     fields[0] = PyLong_FromLong(row[1] & ~PROVISIONAL);
     fields[1] = PyBool_FromLong(row[1] & PROVISIONAL);
@@ -469,6 +474,86 @@ static PyObject *plain_rows(PyObject *self, PyObject *arguments) {
     return NULL;
 }
 
+/* --- picking --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t shard, shards;
+    const unsigned char *wanted; /* the one routing hash, or NULL */
+    PyObject *known; /* outline of routes -> answer */
+} Share;
+
+enum { ROUTING_HASH = 8 };
+
+/* Return what is known of a row with these routes, borrowed, or NULL (with an exception if there is one). */
+static PyObject *answer_to(const Share *share, const unsigned char *routes, unsigned count) {
+    char outline[3 * ROUTES_MAX];
+    for (unsigned i = 0; i < count; i++, routes += ROUTE) {
+        const unsigned char *hash = routes + 2;
+        int held = share->wanted ? !memcmp(hash, share->wanted, ROUTING_HASH) : get_u64(hash) % share->shards == share->shard;
+        outline[3 * i] = (char)routes[0], outline[3 * i + 1] = (char)routes[1], outline[3 * i + 2] = (char)held;
+    }
+    PyObject *key = PyBytes_FromStringAndSize(outline, 3 * (Py_ssize_t)count);
+    PyObject *answer = key ? PyDict_GetItemWithError(share->known, key) : NULL;
+    Py_XDECREF(key);
+    return answer;
+}
+
+typedef struct {
+    PyObject *indices, *places, *subjects, *answers;
+    Py_ssize_t asked; /* how many rows the caller must look at himself */
+} Picked;
+
+/* Look at one row of a known form; false with an exception. */
+static int pick(Picked *to, const Share *share, long long index, const unsigned char *row, Py_ssize_t place) {
+    PyObject *answer = Py_None;
+    if (row[1] == ROW_EVENT) {
+        answer = answer_to(share, row + 4 + 8 * row[2] + IDENTIFIER, row[3]);
+        if (!answer && PyErr_Occurred()) return 0;
+        int nobody = answer && answer != Py_None ? PyObject_Not(answer) : 0;
+        if (nobody) return nobody > 0;
+        if (!answer) answer = Py_None;
+    } else if (row[1] != ROW_BINDING && !(row[1] & PROVISIONAL)) return 1;
+    int good = append(to->places, PyLong_FromSsize_t(place)) && append(to->indices, PyLong_FromLongLong(index)) &&
+               append(to->subjects, subjects_of(row)) && PyList_Append(to->answers, answer) == 0;
+    to->asked += answer == Py_None;
+    return good;
+}
+
+static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
+    PyObject *value, *wanted;
+    long long index, start, stop;
+    unsigned long long shard, shards;
+    Share share = {0};
+    if (!PyArg_ParseTuple(arguments, "SLLLKKOO!", &value, &index, &start, &stop, &shard, &shards, &wanted,
+                          &PyDict_Type, &share.known))
+        return NULL;
+    if (!shards || (wanted != Py_None && !(PyBytes_Check(wanted) && PyBytes_GET_SIZE(wanted) == ROUTING_HASH)))
+        return PyErr_Format(PyExc_ValueError, "a share of no shard, or of no routing hash");
+    share.shard = shard, share.shards = shards;
+    share.wanted = wanted == Py_None ? NULL : (unsigned char *)PyBytes_AS_STRING(wanted);
+    const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
+    Py_ssize_t size = PyBytes_GET_SIZE(value), at = 0;
+    Picked to = {PyList_New(0), PyList_New(0), PyList_New(0), PyList_New(0), 0};
+    int good = to.indices && to.places && to.subjects && to.answers, malformed = 0;
+    for (; good && !malformed && at < size && index < stop; index++) {
+        uint32_t length = size - at < LENGTH ? 0 : get_u32(data + at);
+        if (size - at < LENGTH || length > (uint64_t)(size - at - LENGTH)) { malformed = 1; break; }
+        const unsigned char *row = data + at + LENGTH;
+        at += LENGTH + (Py_ssize_t)length;
+        if (index < start || !length) continue;
+        if (!head_of(row, length)) malformed = 1;
+        else good = pick(&to, &share, index, row, row - data);
+    }
+    if (good && !malformed)
+        return Py_BuildValue("LnNNNN", index, to.asked, to.indices, to.places, to.subjects, to.answers);
+    Py_XDECREF(to.indices);
+    Py_XDECREF(to.places);
+    Py_XDECREF(to.subjects);
+    Py_XDECREF(to.answers);
+    if (!good) return NULL;
+    Py_RETURN_NONE;
+}
+
 static int decrypt(EVP_CIPHER_CTX *context, const unsigned char *key, const unsigned char *row, size_t head, size_t size,
                    unsigned char *out) {
     int got;
@@ -521,8 +606,21 @@ static void batch_drop(Batch *batch) {
     Py_XDECREF(batch->keys);
 }
 
-/* Decrypt and authenticate all rows; false with an exception where the arguments are wrong or memory is short. */
-static int batch_open(Batch *batch, PyObject *row_list, PyObject *key_list) {
+/* The row that begins at a place of a bundle; none where the place is no place of a row. */
+static const unsigned char *row_in(PyObject *bundle, PyObject *place, size_t *size) {
+    const unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(bundle);
+    Py_ssize_t whole = PyBytes_GET_SIZE(bundle), at = PyLong_AsSsize_t(place);
+    *size = 0;
+    if (at < LENGTH || at > whole) return NULL; /* also where it is no number: the caller looks for an exception */
+    uint32_t length = get_u32(bytes + at - LENGTH);
+    if (length > (uint64_t)(whole - at)) return NULL;
+    *size = length;
+    return bytes + at;
+}
+
+/* Decrypt and authenticate all rows: each in its list or, with places, in its bundle.  False with an exception where the
+   arguments are wrong or memory is short. */
+static int batch_open(Batch *batch, PyObject *row_list, PyObject *places, PyObject *key_list) {
     *batch = (Batch){.total = 1};
     if (!(batch->rows = held(row_list)) || !(batch->keys = held(key_list))) return 0;
     batch->count = PyTuple_GET_SIZE(batch->rows);
@@ -530,11 +628,17 @@ static int batch_open(Batch *batch, PyObject *row_list, PyObject *key_list) {
         PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", batch->count, PyTuple_GET_SIZE(batch->keys));
         return 0;
     }
+    if (places && PyTuple_GET_SIZE(places) != batch->count) {
+        PyErr_Format(PyExc_ValueError, "%zd bundles and %zd places", batch->count, PyTuple_GET_SIZE(places));
+        return 0;
+    }
     batch->each = PyMem_Calloc((size_t)batch->count + 1, sizeof *batch->each);
     for (Py_ssize_t i = 0; batch->each && i < batch->count; i++) {
         PyObject *row = PyTuple_GET_ITEM(batch->rows, i), *key = PyTuple_GET_ITEM(batch->keys, i);
         const unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(row);
-        size_t size = (size_t)PyBytes_GET_SIZE(row), head = head_of(bytes, size);
+        size_t size = (size_t)PyBytes_GET_SIZE(row), head;
+        if (places && !(bytes = row_in(row, PyTuple_GET_ITEM(places, i), &size)) && PyErr_Occurred()) return 0;
+        head = bytes ? head_of(bytes, size) : 0;
         if (!head || PyBytes_GET_SIZE(key) != KEY || size > OPENING_MAX || size > SIZE_MAX / 2 - batch->total) continue;
         size_t opening = size - head - NONCE - AUTH - CRC;
         batch->each[i] = (Closed){bytes, (unsigned char *)PyBytes_AS_STRING(key), head, opening, NULL};
@@ -560,7 +664,7 @@ static PyObject *open_rows(PyObject *self, PyObject *arguments) {
     PyObject *row_list, *key_list, *result = NULL;
     Batch batch;
     if (!PyArg_ParseTuple(arguments, "OO", &row_list, &key_list)) return NULL;
-    if (batch_open(&batch, row_list, key_list)) result = PyList_New(batch.count);
+    if (batch_open(&batch, row_list, NULL, key_list)) result = PyList_New(batch.count);
     for (Py_ssize_t i = 0; result && i < batch.count; i++) {
         PyObject *one = opened(&batch.each[i]);
         if (!one) Py_CLEAR(result);
@@ -800,17 +904,21 @@ end:
 }
 
 static PyObject *read_events(PyObject *self, PyObject *arguments) {
-    PyObject *indices, *row_list, *key_list, *result = NULL;
+    PyObject *indices, *row_list, *place_list, *key_list, *result = NULL;
     Reading how;
     Batch batch;
     Py_ssize_t depth_max;
-    if (!PyArg_ParseTuple(arguments, "O!OOy#OOOn", &PyList_Type, &indices, &row_list, &key_list, &how.special,
+    if (!PyArg_ParseTuple(arguments, "O!OO!Oy#OOOn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, &key_list, &how.special,
                           &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
         return NULL;
     how.depth_max = depth_max < 0 ? 0 : (size_t)depth_max;
-    PyObject *places = PyList_AsTuple(indices);
-    if (!places) return NULL;
-    if (batch_open(&batch, row_list, key_list)) {
+    PyObject *places = PyList_AsTuple(indices), *starts = PyList_AsTuple(place_list);
+    if (!places || !starts) {
+        Py_XDECREF(places);
+        Py_XDECREF(starts);
+        return NULL;
+    }
+    if (batch_open(&batch, row_list, starts, key_list)) {
         if (PyTuple_GET_SIZE(places) != batch.count)
             PyErr_Format(PyExc_ValueError, "%zd rows and %zd indices", batch.count, PyTuple_GET_SIZE(places));
         else result = PyList_New(batch.count);
@@ -822,6 +930,7 @@ static PyObject *read_events(PyObject *self, PyObject *arguments) {
     }
     batch_drop(&batch);
     Py_DECREF(places);
+    Py_DECREF(starts);
     return result;
 }
 
@@ -840,6 +949,7 @@ static PyMethodDef methods[] = {
     {"seal_many", seal_many, METH_VARARGS, "Return leaves, rows and leaf hashes of these drafts."},
     {"parse_rows", parse_rows, METH_VARARGS, "Return each row taken apart, or None if one is malformed."},
     {"plain_rows", plain_rows, METH_VARARGS, "Return where the plain rows from a byte on end, their number, and their ids."},
+    {"pick_rows", pick_rows, METH_VARARGS, "Return which rows of a bundle are wanted, or None if one is malformed."},
     {"open_rows", open_rows, METH_VARARGS, "Return (salt, header, payload) of each row, or None if it is not sound."},
     {"read_events", read_events, METH_VARARGS, "Return the event of each row, or None where it is unusual."},
     {"brackets", brackets, METH_O, "Return how many [ and { there are."},

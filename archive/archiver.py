@@ -12,26 +12,39 @@ At the start the database is held against the seal: behind it means a restored b
 the same name.  A step that fails in a sync leaves the archiver *failed* for good: what the disk then says about
 itself cannot be trusted.
 
-The archiver knows no sockets and has no loop: `tools.archiver` calls `step` with whatever arrived during the last
-one, which is group commit without a timer.  What is written is decided by `archive.plan`.
+**Two stages.**  `commit` is the list above.  What comes before it, `prepare`, tells submissions apart into new, known
+and refused, admits subjects and drafts entries; for one more block it can be done while the last one is committed:
+
+    commit    | plan, write, seal 7 | plan, write, seal 8 |
+    prepare        | load 8 |            | load 9 |
+
+What is prepared is a proposal, and is planned and signed only on top of the head that it was prepared for: where the
+block below was not kept, for lack of space, it is prepared anew from its submissions.  An id that repeats one of the
+block under way gets that one's receipt or, if that block was not kept, becomes the entry itself.  `prepare` alone
+touches caches and vault, `commit` alone seal, published size and head; between them passes nothing but `Prepared`.
+
+The archiver knows no sockets and has no loop: `tools.door` gives it whatever arrived during the last commit, which is
+group commit without a timer.  What is written is decided by `archive.plan`.  Why two stages: docs/adr/0057.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from threading import Lock
 from typing import Any, Protocol
 
 from archive.caches import Caches
 from archive.drafting import Drafter, fault_of, id_hashes
 from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
-from archive.errors import IntegrityError, StorageFailed, Unavailable
+from archive.errors import LOST_SEAL, OLDER_COPY, IntegrityError, StorageFailed, Unavailable
 from archive.log import Log, load_head
 from archive.plan import ControlDraft, Head, Planned, plan
 from archive.ports import Clock, Random, Store
+from archive.prepared import Place, Prepared
 from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
-from archive.wire import Answer, Receipt, Refusal, Submission
+from archive.wire import Answer, Receipt, Submission
 
 
 class Sealing(Protocol):
@@ -51,7 +64,7 @@ class Publishing(Protocol):
 
 
 class Archiver:
-    """Appends to one log.  `open` it once, then `step` for ever.
+    """Appends to one log.  `open` it once, then `step` for ever, or `prepare` and `commit`.
 
     `sign` turns a checkpoint's text into a signed note and must always give the same bytes for the same text.
     """
@@ -76,6 +89,11 @@ class Archiver:
         self._seal, self._published = seal, published
         self._clock, self._random, self._sign = clock, random, sign
         self._drafter = Drafter(vault.route_key)
+        self._preparing = Lock()
+        self._top = self._learned = Place(0)
+        """Where the head stands, and what the caches know."""
+        self._under_way: list[Prepared] = []
+        """What was prepared since, in order, each on top of the one before."""
 
     @property
     def root(self) -> bytes:
@@ -91,6 +109,7 @@ class Archiver:
         """
         with self._store.view() as view:
             self.head = load_head(view)
+            self._top = self._learned = Place(self.head.size)
             log = Log(view, self.head.size)
             self._check_seal(log)
             self._caches.load(log)
@@ -99,7 +118,7 @@ class Archiver:
             created_s = self._clock.now_us() // 1_000_000
             origin = {"control": "origin", "origin": self.origin, "format": 1, "created": created_s}
             bodies.insert(0, {**origin, "follows": follows} if follows else origin)
-        self._append([ControlDraft(body) for body in bodies])
+        self.commit(self.prepare((), bodies))
 
     def step(self, submissions: Sequence[Submission]) -> list[Answer]:
         """Keep these submissions and return one answer each, in order.
@@ -107,37 +126,93 @@ class Archiver:
         Raises Unavailable if nothing was kept (no space; try again), StorageFailed or IntegrityError if the
         archiver must stop.  What `step` has answered with a receipt is durable, signed and published.
         """
-        work = _Batch(self._head_size(), submissions)
-        try:
-            self._load(work)
-        except StorageFailed:
-            self.failed = True  # the vault's disk: what it says about new subjects cannot be trusted either
-            raise
-        if work.drafts:
-            self._append(work.drafts)
-        return work.answers(self.head.size)
+        return self.commit(self.prepare(submissions))
 
     def control(self, body: dict[str, Any]) -> int:
         """Append one control entry in a block of its own and return its index; raise what `step` raises."""
-        index = self._head_size()
-        self._append([ControlDraft(body)])
-        return index
+        prepared = self.prepare((), [body])
+        self.commit(prepared)
+        return self.head.size - 1
+
+    def prepare(self, submissions: Sequence[Submission], controls: Sequence[dict[str, Any]] = ()) -> Prepared:
+        """Return what keeps these control entries and submissions; nothing is kept yet but new subjects.
+
+        It stands on what was prepared before it, of which at most one block may still be uncommitted.  Raises what
+        `step` does: Unavailable if there is no space for new subjects.
+        """
+        with self._preparing:
+            self._check()
+            self._learn()
+            assert len(self._under_way) < 2, "commit what is prepared before preparing more"
+            return self._prepare(submissions, controls)
+
+    def commit(self, prepared: Prepared) -> list[Answer]:
+        """Keep what was prepared, in the order of preparing, and return its answers: controls first.
+
+        Raises what `step` raises.
+        """
+        self._check()
+        assert not prepared.kept, "this block is committed already"
+        if prepared.kept is False or prepared.base is not self._top:
+            prepared = self._prepare_anew(prepared)
+        if prepared.drafts:
+            self._keep(prepared)
+        return prepared.answers()
 
     def close(self) -> None:
         """Save the caches; the log itself needs no closing."""
-        if not self.failed:
-            self._caches.save(self.root, force=True)
+        with self._preparing:
+            if not self.failed:
+                self._learn()
+                self._caches.save(self.root, force=True)
 
-    def _head_size(self) -> int:
+    def _check(self) -> None:
         if self.failed:
             raise StorageFailed(
                 "this archiver stopped after a failed write; restart it from a copy that verifies"
             )
-        return self.head.size
 
-    # --- load ------------------------------------------------------------------------------------
+    # --- prepare ---------------------------------------------------------------------------------
 
-    def _load(self, work: _Batch) -> None:
+    def _learn(self) -> None:
+        """Take into the caches what was kept meanwhile, and forget what was not, with all that stands on it."""
+        while self._under_way and self._under_way[0].kept is not None:
+            done = self._under_way.pop(0)
+            if not done.kept:
+                self._forget()
+                return
+            private = [None if isinstance(one, ControlDraft) else one for one in done.drafts]
+            self._caches.learn_block(done.base.size, private)
+            self._learned = done.top
+            self._caches.save(done.root)
+
+    def _forget(self) -> None:
+        """Give up what was prepared on top of something that was not kept: it must never be written."""
+        for one in self._under_way:
+            one.kept = False
+        self._under_way.clear()
+
+    def _prepare_anew(self, stale: Prepared) -> Prepared:
+        """Prepare again, on top of the head, what stands on a block that was not kept."""
+        with self._preparing:
+            self._learn()
+            self._forget()
+            return self._prepare(stale.submissions, stale.controls)
+
+    def _prepare(self, submissions: Sequence[Submission], controls: Sequence[dict[str, Any]]) -> Prepared:
+        below = self._under_way[-1] if self._under_way else None
+        work = Prepared(self._learned if below is None else below.top, submissions, controls)
+        try:
+            self._load(work, below)
+        except StorageFailed:
+            self.failed = True  # the vault's disk: what it says about new subjects cannot be trusted either
+            raise
+        work.close()
+        if work.drafts:
+            self._under_way.append(work)
+        return work
+
+    def _load(self, work: Prepared, below: Prepared | None) -> None:
         """Decide for each submission whether it is new, known or refused."""
         submissions = work.submissions
         names = {one.subject for one in submissions}
@@ -145,42 +220,40 @@ class Archiver:
         subjects = self._vault.admit(names)
         hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in submissions])
         known = self._known([one for one in hashes if one != NO_ID])
+        sequences = work.sequences
+        older = below.sequences if below is not None else dict[int, int]()
         for one, identifier in zip(submissions, hashes, strict=True):
             if fault := fault_of(one):
                 work.refuse("invalid", fault)
             elif identifier in known:
                 work.repeat(one, *known[identifier])
-            elif identifier in work.by_id:
-                work.repeat_within(one, identifier)
-            else:
+            elif identifier == NO_ID or not work.repeats(one, identifier, below):
+                number = subjects[one.subject].number
+                sequence = 1 + (sequences.get(number) or older.get(number) or self._caches.sequence(number))
                 try:
-                    work.add(self._draft(one, identifier, subjects, work.sequences))
+                    work.add(self._draft(one, identifier, subjects, sequence))
+                    sequences[number] = sequence  # last: a draft that fails leaves no gap
                 except (TypeError, ValueError, OverflowError, RecursionError) as error:
                     work.refuse("invalid", f"event whose header cannot be written: {error}")
 
     def _draft(
-        self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequences: dict[int, int]
+        self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequence: int
     ) -> Draft:
         keys = subjects[one.subject]
-        number = keys.number
-        sequence = 1 + (sequences.get(number) or self._caches.sequence(number))
-        if one.also:
-            numbers = (number, *(subjects[name].number for name in one.also))
-            data_key = self._vault.data_key(numbers)
-            draft = self._drafter.draft_of_several(one, identifier, keys, sequence, numbers, data_key)
-        else:
-            draft = self._drafter.draft(one, identifier, keys, sequence)
-        sequences[number] = sequence  # last: a draft that fails leaves no gap
-        return draft
+        if not one.also:
+            return self._drafter.draft(one, identifier, keys, sequence)
+        numbers = (keys.number, *(subjects[name].number for name in one.also))
+        data_key = self._vault.data_key(numbers)
+        return self._drafter.draft_of_several(one, identifier, keys, sequence, numbers, data_key)
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
-        """Return receipt and digest of the payload of those ids that are in the log already."""
+        """Return receipt and digest of the payload of those ids that the caches find in the log."""
         candidates = self._caches.candidates(hashes)
         if not any(candidates):
             return {}
         known = {}
         with self._store.view() as view:
-            log = Log(view, self.head.size)
+            log = Log(view, self._learned.size)
             for identifier, indices in zip(hashes, candidates, strict=True):
                 for index in indices:
                     row = parse_row(log.row(index))
@@ -191,87 +264,54 @@ class Archiver:
                         known[identifier] = Receipt(index, log.covering(index)[0]), content
         return known
 
-    # --- plan and commit -------------------------------------------------------------------------
+    # --- commit ----------------------------------------------------------------------------------
 
-    def _append(self, drafts: Sequence[Draft | ControlDraft]) -> None:
-        now_s = self._clock.now_us() // 1_000_000
-        random = self._random(RANDOM_SIZE * len(drafts))
-        self._commit(plan(self.head, self.origin, drafts, now_s, random, self._sign), drafts)
-
-    def _commit(self, planned: Planned, drafts: Sequence[Draft | ControlDraft]) -> None:
-        block, kept = planned.block, False
+    def _keep(self, prepared: Prepared) -> None:
+        assert prepared.base is self._top, "what was prepared for another place must not be written"
+        wrote = in_log = False
         try:
+            planned = self._plan(prepared.drafts)
+            block, wrote = planned.block, True
             self._store.commit(planned.writes)
-            kept = True
+            in_log = True
             self._seal.write(block.size, block.root, block.number)
         except BaseException as error:
             # That nothing was kept is the one failure of which memory knows all.  After any other, only a start,
             # which looks, may go on.
-            self.failed = kept or not isinstance(error, Unavailable)
+            self.failed = in_log or (wrote and not isinstance(error, Unavailable))
+            prepared.kept = False
             raise
         self._published.set(block.size)
-        self.head = planned.head
-        private = [None if isinstance(one, ControlDraft) else one for one in drafts]
-        self._caches.learn_block(block.first, private)
-        self._caches.save(block.root)
+        self.head, self._top = planned.head, prepared.top
+        prepared.root, prepared.kept = block.root, True
+
+    def _plan(self, drafts: Sequence[Draft | ControlDraft]) -> Planned:
+        now_s = self._clock.now_us() // 1_000_000
+        return plan(
+            self.head, self.origin, drafts, now_s, self._random(RANDOM_SIZE * len(drafts)), self._sign
+        )
 
     def _check_seal(self, log: Log) -> None:
         seal = self._seal.last
         if seal is None:
             if log.size:
-                raise IntegrityError("the log has entries but no seal; see docs/recovery.md, lost seal")
+                raise IntegrityError(
+                    "the log has entries but no seal; see docs/recovery.md, lost seal", section=LOST_SEAL
+                )
             # A crash right after the first commit then leaves a log ahead of its seal, not one without.
             self._seal.write(0, log.root(), 0)
             return
         if log.size < seal.size:
             raise IntegrityError(
                 f"the database has {log.size} entries, but {seal.size} were signed and sealed: "
-                "it is an older copy. Bring back the newest one; never go on from this one under the same origin"
+                "it is an older copy. Bring back the newest one; never go on from this one under the same origin",
+                section=OLDER_COPY,
             )
         if log.root(seal.size) != seal.root:
             raise IntegrityError(
-                f"the first {seal.size} entries are not those that were sealed; run verify-log"
+                f"the first {seal.size} entries are not those that were sealed; run verify-log",
+                section=OLDER_COPY,
             )
         if log.size:
             self._seal.write(log.size, log.root(), self.head.block - 1)
             self._published.set(log.size)
-
-
-class _Batch:
-    """The submissions of one step and what becomes of each."""
-
-    def __init__(self, first: int, submissions: Sequence[Submission]) -> None:
-        self.submissions = submissions
-        self.drafts: list[Draft | ControlDraft] = []
-        self.by_id: dict[bytes, int] = {}
-        self.sequences: dict[int, int] = {}
-        self._first = first
-        self._answers: list[Answer | int] = []  # an int is the place of a draft
-
-    def add(self, draft: Draft) -> None:
-        if draft.identifier != NO_ID:
-            self.by_id[draft.identifier] = len(self.drafts)
-        self._answers.append(len(self.drafts))
-        self.drafts.append(draft)
-
-    def refuse(self, reason: str, detail: str) -> None:
-        self._answers.append(Refusal(reason, detail))
-
-    def repeat(self, one: Submission, receipt: Receipt, content: bytes) -> None:
-        same = sha256(one.payload).digest() == content
-        self._answers.append(receipt if same else _conflict(one, receipt.index))
-
-    def repeat_within(self, one: Submission, identifier: bytes) -> None:
-        place = self.by_id[identifier]
-        draft = self.drafts[place]
-        same = isinstance(draft, Draft) and draft.payload == one.payload
-        self._answers.append(place if same else _conflict(one, self._first + place))
-
-    def answers(self, size: int) -> list[Answer]:
-        """Return the answers, once the drafts are kept in a log of this size."""
-        first = self._first
-        return [Receipt(first + one, size) if isinstance(one, int) else one for one in self._answers]
-
-
-def _conflict(one: Submission, index: int) -> Refusal:
-    return Refusal("conflict", f"id {one.id!r} was used for other content, entry {index}; send a new id")

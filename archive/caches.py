@@ -87,15 +87,15 @@ class Caches:
 
     def learn_block(self, first: int, drafts: Sequence[Draft | None]) -> None:
         """Take note of a whole block whose first index is `first`; None stands for a control entry."""
-        sequences, recent = self._sequences, self._recent
-        for index, draft in enumerate(drafts, first):
-            if draft is None:
-                continue
-            if (subject := draft.subject) >= len(sequences):
-                sequences.extend([0] * (subject + 1024 - len(sequences)))
+        subjects = [one.subject for one in drafts if one is not None]
+        sequences = self._sequences
+        if subjects and (most := max(subjects)) >= len(sequences):
+            sequences.extend([0] * (most + 1024 - len(sequences)))
+        for subject in subjects:
             sequences[subject] += 1
-            if draft.identifier != NO_ID:
-                recent[draft.identifier] = index
+        identifiers = [NO_ID if one is None else one.identifier for one in drafts]
+        self._recent.update(zip(identifiers, range(first, first + len(drafts)), strict=True))
+        self._recent.pop(NO_ID, None)
         self.size = first + len(drafts)
 
     def candidates(self, identifiers: Sequence[bytes]) -> list[list[int]]:
@@ -105,8 +105,10 @@ class Caches:
             prefixes = np.frombuffer(b"".join([one[:8] for one in identifiers]), dtype=">u8").astype(
                 np.uint64
             )
+            order = np.argsort(prefixes)  # neighbours share the pages that a search touches
+            prefixes = prefixes[order]
             for run in self._runs:
-                _search(run, prefixes, found)
+                _search(run, prefixes, order, found)
         return found
 
     def catch_up(self, log: Log) -> None:
@@ -241,9 +243,15 @@ def _mapped(path: Path, start: int, stop: int) -> _Run:
     return _Run(start, stop, prefixes, places)
 
 
-def _search(run: _Run, prefixes: Words, found: list[list[int]]) -> None:
-    left = np.searchsorted(run.prefixes, prefixes, side="left")
-    right = np.searchsorted(run.prefixes, prefixes, side="right")
-    hits: Iterable[np.intp] = np.flatnonzero(right > left)
-    for at in hits:
-        found[at].extend(run.start + int(place) for place in run.places[left[at] : right[at]])
+def _search(run: _Run, prefixes: Words, owners: npt.NDArray[np.intp], found: list[list[int]]) -> None:
+    """Add the indices of `prefixes`, which are sorted, to what was found for their owners."""
+    if not len(run.prefixes):
+        return
+    left = np.searchsorted(run.prefixes, prefixes)
+    # Beyond the end all are smaller, the last one, too: so taking that one for them finds nothing.
+    hits = np.flatnonzero(run.prefixes.take(left, mode="clip") == prefixes)
+    if not len(hits):
+        return
+    right = np.searchsorted(run.prefixes, prefixes[hits], side="right")
+    for owner, start, stop in zip(owners[hits].tolist(), left[hits].tolist(), right.tolist(), strict=True):
+        found[owner].extend(run.start + int(place) for place in run.places[start:stop])

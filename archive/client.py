@@ -42,6 +42,8 @@ from archive.wire import (
 RETRY_S = 0.05
 READY_WAIT_S = 30.0
 """How long frames wait for an archiver that is away, before their connections are closed."""
+BEAT_S, BEATS_MISSED_MAX = 1.0, 5
+"""How often the archiver is asked whether it answers, and how often it may fail to before it counts as away."""
 IN_FLIGHT_BYTES_MAX = 64 << 20
 MESSAGE_BYTES_MAX = 32 << 20
 
@@ -83,23 +85,33 @@ class ArchiverClient:
         self._room = asyncio.Event()
         self._room.set()
         self._ticket = 0
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heard = self._silent = False
         self._open, self._closed = asyncio.Event(), asyncio.Event()
         self.checkpoint: tuple[int, bytes] = (0, bytes(32))
+        self.beat_s = BEAT_S
 
     @property
     def connected(self) -> bool:
-        """Whether the archiver can be reached just now."""
+        """Whether there is a connection to the archiver just now."""
         return self._open.is_set()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the archiver has answered within the last seconds, and not only holds the connection open.
+
+        A process that was stopped, or hangs, keeps its socket: what is sent to it waits, and nobody is told anything.
+        """
+        return self.connected and not self._silent
 
     async def start(self) -> None:
         """Connect in the background and stay connected."""
-        self._task = asyncio.create_task(self._stay_connected())
+        self._tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._watch())]
 
     async def stop(self) -> None:
         """Disconnect for good."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._transport is not None:
             self._transport.close()
         self._give_up()
@@ -143,13 +155,15 @@ class ArchiverClient:
 
     def received(self, message: Appended | Published) -> None:
         """Take in one message of the archiver."""
+        self._heard, self._silent = True, False
         if isinstance(message, Published):
             # Comes after all answers of its commit.  An answer's size is no such bound: what else of ours was in
             # that commit may still be unanswered, and below it.
+            is_news = message.size > self._known_size  # else it only says that it is there
             self._known_size = max(self._known_size, message.size)
             if not self._open.is_set():
                 self._greeted(message.process)
-            if self.woken is not None:
+            if is_news and self.woken is not None:
                 self.woken(message.size)
             return
         size, parts = self._under_way.popleft()
@@ -234,6 +248,16 @@ class ArchiverClient:
             self._room.set()
         else:
             self._room.clear()
+
+    async def _watch(self) -> None:
+        """Ask again and again whether the archiver answers; one question at a time, or they would pile up."""
+        missed = 0
+        while True:
+            await asyncio.sleep(self.beat_s)
+            missed = 0 if self._heard or not self._open.is_set() else missed + 1
+            self._heard, self._silent = False, missed >= BEATS_MISSED_MAX
+            if not missed and self._open.is_set() and self._transport is not None:
+                self._transport.write(encode_frame(Subscribe()))
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()

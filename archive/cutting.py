@@ -47,13 +47,25 @@ def cuts(first: int, sizes: Sequence[int], bundle_min: int) -> Iterator[tuple[in
 
 def _stretches(first: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Cut at multiples of 256 and at 1 MiB."""
-    start = total = 0
-    for at, size in enumerate(sizes):
-        if at > start and ((first + at) % BUNDLE_ENTRIES == 0 or total + size > BUNDLE_BYTES_MAX):
+    start, end = 0, len(sizes)
+    while start < end:
+        stop = min(start + BUNDLE_ENTRIES - (first + start) % BUNDLE_ENTRIES, end)
+        if sum(sizes[start:stop]) <= BUNDLE_BYTES_MAX:
+            yield start, stop
+        else:
+            yield from _within(start, stop, sizes)
+        start = stop
+
+
+def _within(start: int, stop: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut at 1 MiB; a part that is longer stands by itself."""
+    total = 0
+    for at in range(start, stop):
+        if at > start and total + sizes[at] > BUNDLE_BYTES_MAX:
             yield start, at
             start, total = at, 0
-        total += size
-    yield start, len(sizes)
+        total += sizes[at]
+    yield start, stop
 
 
 def _apart(sizes: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from archive.errors import FormatError, InvalidEvent, Unavailable
 from archive.steering import Steering, steering_body
@@ -24,17 +25,20 @@ from archive.wire import (
     Answer,
     Append,
     Appended,
+    Published,
     Receipt,
     Refusal,
     Request,
     Steer,
     Submission,
+    Subscribe,
     decode_frames,
     encode_frame,
 )
 
 WAIT_S = 10.0
 _PIECE = 1 << 16
+_Reply = TypeVar("_Reply", Appended, Published)
 
 
 class DirectClient:
@@ -58,15 +62,25 @@ class DirectClient:
     def append(self, submissions: Sequence[Submission]) -> list[Answer]:
         """Return one answer for each submission; raise Unavailable if the archiver gives none in time."""
         self._ticket += 1
-        return self._ask(Append(self._ticket, list(submissions))).answers
+        return self._ask(Append(self._ticket, list(submissions)), Appended).answers
 
     def steer(self, steering: Steering) -> Receipt:
         """Append a control entry and return its receipt; raise Unavailable, or InvalidEvent if it is refused."""
         self._ticket += 1
-        (answer,) = self._ask(Steer(self._ticket, steering_body(steering))).answers
+        (answer,) = self._ask(Steer(self._ticket, steering_body(steering)), Appended).answers
         if isinstance(answer, Refusal):
             raise (Unavailable if answer.reason == "unavailable" else InvalidEvent)(answer.detail)
         return answer
+
+    def published(self) -> int:
+        """Return how much of the log the archiver says is published; raise Unavailable if it does not answer.
+
+        It answers at once whatever it is committing, so silence means that its process does not run: stopped, hung.
+        """
+        with DirectClient(
+            Path(self._path), self._wait_s
+        ) as other:  # wake-ups follow, which nobody here would read
+            return other._ask(Subscribe(), Published).size
 
     def close(self) -> None:
         """Close the connection; closing twice is allowed."""
@@ -74,7 +88,7 @@ class DirectClient:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, request: Request) -> Appended:
+    def _ask(self, request: Request, kind: type[_Reply]) -> _Reply:
         try:
             connection = self._connected()
             connection.sendall(encode_frame(request))
@@ -85,7 +99,7 @@ class DirectClient:
                     raise ConnectionResetError("the archiver closed the connection")
                 buffer += piece
                 for message in decode_frames(buffer, BACK)[0]:
-                    if isinstance(message, Appended) and message.ticket == self._ticket:
+                    if isinstance(message, kind) and getattr(message, "ticket", self._ticket) == self._ticket:
                         return message
         except (OSError, FormatError) as error:
             self.close()

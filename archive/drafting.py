@@ -84,16 +84,15 @@ class Drafter:
         Raises TypeError, ValueError, OverflowError or RecursionError where a header cannot be written.
         """
         # One flat key: of a tuple of tuples of strings, a look-up would fetch each from main memory.
-        key = _encode((one.kind, keys.number, one.keys))
-        others, prefix, routes, _ = self._parts.get(key) or self._learn(key, one, keys.number)
-        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
+        number, identified = keys.number, one.id
+        key = _encode((one.kind, number, one.keys))
+        others, prefix, routes, _ = self._parts.get(key) or self._learn(key, one, number)
+        extra = one.extra if identified is None else {**one.extra, "id": identified}
         header = _encode(
             (one.subject, sequence, one.received_us, one.source, one.sender, one.form, others, extra)
         )
         head = prefix + identifier + routes
-        return Draft(
-            keys.number, identifier, head, keys.tag_key, keys.data_key, sequence, header, one.payload
-        )
+        return Draft(number, identifier, head, keys.tag_key, keys.data_key, sequence, header, one.payload)
 
     def draft_of_several(
         self,

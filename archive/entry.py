@@ -380,11 +380,11 @@ def bundle(parts: Sequence[bytes], width: int) -> bytes:
     >>> bundle([b"a", b"bc"], 2)
     b'\x00\x01a\x00\x02bc'
     """
-    sizes = set(map(len, parts))
-    if len(sizes) == 1:  # as almost all leaves are: one prefix for all
-        prefix = sizes.pop().to_bytes(width)
+    prefixes = {size: size.to_bytes(width) for size in set(map(len, parts))}
+    if len(prefixes) == 1:  # as almost all leaves are: one prefix for all
+        ((_, prefix),) = prefixes.items()
         return prefix + prefix.join(parts)
-    return b"".join([piece for part in parts for piece in (len(part).to_bytes(width), part)])
+    return b"".join([piece for part in parts for piece in (prefixes[len(part)], part)])
 
 
 def unbundle(value: bytes, width: int) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """What can go wrong with the archive, sorted by what the caller should do now.
 
 Each class answers one question, *what next?*, and knows nothing of HTTP or exit codes: `api.problems`
-and the commands own those tables.  Facts travel as attributes, so that nobody parses a message.
+and the commands own those tables.  Facts travel as attributes, so that nobody parses a message: where a person must
+act, `section` names the part of docs/recovery.md that says how.
 
 >>> raise Conflict("id 'a7' was used for other content; send a new id", index=17)
 Traceback (most recent call last):
@@ -10,9 +11,23 @@ archive.errors.Conflict: id 'a7' was used for other content; send a new id
 
 from __future__ import annotations
 
+LOST_SEAL = "Lost seal"
+OLDER_COPY = "The database is older than its seal"
+DISK_FAILED = "The disk failed"
+ROTTEN = "Rotten bytes"
+KEYS = "Keys"
+
 
 class ArchiveError(Exception):
     """Root of all archive errors."""
+
+    section = ""
+    """The section of docs/recovery.md that helps; empty where none does."""
+
+    def __init__(self, message: str = "", *, section: str = "") -> None:
+        super().__init__(message)
+        if section:
+            self.section = section
 
 
 class InvalidEvent(ArchiveError):
@@ -42,6 +57,8 @@ class Unavailable(ArchiveError):
 class StorageFailed(ArchiveError):
     """The disk failed a write it had to keep: stop, and start again only from a copy that verifies."""
 
+    section = DISK_FAILED
+
 
 class Locked(Unavailable):
     """Another process writes this log: stop it first, one log has one archiver."""
@@ -49,3 +66,5 @@ class Locked(Unavailable):
 
 class IntegrityError(ArchiveError):
     """Stored bytes disagree with what was signed: stop, look, restore; never retry, never repair silently."""
+
+    section = ROTTEN

@@ -4,7 +4,7 @@
     DIR/vault/              secrets and names
     DIR/keys/               log-<partition>.key (signs), vault.key (unwraps); 0600 or refused
     DIR/state/              derived states, may be deleted
-    DIR/run/                sockets and the published size, made anew at each start
+    DIR/run/                sockets, the published size, and what the server says of itself; made anew at each start
 
 What a folder lacks is created on first use, by the one process that owns it; readers create nothing.  `verify-log`
 needs `log/` alone.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from archive.errors import IntegrityError, InvalidEvent, NotFound
+from archive.errors import KEYS, IntegrityError, InvalidEvent, NotFound
 from archive.files import make_folder, write_whole
 from archive.keyfile import encode_key, read_key, read_secret
 from archive.lmdb_store import LmdbStore
@@ -29,6 +29,7 @@ from archive.vault import Vault
 from merkle import ED25519, Ed25519Signer
 
 SOCKET_PATH_MAX = 107
+RESTORE = "restore the newest backup (docs/recovery.md, rotten bytes)"
 
 
 class DataFolder:
@@ -59,9 +60,19 @@ class DataFolder:
         return self.run / f"archiver-{self.partition}.sock"
 
     @property
+    def address(self) -> Path:
+        """The file that says where the server that started last answers, as a URL."""
+        return self.run / "address"
+
+    @property
     def published(self) -> Path:
         """The file of the published size."""
         return self.run / f"published-{self.partition}"
+
+    @property
+    def stopped(self) -> Path:
+        """The file that says why the archiver is down for good (`archive.stopped`)."""
+        return self.run / f"archiver-{self.partition}.stopped"
 
     @property
     def log_key(self) -> Path:
@@ -94,11 +105,11 @@ class DataFolder:
 
     def open_log(self, *, read_only: bool = True) -> LmdbStore:
         """Open the log's database; raise NotFound if `read_only` and there is none."""
-        return LmdbStore(self.log, TABLES, append=APPEND_TABLES, read_only=read_only)
+        return LmdbStore(self.log, TABLES, append=APPEND_TABLES, read_only=read_only, remedy=RESTORE)
 
     def open_vault_store(self, *, read_only: bool = True) -> LmdbStore:
         """Open the vault's database, which takes no key: to copy it, say."""
-        return LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only)
+        return LmdbStore(self.path / "vault", VAULT_TABLES, read_only=read_only, remedy=RESTORE)
 
     def open_vault(self, random: Random, *, read_only: bool = True) -> Vault:
         """Open the vault with the key that the environment or the key file gives.
@@ -120,7 +131,9 @@ class DataFolder:
             write_whole(self.log_key, encode_key(origin, ED25519, random(32)).encode())
         key = read_key(self.log_key)
         if not isinstance(key, Ed25519Signer):
-            raise IntegrityError(f"{self.log_key}: a log signs with an Ed25519 key; this is a witness's")
+            raise IntegrityError(
+                f"{self.log_key}: a log signs with an Ed25519 key; this is a witness's", section=KEYS
+            )
         return key
 
     def _vault_key(self, random: Random, *, is_new: bool, create: bool) -> bytes:
@@ -129,7 +142,8 @@ class DataFolder:
             if not self.vault_key.exists():
                 if not is_new:  # a new key opens nothing, and takes the place where the old one belongs
                     raise NotFound(
-                        f"{self.vault_key}: this vault was made with a key that is missing; bring the key back"
+                        f"{self.vault_key}: this vault was made with a key that is missing; bring the key back",
+                        section=KEYS,
                     )
                 if create:
                     write_whole(self.vault_key, (random(32).hex() + "\n").encode())
@@ -139,7 +153,7 @@ class DataFolder:
         except ValueError:
             key = b""
         if len(key) != 32:
-            raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits")
+            raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits", section=KEYS)
         return key
 
 

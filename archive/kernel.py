@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from archive import twin
 from archive.datakey import DataKey
 from archive.entry import Draft, Opened, Row
+from archive.picking import Share
+from archive.twin import Picked
 
 VARIABLE: Final = "TREERING_KERNEL"
+_Answer = TypeVar("_Answer")
 
 
 class Kernel(Protocol):
@@ -44,6 +47,11 @@ class Kernel(Protocol):
     def parse_rows(self, rows: Iterable[bytes], /) -> list[Row | None]:
         """Return each row taken apart, None for an empty one."""
 
+    def pick_rows(
+        self, value: bytes, first: int, start: int, stop: int, share: Share, known: dict[bytes, _Answer], /
+    ) -> Picked[_Answer]:
+        """Return which rows of a bundle are wanted."""
+
     def plain_rows(self, value: bytes, at: int, /) -> tuple[int, int, list[bytes], list[int]]:
         """Return where the plain rows from byte `at` on end, how many they are, their id hashes and places."""
 
@@ -51,7 +59,14 @@ class Kernel(Protocol):
         """Return what these rows committed to."""
 
     def read_events(
-        self, indices: list[int], rows: Sequence[Row], keys: Sequence[DataKey], special: bytes, how: Any, /
+        self,
+        indices: list[int],
+        bundles: Sequence[bytes],
+        places: list[int],
+        keys: Sequence[DataKey],
+        special: bytes,
+        how: Any,
+        /,
     ) -> list[Any]:
         """Return the event of each row that is usual, None for the others."""
 

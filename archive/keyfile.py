@@ -18,7 +18,7 @@ import stat
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-from archive.errors import IntegrityError, InvalidEvent, NotFound
+from archive.errors import KEYS, IntegrityError, InvalidEvent, NotFound
 from archive.files import sync_folder
 from merkle import ED25519, Cosigner, Ed25519Signer, NoteError
 
@@ -40,9 +40,9 @@ def parse_key(text: str, where: str) -> PrivateKey:
         prefix, name, key_id, body = f"{pieces[0]}+{pieces[1]}", pieces[2], pieces[3], b64decode(pieces[4])
         key = _key(name, body[0], body[1:])
     except (IndexError, ValueError, NoteError) as error:
-        raise IntegrityError(f"{where}: not a signing key: {error}") from None
+        raise IntegrityError(f"{where}: not a signing key: {error}", section=KEYS) from None
     if prefix != KEY_PREFIX or key.verifier.key_id.hex() != key_id:
-        raise IntegrityError(f"{where}: not a signing key, or altered")
+        raise IntegrityError(f"{where}: not a signing key, or altered", section=KEYS)
     return key
 
 
@@ -56,15 +56,19 @@ def read_secret(path: Path) -> str:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise NotFound(f"{path}: no such key; `treering serve` makes one at its first start") from None
+        raise NotFound(
+            f"{path}: no such key; `treering serve` makes one at its first start", section=KEYS
+        ) from None
     if stat.S_IMODE(mode) & 0o077:
         raise IntegrityError(
-            f"{path}: others may read this key; chmod 600 it, and rotate it if they may have"
+            f"{path}: others may read this key; chmod 600 it, and rotate it if they may have", section=KEYS
         )
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise IntegrityError(f"{path}: not a key, or altered: it holds bytes that are no text") from None
+        raise IntegrityError(
+            f"{path}: not a key, or altered: it holds bytes that are no text", section=KEYS
+        ) from None
 
 
 def write_new_key(path: Path, line: str) -> None:

@@ -7,8 +7,8 @@ start.  `metasync=False` and `writemap=True` would be faster and would break the
 Traps kept out here: an environment must not be opened twice in a process or across a fork; a first open that
 was killed leaves an empty file which a read-only open rejects; `append=True` answers False, silently, for a key
 that is not the greatest; a reader that was killed pins pages until somebody checks; the lock file is sparse, so on a
-full disk the next reader would die by SIGBUS; after a failed write of its first page an environment refuses all else;
-a write cut short by a full disk is called an I/O error.
+full disk the next reader would die by SIGBUS, and so would whoever opens a file that was cut short; after a failed
+write of its first page an environment refuses all else; a write cut short by a full disk is called an I/O error.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +34,9 @@ import lmdb
 from archive.errors import IntegrityError, NotFound, StorageFailed, Unavailable
 from archive.files import make_folder, sync_folder
 from archive.ports import KEY_SIZE_MAX, View, Write
+from archive.structure import missing_bytes
 
+MADE_ANEW = "move its folder away while no server runs: what is derived is made anew from the log"
 MAP_SIZE = 1 << 40
 READERS_MAX = 512
 LOCK_FILE_SIZE = 40_960
@@ -77,8 +79,9 @@ class _LmdbView:
 class LmdbStore:
     """A Store in one LMDB environment.
 
-    `append` names the tables whose keys only ever grow (denser pages).
-    Raises NotFound if `read_only` and nothing was ever written there.
+    `append` names the tables whose keys only ever grow (denser pages); `remedy` says what to do about a file that is
+    damaged.  Raises NotFound if `read_only` and nothing was ever written there, IntegrityError if the file was cut
+    short: reading on would kill the process.
     """
 
     def __init__(
@@ -89,8 +92,9 @@ class LmdbStore:
         append: Sequence[str] = (),
         read_only: bool = False,
         map_size: int = MAP_SIZE,
+        remedy: str = MADE_ANEW,
     ) -> None:
-        folder = Path(path)
+        folder, self._remedy = Path(path), remedy
         self._path, self._names, self._append = folder, tuple(tables), frozenset(append)
         self._read_only, self._map_size = read_only, map_size
         self._commits = 0
@@ -109,6 +113,7 @@ class LmdbStore:
 
     def _open(self) -> None:
         folder, read_only = self._path, self._read_only
+        _refuse_cut_short(folder, self._remedy)
         try:
             self._env = lmdb.open(
                 os.fspath(folder),
@@ -247,6 +252,19 @@ def _refuse_uninitialised(folder: Path) -> None:
     data = folder / "data.mdb"
     if not data.exists() or data.stat().st_size == 0:
         raise NotFound(f"{folder}: never initialised; start the server once")
+
+
+def _refuse_cut_short(folder: Path, remedy: str) -> None:
+    try:
+        lacking = missing_bytes(folder)
+    except FileNotFoundError:
+        return  # it is about to be made
+    except OSError as error:
+        raise _translated_os(error, folder) from error
+    if lacking:
+        raise IntegrityError(
+            f"{folder / 'data.mdb'}: cut short, {lacking:,} bytes shorter than it says itself; {remedy}"
+        )
 
 
 def _reserve_lock_file(folder: Path) -> None:

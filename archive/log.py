@@ -4,7 +4,7 @@ A `Log` is a view of the database together with a size that was published.  All 
 no reader can see an entry before it is final.  Level-0 hashes are not stored, they are a function of the leaves;
 above them stands one 32-byte node for each 256 (65,536, …) leaves, so that a proof costs a handful of reads.
 
-    source = LogSource(store, published.get)
+    source = PublishedLog(store, published.get)
     with source.open() as log:
         for index, row in log.rows(start, log.size): ...
 
@@ -15,18 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from archive.block import Block, decode_block
 from archive.cutting import BUNDLE_ENTRIES
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf, unbundle
-from archive.errors import FormatError, IntegrityError, NotFound
+from archive.errors import OLDER_COPY, FormatError, IntegrityError, NotFound, Unavailable
 from archive.kernel import kernel
+from archive.picking import Share
 from archive.plan import Head, node_key
 from archive.ports import Store, View
+from archive.twin import Picked
 from merkle import Frontier, Node, frontier_at, leaf_hash, root_of
 
 TILE_LEVELS = 8
 _PRIVATE = bytes((LEAF_PRIVATE,))
+_Answer = TypeVar("_Answer")
 
 
 class Log:
@@ -44,31 +48,50 @@ class Log:
         """Yield (index, private row) for start <= index < stop; a control entry's row is empty."""
         return self._parts("rows", 4, start, min(stop, self.size))
 
-    def row_lists(self, start: int, stop: int) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield (first index, private rows) for start <= index < stop, a bundle at a time: quicker than `rows`."""
+    def picked(
+        self, start: int, stop: int, share: Share, known: dict[bytes, _Answer]
+    ) -> Iterator[tuple[bytes, Picked[_Answer]]]:
+        """Yield each bundle of the database with what a reader wants of its rows start <= index < stop.
+
+        What `share` and `known` are, and what of a bundle is said, says `archive.twin.pick_rows`.  The rows of a bundle
+        are at most 256 and about 1 MiB, or one that is larger.  Raises FormatError for a row that is none,
+        IntegrityError where one is missing.
+        """
         stop, expected = min(stop, self.size), start
         for key, value in self._scan("rows", start, stop):
-            first, parts = int.from_bytes(key), kernel.unbundle(value, 4)
-            parts = parts[max(start - first, 0) : stop - first]
-            if not parts:
+            first = int.from_bytes(key)
+            found = kernel.pick_rows(value, first, start, stop, share, known)
+            if found[0] <= start:
                 continue
             if max(first, start) != expected:
                 break
-            yield expected, parts
-            expected += len(parts)
+            yield value, found
+            expected = found[0]
         if expected < stop:
             raise IntegrityError(f"table rows: entry {expected} is missing")
 
     def controls(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (index, leaf) of the control entries with start <= index < stop; far quicker than all leaves."""
+        """Yield (index, leaf) of the control entries with start <= index < stop; far quicker than all leaves.
+
+        Raises IntegrityError where an entry of these is missing, though it might have been no control entry.
+        """
         stop = min(stop, self.size)
-        floor = start - start % BUNDLE_ENTRIES
-        for key, value in self._view.scan("leaves", floor.to_bytes(8), max(start, stop).to_bytes(8)):
-            if _all_private(value):
+        if start >= stop:
+            return
+        expected = start - start % BUNDLE_ENTRIES
+        for key, value in self._view.scan("leaves", expected.to_bytes(8), stop.to_bytes(8)):
+            first = int.from_bytes(key)
+            if first != expected and not expected < first <= start:  # what lies before is nobody's question
+                break
+            expected = first + _private_leaves(value)
+            if expected > first:
                 continue
-            for index, leaf in enumerate(unbundle(value, 2), int.from_bytes(key)):
+            for index, leaf in enumerate(unbundle(value, 2), first):
+                expected = index + 1
                 if start <= index < stop and leaf[1] == LEAF_CONTROL:
                     yield index, leaf
+        if expected < stop:
+            raise IntegrityError(f"table leaves: entry {max(expected, start)} is missing")
 
     def leaf(self, index: int) -> bytes:
         """Return one leaf; raise NotFound beyond the size."""
@@ -177,10 +200,13 @@ class Log:
             raise IntegrityError(f"table {table}: entry {expected} is missing")
 
 
-def _all_private(bundle: bytes) -> bool:
-    """Return whether a bundle holds private leaves only: each then takes the same 60 bytes, its kind at the fourth."""
+def _private_leaves(bundle: bytes) -> int:
+    """Return how many leaves a bundle of private leaves has; 0 for any other.
+
+    Each of them takes the same 60 bytes, its kind at the fourth.
+    """
     count, rest = divmod(len(bundle), 2 + LEAF_PRIVATE_SIZE)
-    return not rest and bundle[3 :: 2 + LEAF_PRIVATE_SIZE] == _PRIVATE * count
+    return count if not rest and bundle[3 :: 2 + LEAF_PRIVATE_SIZE] == _PRIVATE * count else 0
 
 
 class LogSource:
@@ -198,6 +224,33 @@ class LogSource:
         size = self.published() if size is None else size
         with self._store.view() as view:
             yield Log(view, size)
+
+
+class PublishedLog(LogSource):
+    """A log of which an archiver has published so much that the database must hold.
+
+    A database that ends before is an older copy, brought back by somebody.  What was shown may be gone from it, so
+    nothing of it is shown: `open` raises Unavailable, and this is the one place that decides so.
+    """
+
+    @contextmanager
+    def open(self, size: int | None = None) -> Iterator[Log]:
+        """Return the log as `LogSource.open` does; raise Unavailable if the database ends before what is published."""
+        published = self.published()
+        with self._store.view() as view:
+            if (held := _held(view)) < published:
+                raise Unavailable(
+                    f"the database holds {held:,} of the {published:,} entries that were published, it is an older "
+                    f'copy; nothing is read from it (docs/recovery.md, "{OLDER_COPY}")',
+                    section=OLDER_COPY,
+                )
+            yield Log(view, published if size is None else size)
+
+
+def _held(view: View) -> int:
+    """Return how far a database goes by its last checkpoint; nothing is decoded, for every reader asks."""
+    last = view.last("checkpoints")
+    return 0 if last is None else int.from_bytes(last[0])
 
 
 def load_size(view: View) -> int:

@@ -14,8 +14,10 @@ from archive import _kernel, twin
 from archive._kernel import brackets, leaf_hashes, pair_up, plain_rows, seal_many
 from archive.datakey import DataKey
 from archive.entry import Opened, Row, decode_header
-from archive.twin import How
+from archive.picking import Share
+from archive.twin import How, Picked
 
+_Answer = TypeVar("_Answer")
 _Event = TypeVar("_Event")
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "open_rows",
     "pair_up",
     "parse_rows",
+    "pick_rows",
     "plain_rows",
     "read_events",
     "seal_many",
@@ -51,6 +54,14 @@ def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
     return twin.parse_rows(rows) if parsed is None else parsed
 
 
+def pick_rows(
+    value: bytes, first: int, start: int, stop: int, share: Share, known: dict[bytes, _Answer]
+) -> Picked[_Answer]:
+    """Do what `twin.pick_rows` does."""
+    picked = _kernel.pick_rows(value, first, start, stop, *share, known)
+    return twin.pick_rows(value, first, start, stop, share, known) if picked is None else picked
+
+
 def open_rows(rows: Sequence[Row], keys: Sequence[DataKey]) -> list[Opened]:
     """Do what `twin.open_rows` does."""
     found = _kernel.open_rows([row.data for row in rows], [key.raw for key in keys])
@@ -61,7 +72,12 @@ def open_rows(rows: Sequence[Row], keys: Sequence[DataKey]) -> list[Opened]:
 
 
 def read_events(
-    indices: list[int], rows: Sequence[Row], keys: Sequence[DataKey], special: bytes, how: How[_Event]
+    indices: list[int],
+    bundles: Sequence[bytes],
+    places: list[int],
+    keys: Sequence[DataKey],
+    special: bytes,
+    how: How[_Event],
 ) -> list[_Event | None]:
     """Do what `twin.read_events` may do, for the usual ones."""
-    return _kernel.read_events(indices, [row.data for row in rows], [key.raw for key in keys], special, *how)
+    return _kernel.read_events(indices, bundles, places, [key.raw for key in keys], special, *how)

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from archive.archiver import Archiver
-from archive.errors import IntegrityError, NotFound
+from archive.errors import KEYS, IntegrityError, NotFound
 from archive.files import sync_folder, write_whole
 from archive.folder import DataFolder
 from archive.keyfile import encode_key, read_key
@@ -78,5 +78,6 @@ def find_signer(folder: DataFolder, log: Log) -> tuple[Path, Ed25519Signer]:
         if key.verifier.key_id == expected and isinstance(key, Ed25519Signer):
             return path, key
     raise IntegrityError(
-        f"{folder.log_key}: not the key {expected.hex()} that this log signs with; bring that one back"
+        f"{folder.log_key}: not the key {expected.hex()} that this log signs with; bring that one back",
+        section=KEYS,
     )

@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from archive.errors import ArchiveError, IntegrityError, Locked, StorageFailed, Unavailable
+from archive.errors import LOST_SEAL, ArchiveError, IntegrityError, Locked, StorageFailed, Unavailable
 from archive.files import sync_folder
 
 SLOT_SIZE: Final = 512
@@ -95,7 +95,8 @@ class SealFile:
         if self.last is None and data[:SLOT_SIZE].strip(b"\0"):
             self.close()
             raise IntegrityError(
-                f"{path}: both slots of the seal are damaged; see docs/recovery.md, lost seal"
+                f"{path}: both slots of the seal are damaged; see docs/recovery.md, lost seal",
+                section=LOST_SEAL,
             )
         self._next = SLOTS[1] if self.last is None else _other(data, self.last)
 

@@ -18,6 +18,8 @@ from archive.entry import (
     NO_ID,
     NONCE_SIZE,
     RANDOM_SIZE,
+    ROW_BINDING,
+    ROW_EVENT,
     SALT_SIZE,
     Draft,
     Opened,
@@ -29,6 +31,7 @@ from archive.entry import (
 )
 from archive.entry import unbundle as each_part
 from archive.errors import FormatError
+from archive.picking import Share, outline
 from merkle import leaf_hash, pair_up
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "open_rows",
     "pair_up",
     "parse_rows",
+    "pick_rows",
     "plain_rows",
     "read_events",
     "seal_many",
@@ -94,9 +98,51 @@ def seal_many(
     return leaves, rows, leaf_hashes(leaves)
 
 
+_Answer = TypeVar("_Answer")
+
+
 def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
     """Return each row taken apart, None for an empty one (a control entry's); raise FormatError as `parse_row`."""
     return [parse_row(row) if row else None for row in rows]
+
+
+Picked = tuple[int, int, list[int], list[int], list[tuple[int, ...]], list[_Answer | None]]
+"""Index after the last row that was looked at; of those that were picked how many answers are None, their indices, the
+bytes of the bundle at which they begin, whom they are about, and the answers."""
+
+
+def pick_rows(
+    value: bytes, first: int, start: int, stop: int, share: Share, known: dict[bytes, _Answer]
+) -> Picked[_Answer]:
+    """Return the rows of a bundle that a reader wants, of those with start <= index < stop; `first` is the bundle's.
+
+    Plain events are wanted as `known` says for their outline (`archive.picking`): not at all, if its answer is empty.
+    Where it has none the answer is None: the reader must look for himself.  So it is for bindings, and for whatever is
+    provisional.  Other rows nobody reads.  Raises FormatError for a row or a bundle that is none.
+    """
+    if share.shards < 1 or (share.wanted is not None and len(share.wanted) != 8):
+        raise ValueError("a share of no shard, or of no routing hash")
+    indices: list[int] = []
+    places: list[int] = []
+    subjects: list[tuple[int, ...]] = []
+    answers: list[_Answer | None] = []
+    parts, index, end = each_part(value, 4), first, 0
+    while index < stop and (part := next(parts, None)) is not None:
+        place = end + 4
+        end = place + len(part)
+        if index >= start and part:
+            row = parse_row(part)
+            answer = None
+            plain = row.kind == ROW_EVENT and not row.provisional
+            if plain:
+                answer = known.get(outline(row.routes, share))
+            if answer or (answer is None and (plain or row.provisional or row.kind == ROW_BINDING)):
+                indices.append(index)
+                places.append(place)
+                subjects.append(row.subjects)
+                answers.append(answer)
+        index += 1
+    return index, answers.count(None), indices, places, subjects, answers
 
 
 def plain_rows(value: bytes, at: int) -> tuple[int, int, list[bytes], list[int]]:
@@ -160,17 +206,24 @@ How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int
 
 
 def read_events(
-    indices: list[int], rows: Sequence[Row], keys: Sequence[DataKey], special: bytes, how: How[_Event]
+    indices: list[int],
+    bundles: Sequence[bytes],
+    places: list[int],
+    keys: Sequence[DataKey],
+    special: bytes,
+    how: How[_Event],
 ) -> list[_Event | None]:
-    """Return for each row its event or None, which says only: read it as `archive.reading` does, one by one.
+    """Return for each row, at its place in its bundle, its event, or None.
+
+    None says only: read it as `archive.reading` does, one by one.
 
     A kernel answers for those that are usual: from no sender whose name begins with `special`, and with nothing in
     the header that changes what the payload means.  This one leaves all of them to the reader.
     """
     del keys, special, how
-    if len(rows) != len(indices):
-        raise ValueError(f"{len(rows)} rows and {len(indices)} indices")
-    return [None] * len(rows)
+    if not len(bundles) == len(indices) == len(places):
+        raise ValueError(f"{len(bundles)} rows, {len(indices)} indices and {len(places)} places")
+    return [None] * len(bundles)
 
 
 def brackets(payload: bytes) -> int:

@@ -69,7 +69,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Please send Published from now on."""
+    """Please send Published now, and from now on; whoever has asked already may ask again, to see that it answers."""
 
 
 class Steer(msgspec.Struct, frozen=True, array_like=True, tag=2):

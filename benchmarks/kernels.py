@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from archive import LogSource, Row, Vault, read_many, rows_of
+from archive import LogSource, Share, Vault, read_many
 from archive.kernel import kernel
 from benchmarks.events import submissions
 from benchmarks.logs import archiver
@@ -83,15 +83,22 @@ def _here(path: Path) -> dict[str, Any]:
     return {"kernel": getattr(kernel, "__name__", ""), "archiver": archived, "rows": rows, "events": events}
 
 
-def _rows(source: LogSource, start: int) -> list[tuple[int, Row]]:
+def _rows(source: LogSource, start: int) -> tuple[list[int], list[bytes], list[int], list[tuple[int, ...]]]:
+    indices: list[int] = []
+    bundles: list[bytes] = []
+    places: list[int] = []
+    subjects: list[tuple[int, ...]] = []
     with source.open() as log:
-        lists = rows_of(log, start, start + COMMIT)
-        return [(at, row) for first, rows in lists for at, row in enumerate(rows, first) if row is not None]
+        for bundle, (_, _, some, starts, about, _) in log.picked(start, start + COMMIT, Share(), {}):
+            indices += some
+            bundles += [bundle] * len(some)
+            places += starts
+            subjects += about
+    return indices, bundles, places, subjects
 
 
 def _events(source: LogSource, start: int, vault: Vault) -> int:
-    found = _rows(source, start)
-    return sum(1 for _ in read_many([at for at, _ in found], [row for _, row in found], vault))
+    return sum(map(len, read_many(*_rows(source, start), vault)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""The archiver as a process: a socket in front of `archive.Archiver`, and group commit.
+"""The archiver as a process: everything it is made of, and a socket in front of it.
 
-Requests that arrive while a commit is under way wait together and make the next one: no timer, a lone writer waits
-for one commit, a crowd shares one.  The commit runs in a thread, because most of it is waiting for the disk;
-there is one such thread, so commits never overlap.
+What happens between socket and log is `tools.door`.
 
     python -m tools.archiver --data DIR       ready when it prints "ready"; SIGTERM or end of input drains
 
-Exit codes: 0 drained, 3 must not be started again by a machine (see the message), 4 try again shortly.
+Exit codes: 0 drained, 3 must not be started again by a machine (see the message, and run/archiver-0.stopped), 4 try
+again shortly.
 """
 
 from __future__ import annotations
@@ -18,214 +17,30 @@ import platform
 import secrets
 import signal
 import sys
-from collections import deque
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, cast
 
 from archive import (
-    FRONT,
-    Answer,
-    Append,
-    Appended,
     ArchiveError,
     Archiver,
     Caches,
     DataFolder,
-    FormatError,
     InvalidEvent,
-    Published,
     PublishedSize,
-    Receipt,
-    Refusal,
     SealFile,
     SteadyClock,
-    Steer,
-    Steering,
-    Submission,
-    Subscribe,
+    StorageFailed,
     Unavailable,
     current_signer,
-    decode_frames,
-    encode_frame,
-    parse_steering,
-    steering_body,
+    forget_stopped,
     take_lock,
+    write_stopped,
 )
 from merkle import Ed25519Signer, MerkleError, sign_note
 from reducers import shipped
+from tools.door import Door, quick_turns
 from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, quiet_collector, say, version, watch_parent
-
-COMMIT_ENTRIES_MAX = 4_096
-COMMIT_BYTES_MAX = 32 << 20
-QUEUE_BYTES_MAX = 128 << 20
-
-
-class _Request(NamedTuple):
-    connection: _Connection
-    ticket: int
-    submissions: list[Submission]
-    size: int
-    steering: Steering | None = None
-    """A control entry to append, in a block of its own."""
-
-
-class Door:
-    """Takes requests from connections, gives them to the archiver in groups, and answers."""
-
-    def __init__(self, archiver: Archiver) -> None:
-        self.archiver, self.process = archiver, os.urandom(8)
-        self.connections: set[_Connection] = set()
-        self._queue: deque[_Request] = deque()
-        self._bytes = 0
-        self._arrived = asyncio.Event()
-        self._stopping = False
-
-    def take(self, connection: _Connection, request: Append | Steer, size: int) -> None:
-        """Queue a request; connections that fill the queue are read no further until it has room."""
-        if isinstance(request, Append):
-            self._queue.append(_Request(connection, request.ticket, request.submissions, size))
-        elif (steering := self._steering(connection, request)) is not None:
-            self._queue.append(_Request(connection, request.ticket, [], size, steering))
-        else:
-            return
-        self._bytes += size
-        self._arrived.set()
-        if self._bytes > QUEUE_BYTES_MAX:
-            for one in self.connections:
-                one.pause()
-
-    def _steering(self, connection: _Connection, request: Steer) -> Steering | None:
-        """Return what may be appended; anything else is refused here, so that no commit fails over it."""
-        try:
-            if (steering := parse_steering(request.body)) is not None:
-                return steering
-            refusal = Refusal("invalid", "this kind of control entry is the archiver's own")
-        except FormatError as error:
-            refusal = Refusal("invalid", str(error))
-        head = self.archiver.head.size
-        connection.send(encode_frame(Appended(request.ticket, [refusal], head, self.archiver.root)))
-        return None
-
-    def stop(self) -> None:
-        """Finish what is queued, then end `run`."""
-        self._stopping = True
-        self._arrived.set()
-
-    async def run(self) -> None:
-        """Commit group after group until stopped; raise what the archiver must not survive."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
-            while True:
-                await self._arrived.wait()
-                group = self._group()
-                if group:
-                    answers = await loop.run_in_executor(thread, self._step, group)
-                    self._answer(group, answers)
-                elif self._stopping:
-                    return
-                else:
-                    self._arrived.clear()
-
-    def _group(self) -> list[_Request]:
-        group: list[_Request] = []
-        entries = size = 0
-        while self._queue and (not group or (entries < COMMIT_ENTRIES_MAX and size < COMMIT_BYTES_MAX)):
-            if group and (group[-1].steering or self._queue[0].steering):
-                break  # a control entry has a block of its own
-            request = self._queue.popleft()
-            group.append(request)
-            entries, size = entries + len(request.submissions), size + request.size
-        self._bytes -= size
-        if self._bytes < QUEUE_BYTES_MAX // 2:
-            for one in self.connections:
-                one.go_on()
-        return group
-
-    def _step(self, group: Sequence[_Request]) -> list[Answer]:
-        submissions = [one for request in group for one in request.submissions]
-        steering = group[0].steering
-        try:
-            if steering is not None:
-                index = self.archiver.control(steering_body(steering))
-                return [Receipt(index, self.archiver.head.size)]
-            return self.archiver.step(submissions)
-        except Unavailable as error:
-            if self.archiver.failed:  # kept, and not sealed: only a new start can tell
-                raise
-            return [Refusal("unavailable", str(error))] * max(len(submissions), 1)
-
-    def _answer(self, group: Sequence[_Request], answers: Sequence[Answer]) -> None:
-        size, root, at = self.archiver.head.size, self.archiver.root, 0
-        for request in group:
-            end = at + (len(request.submissions) if request.steering is None else 1)
-            request.connection.send(encode_frame(Appended(request.ticket, list(answers[at:end]), size, root)))
-            at = end
-        wake = encode_frame(Published(size, self.process))
-        for connection in self.connections:
-            connection.wake(wake)
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._buffer = bytearray()
-        self._subscribed = self._full = False
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance: uvloop's transports are no subclasses.
-        self._transport = cast("asyncio.Transport", transport)
-        self._door.connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._transport = None
-        self._door.connections.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        before = len(self._buffer)
-        try:
-            messages, left = decode_frames(self._buffer, FRONT)
-        except FormatError as error:
-            say(f"archiver: a connection was closed: {error}")
-            assert self._transport is not None
-            self._transport.abort()
-            return
-        for message in messages:
-            if isinstance(message, Subscribe):
-                self._subscribed = True
-                self.wake(encode_frame(Published(self._door.archiver.head.size, self._door.process)))
-            else:
-                self._door.take(self, message, (before - left) // len(messages))
-
-    def send(self, frame: bytes) -> None:
-        """Send an answer; the front may be gone, its entries are kept all the same."""
-        if self._transport is not None:
-            self._transport.write(frame)
-
-    def wake(self, frame: bytes) -> None:
-        """Send a wake-up, unless the reader has not even taken the last ones: it will read to the end anyway."""
-        if self._subscribed and not self._full and self._transport is not None:
-            self._transport.write(frame)
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-
-    def pause(self) -> None:
-        """Read no further for now."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def go_on(self) -> None:
-        """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
 
 
 def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
@@ -275,12 +90,13 @@ async def serve(folder: DataFolder, archiver: Archiver) -> None:
     running = asyncio.create_task(door.run())
     loop = asyncio.get_running_loop()
     folder.socket.unlink(missing_ok=True)
-    server = await loop.create_unix_server(lambda: _Connection(door), str(folder.socket))
+    server = await loop.create_unix_server(door.connection, str(folder.socket))
     folder.socket.chmod(0o600)
     loop.add_signal_handler(signal.SIGTERM, door.stop)
     loop.add_signal_handler(signal.SIGINT, door.stop)
     watch_parent(door.stop)
     quiet_collector()
+    quick_turns()
     print("ready", flush=True)
     try:
         await running
@@ -304,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder.create()
         take_lock(folder.log / "lock")
+        forget_stopped(folder.stopped)
         archiver = build(folder, arguments.origin, arguments.seal)
         archiver.open(
             {
@@ -318,12 +135,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"archiver: {error}")
         return EXIT_AGAIN
     except (ArchiveError, MerkleError) as error:
-        say(f"archiver stopped: {error}")
-        return EXIT_STOP
+        return _stopped(folder, error)
     except OSError as error:
+        if exit_of(error) == EXIT_STOP:
+            return _stopped(folder, StorageFailed(str(error)))
         say(f"archiver: {error}")
         return exit_of(error)
     return 0
+
+
+def _stopped(folder: DataFolder, error: Exception) -> int:
+    """Say why no restart helps, where the operator is and where he may look later."""
+    say(f"archiver stopped: {error}")
+    write_stopped(folder.stopped, error, time.time())
+    return EXIT_STOP
 
 
 if __name__ == "__main__":

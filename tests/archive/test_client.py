@@ -22,6 +22,7 @@ from archive import (
     decode_frames,
     encode_frame,
 )
+from archive.client import BEAT_S, BEATS_MISSED_MAX
 from tests.archive.site import event
 
 WAIT_S = 10
@@ -36,6 +37,7 @@ class Fake:
         self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.hangs, self.unanswered = False, 0
 
     requests: list[Append]
 
@@ -51,7 +53,9 @@ class Fake:
         while data := await reader.read(65_536):
             buffer += data
             for message in decode_frames(buffer, FRONT)[0]:
-                if isinstance(message, Subscribe):
+                if self.hangs:
+                    self.unanswered += 1
+                elif isinstance(message, Subscribe):
                     writer.write(encode_frame(Published(self.size, self._process)))
                 else:
                     self.requests.append(message)
@@ -59,6 +63,10 @@ class Fake:
     def answer(self) -> None:
         """Keep, answer and publish the oldest request."""
         self.commit(1, answered=1)
+        self.publish()
+
+    def publish(self) -> None:
+        """Say how far the log is."""
         self._writers[-1].write(encode_frame(Published(self.size, self._process)))
 
     def commit(self, count: int, answered: int) -> None:
@@ -96,12 +104,15 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def run(tmp_path: Path, story: Callable[[Fake, ArchiverClient], Awaitable[None]]) -> None:
+def run(
+    tmp_path: Path, story: Callable[[Fake, ArchiverClient], Awaitable[None]], beat_s: float = BEAT_S
+) -> None:
     """Tell a story of an archiver and its client."""
 
     async def told() -> None:
         fake = Fake(tmp_path / "a.sock")
         client = ArchiverClient(fake.socket)
+        client.beat_s = beat_s
         await fake.live(b"first")
         await client.start()
         await client.ready(WAIT_S)
@@ -245,3 +256,30 @@ def test_a_crowd_never_makes_a_message_too_large(tmp_path: Path, monkeypatch: py
         ]
 
     run(tmp_path, story)
+
+
+def test_an_archiver_that_keeps_its_socket_and_says_nothing_does_not_answer(tmp_path: Path) -> None:
+    """It was stopped, or hangs: the connection stays open, and only asking shows it.  It is asked once, not ever again,
+    for questions would pile up; as soon as it says anything, all is well.
+    """
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        assert client.answers
+        woken: list[int] = []
+        client.woken = woken.append
+        fake.hangs = True
+        await until(lambda: not client.answers)
+        assert client.connected
+        await asyncio.sleep(5 * client.beat_s)
+        assert fake.unanswered == 1
+        fake.hangs = False
+        fake.publish()
+        await until(lambda: client.answers)
+        await asyncio.sleep(3 * BEATS_MISSED_MAX * client.beat_s)
+        assert client.answers, "an archiver that answers every question counts as away"
+        assert woken == [], "who is woken would look for what is new, every second"
+        fake.size += 1
+        fake.publish()
+        await until(lambda: woken == [fake.size])
+
+    run(tmp_path, story, beat_s=0.02)

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import FormatError, IntegrityError, Row, twin
+from archive import FormatError, IntegrityError, Row, Share, outline, parse_row, row_at, twin
 from archive.datakey import DataKey
 from archive.entry import (
     HEAD_SIZE_MAX,
@@ -183,7 +183,9 @@ def test_a_draft_that_cannot_be_sealed_is_refused_alike(
 
 
 @pytest.mark.parametrize("field", ["head", "tag_key", "data_key", "sequence", "header", "payload"])
-@pytest.mark.parametrize("value", [None, "k" * 32, bytearray(32), 0.5, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, "k" * 32, bytearray(32), 0.5, object()], ids=lambda one: type(one).__name__
+)
 def test_the_native_kernel_reads_no_object_as_another(field: str, value: Any) -> None:
     """A field of a wrong type is an error before anything is sealed, never memory taken for bytes."""
     with pytest.raises((TypeError, AttributeError)):
@@ -262,6 +264,68 @@ def test_plain_rows_end_at_the_same_place(rows: list[bytes], data: st.DataObject
         for start in range(min(len(one), 40) + 1):
             same("plain_rows", one, start)
     assert same("plain_rows", whole, -1) is same("plain_rows", whole, len(whole) + 1) is ValueError
+
+
+@st.composite
+def routed_rows(draw: st.DrawFn) -> bytes:
+    """Draw a row of any kind with a few routes, whose values are few enough that some fall to a share."""
+    routes = draw(st.lists(st.tuples(st.sampled_from([b"SC", b"XY"]), st.integers(0, 5)), max_size=3))
+    kind = draw(st.integers(1, 4)) | draw(st.sampled_from([0, 0, 0x80]))
+    numbers = draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3))
+    named = b"".join(code + spec.u64(value) for code, value in routes)
+    return row_prefix(kind, numbers, len(routes)) + NO_ID + named + bytes(12 + 32 + 4 + 16 + 4)
+
+
+shares = st.builds(Share, st.integers(0, 2), st.integers(1, 3), st.none()) | st.builds(
+    Share, st.just(0), st.just(1), st.integers(0, 5).map(spec.u64)
+)
+answers = st.none() | st.lists(st.just("reducer"), max_size=1)
+
+
+@given(st.lists(routed_rows() | st.just(b""), max_size=6), shares, st.data())
+def test_rows_are_picked_alike_and_by_what_they_say(
+    rows: list[bytes], share: Share, data: st.DataObject
+) -> None:
+    """A reader gets what his answers and the kinds of the rows say, between any two indices, and nothing else."""
+    parsed = [parse_row(row) if row else None for row in rows]
+    outlines = [outline(row.routes, share) for row in parsed if row is not None]
+    known = {one: data.draw(answers) for one in outlines if data.draw(st.booleans())}
+    start, stop = data.draw(st.integers(0, 110)), data.draw(st.integers(100, 110))
+    found = same("pick_rows", bundle(rows, 4), 100, start, stop, share, known)
+    due = []
+    for index, row in enumerate(parsed, 100):
+        if row is None or not start <= index < stop:
+            continue
+        plain = row.kind == 1 and not row.provisional
+        answer = known.get(outline(row.routes, share)) if plain else None
+        if answer or (answer is None and (plain or row.provisional or row.kind == 4)):
+            due.append((index, row.data, row.subjects, answer))
+    end, asked, indices, places, *columns = found
+    picked = [row_at(bundle(rows, 4), place) for place in places]
+    assert list(zip(indices, picked, *columns, strict=True)) == due
+    assert end == min(max(stop, 100), 100 + len(rows))
+    assert asked == sum(answer is None for _, _, _, answer in due)
+
+
+@given(st.lists(routed_rows(), min_size=1, max_size=3), st.data())
+def test_a_damaged_bundle_is_picked_alike(rows: list[bytes], data: st.DataObject) -> None:
+    """Cut or altered anywhere, a bundle gives the same, or the twin's error; no share at all is a mistake."""
+    whole = bundle(rows, 4)
+    for one in (altered(whole, data), whole[: data.draw(st.integers(0, len(whole)))]):
+        same("pick_rows", one, 5, data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9)), Share(), {})
+    assert same("pick_rows", whole, 0, 0, 9, Share(0, 0), {}) is ValueError
+    assert same("pick_rows", whole, 0, 0, 9, Share(wanted=b"short"), {}) is ValueError
+
+
+@pytest.mark.parametrize("place", [-1, 0, 3, 5, 10_000, 2**62])
+def test_a_place_that_is_none_is_no_row(place: int) -> None:
+    """A kernel reads nothing beyond a bundle: what begins nowhere is unusual, and too few places are a mistake."""
+    _, (row,), _ = twin.seal_many(BEGIN, [draft()], chance(1))
+    whole, key = bundle([row], 4), DataKey(bytes(32))
+    how = (dict, json.loads, max, 200)
+    assert native.read_events([1], [whole], [place], [key], b"module:", how) == [None]
+    assert native.read_events([1], [whole[:-1]], [4], [key], b"module:", how) == [None]
+    assert same("read_events", [1], [whole], [], [key], b"module:", how) is ValueError
 
 
 @given(st.binary(min_size=36, max_size=80), st.integers(0, 60))

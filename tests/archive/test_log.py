@@ -16,11 +16,14 @@ from archive import (
     Log,
     MemoryStore,
     NotFound,
+    PublishedLog,
+    Unavailable,
     Write,
     decode_block,
     load_head,
 )
 from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, bundle, encode_control
+from archive.errors import OLDER_COPY
 from merkle import leaf_hash, prove_inclusion, verify_inclusion
 from tests.archive import spec
 from tests.archive.site import Site, event
@@ -237,3 +240,44 @@ def test_control_entries_of_a_log_are_those_of_its_archiver() -> None:
         log = Log(view, archiver.head.size)
         assert [index for index, _ in log.controls(0, log.size)] == indices
         assert all(leaf == log.leaf(index) for index, leaf in log.controls(0, log.size))
+
+
+@pytest.mark.parametrize("which", ["first", "middle", "last", "short", "twice"])
+def test_a_missing_bundle_is_no_absence_of_control_entries(which: str) -> None:
+    """A skip or a retry that is lost would change states without a sign: whoever looks for them is told."""
+    leaves = [SHORT if index % 100 == 7 else PRIVATE for index in range(700)]
+    starts = {"first": 0, "middle": 256, "last": 512, "short": 256, "twice": 256}
+    store, at = MemoryStore(TABLES), starts[which]
+    rows = {start: leaves[start : start + 256] for start in range(0, 700, 256)}
+    rows[at] = {"short": rows[at][:-1], "twice": rows[at] + rows[at][:1]}.get(which, [])
+    store.commit(
+        [Write("leaves", start.to_bytes(8), bundle(each, 2)) for start, each in rows.items() if each]
+    )
+    with store.view() as view:
+        log = Log(view, 700)
+        with pytest.raises(IntegrityError, match="table leaves: entry"):
+            list(log.controls(0, 700))
+        inside = {"last": (0, 512)}.get(which, (520, 700))
+        assert [index for index, _ in log.controls(*inside)] == [
+            index for index in range(*inside) if index % 100 == 7
+        ]
+
+
+def test_a_database_that_ends_before_what_was_published_shows_nothing() -> None:
+    """An older copy that was brought back: what people saw may be gone from it, so every reader is told why, and where
+    the handbook says what to do.
+    """
+    published = [SIZE]
+    source = PublishedLog(SITE.log, lambda: published[0])
+    with source.open() as log, source.open(SIZES[0]) as smaller:
+        assert (log.size, smaller.size) == (SIZE, SIZES[0])
+    published[0] = SIZE + 1
+    for size in (None, SIZES[0]):
+        with (
+            pytest.raises(Unavailable, match=f"holds {SIZE} of the {SIZE + 1} entries") as caught,
+            source.open(size),
+        ):
+            pass
+        assert caught.value.section == OLDER_COPY
+    with pytest.raises(Unavailable), PublishedLog(MemoryStore(TABLES), lambda: 1).open():
+        pass

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from archive import Log, Receipt, Refusal, Submission, caches, parse_leaf
+from archive import Log, Receipt, Refusal, Submission, Unavailable, caches, parse_leaf
 from merkle import prove_consistency, verify_consistency
 from tests.archive import spec
 from tests.archive.site import SIGNER, Site, event
@@ -87,6 +87,38 @@ class LogMachine(RuleBasedStateMachine):
         for one, answer in zip(sent, answers, strict=True):
             assert isinstance(answer, Receipt)
             self.model.append(Kept(one.payload, one.id, answer))
+
+    @rule(batch=batches, ahead=batches, space=st.booleans(), again=st.booleans())
+    def append_two_stages(
+        self,
+        batch: list[tuple[bytes, str, bool]],
+        ahead: list[tuple[bytes, str, bool]],
+        space: bool,
+        again: bool,
+    ) -> None:
+        """A batch prepared on top of another, and repeating it, follows it, or takes its place if it has no space."""
+        below, first = self.fresh(batch), self.archiver.head.size
+        repeated = [one for one in below if one.id is not None] if again else []
+        sent = [*repeated, *self.fresh(ahead)]
+        blocks = [self.archiver.prepare(below), self.archiver.prepare(sent)]
+        told = []
+        if space:
+            receipts = [Receipt(first + at, first + len(below)) for at in range(len(below))]
+            assert self.archiver.commit(blocks[0]) == receipts
+            self.model += [
+                Kept(one.payload, one.id, answer) for one, answer in zip(below, receipts, strict=True)
+            ]
+            told = [answer for one, answer in zip(below, receipts, strict=True) if one in repeated]
+        else:
+            self.schedule.at, self.schedule.outcome = len(self.schedule.steps) + 1, Outcome.LOST
+            self.schedule.error = Unavailable
+            with pytest.raises(Unavailable):
+                self.archiver.commit(blocks[0])
+            self.schedule.at, self.schedule.error = 0, Crash
+        new, first = sent[len(told) :], self.archiver.head.size
+        receipts = [Receipt(first + at, first + len(new)) for at in range(len(new))]
+        assert self.archiver.commit(blocks[1]) == told + receipts
+        self.model += [Kept(one.payload, one.id, answer) for one, answer in zip(new, receipts, strict=True)]
 
     @rule(number=st.integers(0, 99))
     def repeat(self, number: int) -> None:
@@ -185,7 +217,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLog = LogMachine.TestCase
-TestLog.settings = settings(stateful_step_count=20)
+TestLog.settings = settings(stateful_step_count=20, max_examples=max(30, settings().max_examples // 2))
 
 
 def test_the_key_of_this_file_signs() -> None:

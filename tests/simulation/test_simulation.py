@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from archive import ArchiveError, Caches, MemoryStore, Write
+from archive import Answer, ArchiveError, Archiver, Caches, MemoryStore, Prepared, Write
 from merkle import MerkleError
 from replay import Holding, Waiting, feed
 from tests.faults import CrashingSeal, CrashingStore, Schedule
@@ -139,6 +139,34 @@ class ForgetsIds(Doubles):
         return Forgetful()
 
 
+class ForgetsWhatIsUnderWay(Doubles):
+    """The archiver prepares as if the block below were not there."""
+
+    def archiver(self) -> type[Archiver]:
+        """Look below no block."""
+
+        class Forgetful(Archiver):
+            def _load(self, work: Prepared, below: Prepared | None) -> None:
+                del below
+                super()._load(work, None)
+
+        return Forgetful
+
+
+class WritesWhatIsStale(Doubles):
+    """The archiver writes what was prepared on top of a block that was not kept."""
+
+    def archiver(self) -> type[Archiver]:
+        """Take every base for the head."""
+
+        class Hasty(Archiver):
+            def commit(self, prepared: Prepared) -> list[Answer]:
+                prepared.base, prepared.kept = self._top, None
+                return super().commit(prepared)
+
+        return Hasty
+
+
 class SavesThePositionFirst(Doubles):
     """A worker writes its position in one commit, and the states in another."""
 
@@ -174,6 +202,14 @@ BROKEN: list[tuple[Callable[[], Doubles], str]] = [
     (AcknowledgesBeforeTheSync, "not what was acknowledged|two events were given one index|inconsistent"),
     (ForgetsTheSeal, "visible that is not sealed"),
     (ForgetsIds, "an id is there twice|another receipt for the same event|two events under one id"),
+    (
+        ForgetsWhatIsUnderWay,
+        "an id is there twice|another receipt for the same event|two events under one id|sequence",
+    ),
+    (
+        WritesWhatIsStale,
+        "a sequence number is off|acknowledged before it was published|not what was acknowledged",
+    ),
     (SavesThePositionFirst, "states are not the fold of the log|what was told of"),
     (ForgetsTheBacklog, "states are not the fold of the log|what was told of"),
 ]

@@ -3,9 +3,9 @@
     world = World(seed)
     world.run()             # raises AssertionError where a promise was broken; the seed is the bug report
 
-Producers send, an archiver commits, workers fold and save, readers look; archivers and workers die at any step, with
-that step lost or kept; the disk is full for a while, or fails; the clock jumps both ways; the number of shards changes.
-`Random(seed)` alone decides what is next.
+Producers send, an archiver commits, and prepares the next block before or in the middle of a commit, workers fold and
+save, readers look; archivers and workers die at any step, with that step lost or kept; the disk is full for a while, or
+fails; the clock jumps both ways; the number of shards changes.  `Random(seed)` alone decides what is next.
 
 The judges share no code with what they judge: the log's is `tests.checker`, the states' a plain fold over a list, the
 promises' a list of all that anybody was told (`producers.Told`, and what readers saw).
@@ -13,16 +13,18 @@ promises' a list of all that anybody was told (`producers.Told`, and what reader
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from archive import (
+    Answer,
     Archiver,
     Caches,
     Log,
     LogSource,
     MemoryStore,
+    Prepared,
     Receipt,
     Refusal,
     SteadyClock,
@@ -51,6 +53,38 @@ STEPS = 220
 HOUR_US = 3_600_000_000
 
 
+class Turn:
+    """Requests that share a block, from the moment at which it is prepared."""
+
+    def __init__(self, group: list[Request]) -> None:
+        self.group = group
+        self.submissions = [one for request in group for one in request.submissions]
+        self.prepared: Prepared | None = None
+        self.error: Exception | None = None
+        """Why it was not prepared: said when it is its turn."""
+
+    def answers(self, archiver: Archiver) -> list[Answer]:
+        """Keep them, and return their answers."""
+        if self.error is not None:
+            raise self.error
+        assert self.prepared is not None
+        return archiver.commit(self.prepared)
+
+
+class Busy(Schedule):
+    """A schedule in the middle of whose steps something else may happen."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def step(self, name: str, action: Callable[[], object]) -> None:
+        """Let something happen, then do the step."""
+        if name in {"log", "seal", "publish"}:
+            self._meanwhile()
+        super().step(name, action)
+
+
 class Doubles:
     """The parts of which an archiver and a worker are made; tests put broken ones in their place."""
 
@@ -65,6 +99,10 @@ class Doubles:
     def caches(self) -> Caches:
         """Return empty caches."""
         return Caches()
+
+    def archiver(self) -> type[Archiver]:
+        """Return what makes an archiver of its parts."""
+        return Archiver
 
     def holding(self, world: World, store: Any) -> Holding:
         """Return what a worker holds, so little of it in memory that it must be looked up again and again."""
@@ -90,7 +128,9 @@ class World:
         ]
         self.queue: list[Request] = []
         self.archiver: Archiver | None = None
-        self.schedule = Schedule()
+        self.turns: list[Turn] = []
+        """What is prepared, or under way, in order: two at most."""
+        self.schedule: Schedule = Schedule()
         self.states: dict[tuple[int, int], MemoryStore] = {}
         self.runners: list[Runner | None] = [None]
         self.worker_schedule = Schedule()
@@ -119,24 +159,46 @@ class World:
         if self.archiver is None:
             self.start()
             return
-        group = [self.queue.pop(0) for _ in range(min(len(self.queue), self.random.randint(1, 5)))]
-        submissions = [one for request in group for one in request.submissions]
-        if not submissions:
-            return
         try:
-            answers = self.archiver.step(submissions)
-            self.schedule.step("answer", lambda: None)
-        except Unavailable as error:
-            if self.archiver.failed:
-                self.die(group)
-            else:
-                self.answer(group, [Refusal("unavailable", str(error))] * len(submissions))
+            self.prepare()
+            if self.random.random() < 0.6:
+                self.prepare()
+            if self.turns:
+                self.commit(self.archiver, self.turns[0])
         except (Crash, StorageFailed):
-            self.die(group)
-        else:
-            self.answer(group, answers)
+            self.die()
 
-    def answer(self, group: list[Request], answers: list[Any]) -> None:
+    def commit(self, archiver: Archiver, turn: Turn) -> None:
+        """The archiver commits what is prepared, and answers."""
+        try:
+            answers = turn.answers(archiver)
+        except Unavailable as error:
+            if archiver.failed:
+                raise Crash(str(error)) from error
+            answers = [Refusal("unavailable", str(error))] * len(turn.submissions)
+        else:
+            self.schedule.step("answer", lambda: None)
+        self.turns.remove(turn)
+        self.answer(turn.group, answers)
+
+    def prepare(self) -> None:
+        """The archiver prepares some of the queue, if nothing is ahead yet."""
+        count = min(len(self.queue), self.random.randint(1, 5))
+        if self.archiver is None or len(self.turns) > 1 or not count:
+            return
+        turn = Turn([self.queue.pop(0) for _ in range(count)])
+        self.turns.append(turn)
+        try:
+            turn.prepared = self.archiver.prepare(turn.submissions)
+        except (Unavailable, StorageFailed) as error:
+            turn.error = error
+
+    def meanwhile(self) -> None:
+        """In the middle of a commit, the next block is prepared now and then."""
+        if self.turns and self.random.random() < 0.15:
+            self.prepare()
+
+    def answer(self, group: list[Request], answers: Sequence[Answer]) -> None:
         """Give each producer its answers."""
         at = 0
         for request in group:
@@ -148,20 +210,21 @@ class World:
             request.producer.answered(request, list(answers[at:end]))
             at = end
 
-    def die(self, group: list[Request]) -> None:
+    def die(self) -> None:
         """The archiver is gone, and with it all that was on its way."""
         self.archiver = None
-        for request in [*group, *self.queue]:
+        for request in [*(one for turn in self.turns for one in turn.group), *self.queue]:
             request.producer.unknown(request)
+        self.turns.clear()
         self.queue.clear()
 
     def start(self) -> None:
         """Start an archiver on what the disk holds; it may die on the way."""
-        schedule = self.schedule = Schedule()
+        schedule = self.schedule = Busy(self.meanwhile)
         self.arm()
         site = self.site
         try:
-            archiver = Archiver(
+            archiver = self.doubles.archiver()(
                 ORIGIN,
                 self.doubles.log(self, schedule),
                 Vault(CrashingStore(site.vault, schedule, "vault"), VAULT_KEY, site.random),
@@ -183,15 +246,15 @@ class World:
         self.schedule.outcome = self.random.choice(list(Outcome))
         self.schedule.error = Crash
         lot = self.random.random()
-        if lot < 0.2:  # no space: by its promise, nothing was kept
+        if lot < 0.4:  # no space: by its promise, nothing was kept
             self.schedule.error, self.schedule.outcome = _no_space, Outcome.LOST
-        elif lot < 0.3:
+        elif lot < 0.5:
             self.schedule.error = _broken
 
     def kill_archiver(self) -> None:
         """The archiver dies between two steps."""
         if self.archiver is not None:
-            self.die([])
+            self.die()
 
     def work(self) -> None:
         """A worker folds a slice and perhaps saves; or it is started, if it is down."""
@@ -277,7 +340,7 @@ class World:
         while self.archiver is None:
             self.start()
         self.schedule.at = 0
-        while self.queue:
+        while self.queue or self.turns:
             self.archive()
         for shard in range(len(self.runners)):
             run(self.start_worker(shard, Schedule()), self.source)
@@ -354,7 +417,7 @@ ACTIONS: list[tuple[Action, int]] = [
     (World.archive, 30),
     (World.work, 20),
     (World.tick, 8),
-    (World.arm, 2),
+    (World.arm, 4),
     (World.kill_archiver, 2),
     (World.kill_worker, 2),
     (World.jump, 3),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from archive import Archiver, DataFolder, InvalidEvent
+from archive import Archiver, DataFolder, InvalidEvent, read_stopped
 from tools import archiver
 from tools.archiver import build, main
-from tools.process import EXIT_GOOD, EXIT_STOP
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
 
 ORIGIN = "example.org/log"
 
@@ -91,3 +92,35 @@ def test_a_name_that_no_log_can_have(tmp_path: Path, capsys: pytest.CaptureFixtu
     """A note's own complaint ends the archiver for good, too."""
     assert main(["--data", str(tmp_path / "data"), "--origin", "class 7"]) == EXIT_STOP
     assert "not a key name" in capsys.readouterr().err
+
+
+def test_what_it_stops_for_is_written_down_until_it_starts(folder: DataFolder) -> None:
+    """With the section that helps, for those who do not see its standard error; the next start takes it away."""
+    seal = (folder.log / "seal").read_bytes()
+    (folder.log / "seal").unlink()
+    assert main(["--data", str(folder.path)]) == EXIT_STOP
+    words = read_stopped(folder.stopped)
+    assert words is not None
+    assert (words.reason, words.section) == (
+        "the log has entries but no seal; see docs/recovery.md, lost seal",
+        "Lost seal",
+    )
+    (folder.log / "seal").write_bytes(seal)
+    assert main(["--data", str(folder.path)]) == EXIT_GOOD
+    assert read_stopped(folder.stopped) is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, EXIT_STOP), (errno.ENOSPC, EXIT_AGAIN)])
+def test_a_disk_that_fails_is_written_down_and_one_that_is_full_is_not(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """The first waits for a person, the second for room: it is tried again, and nobody is sent to the handbook."""
+
+    def fails(*_: object) -> Archiver:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(archiver, "build", fails)
+    assert main(["--data", str(folder.path)]) == code
+    words = read_stopped(folder.stopped)
+    assert (words is not None) == (code == EXIT_STOP)
+    assert words is None or words.section == "The disk failed"

@@ -1,0 +1,83 @@
+"""run/archiver-0.stopped: why the archiver is down for good, for the front, the doctor and the page.
+
+An archiver that no restart can mend ends with exit code 3, and its last words go to the standard error of a server
+that nobody may be looking at.  So it writes them down here as well, with the section of docs/recovery.md that says what
+to do, and the next one that starts takes them away.  They name files, sizes and keys, and never what is in an entry.
+
+>>> stopped = Stopped("the log has entries but no seal", LOST_SEAL, 1_764_090_000.0)
+>>> stopped.remedy("data").partition(";")[0]
+'docs/recovery.md, "Lost seal": was --seal left out, or its disk not mounted'
+
+Who writes it: `tools.archiver`.  How modules are: `replay.status`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from archive.errors import DISK_FAILED, KEYS, LOST_SEAL, OLDER_COPY, ROTTEN
+from archive.files import write_whole
+
+REASON_MAX: Final = 500
+
+REMEDIES: Final[dict[str, str]] = {
+    LOST_SEAL: "was --seal left out, or its disk not mounted; else treering backup NEW --data {data} --with-keys, "
+    "then treering restore NEW --data OTHER --at-least SIZE",
+    OLDER_COPY: "stop the server, move data.mdb of the log away and leave its seal; bring the newest copy back, "
+    "or treering restore BACKUP --data {data}",
+    DISK_FAILED: "look at dmesg; copy the folder after a restart of the machine, and serve a copy that verifies",
+    ROTTEN: "verify-log {data} --vkey KEY says where; treering restore BACKUP --data {data}",
+    KEYS: "bring back the keys/ folder that this log was written with",
+}
+"""What helps first, by section of docs/recovery.md."""
+
+
+def remedy_of(section: str, data: str | Path) -> str:
+    """Return what helps first according to a section of docs/recovery.md, for a data folder; nothing without one.
+
+    >>> remedy_of("Keys", "data")
+    'docs/recovery.md, "Keys": bring back the keys/ folder that this log was written with'
+    """
+    if section not in REMEDIES:
+        return ""
+    return f'docs/recovery.md, "{section}": {REMEDIES[section].format(data=shlex.quote(str(data)))}'
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """Why an archiver is down until a person looks."""
+
+    reason: str
+    section: str
+    """Of docs/recovery.md; empty where the reason says everything."""
+    since_s: float
+    """Unix seconds."""
+
+    def remedy(self, data: str | Path) -> str:
+        """Return what helps first; where no section is named, the reason says it."""
+        return remedy_of(self.section, data) or "mend what it says, then start the server again"
+
+
+def read_stopped(path: Path) -> Stopped | None:
+    """Return why the archiver is down for good, or None if it is not, or nobody can tell."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Stopped)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_stopped(path: Path, error: Exception, now_s: float) -> None:
+    """Write down why the archiver stops; where that is not possible (a full disk), it was said all the same."""
+    stopped = Stopped(str(error)[:REASON_MAX], getattr(error, "section", ""), now_s)
+    with suppress(OSError):
+        write_whole(path, msgspec.json.encode(stopped) + b"\n")
+
+
+def forget_stopped(path: Path) -> None:
+    """Take the last words of the archiver before away."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
