@@ -1,7 +1,8 @@
 """For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
 
-Alive means that this process answers; ready, that the archiver is reachable and every shard has states that
-are not being rebuilt.  A module that does not run makes nothing unready but itself: the answer names it, says why, and
+Alive means that this process answers; ready, that the archiver answers (it is asked every second, and may take five)
+and every shard has states that are not being rebuilt.  Where the archiver waits for a person, `stopped` says why, and
+what helps.  A module that does not run makes nothing unready but itself: the answer names it, says why, and
 what helps.  A metric's label never names a person, a key or a document.
 
 How modules are is known to the supervisor, which writes it down (`replay.status`).
@@ -22,8 +23,8 @@ from prometheus_client.registry import Collector
 
 from api.services import Services
 from api.shelf import Shelf
-from archive import Unavailable
-from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status
+from archive import Unavailable, read_stopped
+from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status, read_unsent
 
 COUNTED_MAX = 10_000
 
@@ -64,25 +65,39 @@ def readiness(services: Services) -> dict[str, Any]:
     size, shelf = published_or_zero(services), services.shelf
     statuses = read_status(services.folder.run / STATUS_FILE)
     modules = [
-        _module(shelf, catalogue, size) | _condition(catalogue.module, statuses)
+        _module(shelf, catalogue, size) | _condition(services, catalogue.module, statuses)
         for catalogue in shelf.modules()
     ]
     held = {name for name, status in statuses.items() if status.held} | _renewed(modules, statuses)
     missing = [name for name in shelf.missing() if name not in held]
     unseen = [name for name in shelf.missing() if name in held]
-    modules += [{"module": name, "version": "", "shards": []} | _condition(name, statuses) for name in unseen]
+    modules += [
+        {"module": name, "version": "", "shards": []} | _condition(services, name, statuses)
+        for name in unseen
+    ]
     running = [one for one in modules if one["module"] not in held]
     shards = [_least([one["shards"][shard] for one in running], shard, size) for shard in range(shelf.shards)]
     # Where no module at all is well, the states that are there still answer, as of where they stand.
     whole = not missing and (not running or all(one["position"] is not None for one in shards))
     return {
-        "ready": services.client.connected and whole,
-        "archiver": services.client.connected,
+        "ready": services.client.answers and whole,
+        "archiver": services.client.answers,
+        **_stopped(services),
         "size": size,
         "shards": shards,
         "modules": modules,
         "states": services.states()._asdict(),
     }
+
+
+def _stopped(services: Services) -> dict[str, Any]:
+    """Return why the archiver waits for a person, if it does."""
+    stopped = None if services.client.connected else read_stopped(services.folder.stopped)
+    if stopped is None:
+        return {}
+    since = datetime.fromtimestamp(stopped.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"reason": stopped.reason, "section": stopped.section, "since": since}
+    return {"stopped": {**about, "remedy": stopped.remedy(services.folder.path)}}
 
 
 def _renewed(modules: list[dict[str, Any]], statuses: Mapping[str, ModuleStatus]) -> set[str]:
@@ -102,12 +117,14 @@ def store_is_well(state: str) -> bool:
 
 def _module(shelf: Shelf, catalogue: Catalogue, size: int) -> dict[str, Any]:
     shards = [_shard(shelf, catalogue, shard, size) for shard in range(shelf.shards)]
-    return {"module": catalogue.module, "version": catalogue.version, "shards": shards}
+    met = shelf.damage[catalogue.module]
+    about = {"module": catalogue.module, "version": catalogue.version, "shards": shards}
+    return about | ({"damage_met": met} if met else {})
 
 
-def _condition(name: str, statuses: Mapping[str, ModuleStatus]) -> dict[str, Any]:
+def _condition(services: Services, name: str, statuses: Mapping[str, ModuleStatus]) -> dict[str, Any]:
     """Return what the supervisor says of a module; of one that it says nothing of, nothing."""
-    status = statuses.get(name)
+    status, data = statuses.get(name), services.folder.path
     if status is None:
         return {}
     return {
@@ -116,11 +133,11 @@ def _condition(name: str, statuses: Mapping[str, ModuleStatus]) -> dict[str, Any
         "deaths": status.deaths,
         "since": datetime.fromtimestamp(status.worst.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "reason": status.reason(),
-        "remedy": status.remedy(name),
-        "remedies": status.remedies(name),
+        "remedy": status.remedy(name, data),
+        "remedies": status.remedies(name, data),
         "troubles": [
             {"shard": int(shard), "state": one.record.state, "level": one.record.level}
-            | {"reason": one.reason(), "remedy": one.remedy(name)}
+            | {"reason": one.reason(), "remedy": one.remedy(name, data)}
             for shard, one in status.troubles
         ],
     }
@@ -134,6 +151,8 @@ def _shard(shelf: Shelf, catalogue: Catalogue, shard: int, size: int) -> dict[st
         "position": position,
         "lag": None if position is None else max(size - position, 0),
     }
+    if shelf.damaged(catalogue, shard):
+        answer["damaged"] = True
     if position is None and (progress := shelf.rebuilding(catalogue, shard)) is not None:
         answer["rebuilding"] = {"position": progress[0], "until": progress[1]}
     return answer
@@ -163,9 +182,7 @@ class _Metrics(Collector):
         """Yield every metric as it stands."""
         state, counters = readiness(self._services), self._services.counters
         yield GaugeMetricFamily("treering_log_size", "Published size of the log, entries.", state["size"])
-        yield GaugeMetricFamily(
-            "treering_archiver_up", "1 if the archiver is reachable.", int(state["archiver"])
-        )
+        yield GaugeMetricFamily("treering_archiver_up", "1 if the archiver answers.", int(state["archiver"]))
         store = GaugeMetricFamily(
             "treering_state_store_ok", "1 if readers are answered as configured.", labels=["store"]
         )
@@ -177,6 +194,7 @@ class _Metrics(Collector):
             lag.add_metric([str(shard["shard"])], _behind(shard, state["size"]))
         yield lag
         yield from _of_modules(state)
+        yield _unsent(self._services)
         yield _quarantined(self._services.shelf)
         events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
         events.add_metric(["accepted"], counters.accepted)
@@ -194,13 +212,31 @@ def _of_modules(state: dict[str, Any]) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
         "treering_module_lag", "Entries a module has not seen yet.", labels=["module", "shard"]
     )
+    damage = CounterMetricFamily(
+        "treering_damaged_reads", "Answers that were refused because states are damaged.", labels=["module"]
+    )
     for one in state["modules"]:
+        damage.add_metric([one["module"]], one.get("damage_met", 0))
         for name in get_args(State) if "state" in one else ():
             condition.add_metric([one["module"], name], int(name == one["state"]))
         deaths.add_metric([one["module"]], one.get("deaths", 0))
         for shard in one["shards"]:
             lag.add_metric([one["module"], str(shard["shard"])], _behind(shard, state["size"]))
-    yield from (condition, deaths, lag)
+    yield from (condition, deaths, lag, damage)
+
+
+def _unsent(services: Services) -> Metric:
+    """Return what modules said that is not in the log: at how many events, for the version that runs."""
+    family = CounterMetricFamily(
+        "treering_messages_unsent",
+        "Events at which a reducer said what could not be sent.",
+        labels=["module", "reducer", "kind"],
+    )
+    shelf = services.shelf
+    found = read_unsent(services.folder.run, shelf.shards, shelf.modules())
+    for place, one in sorted(found.items()):
+        family.add_metric(place, one.count)
+    return family
 
 
 def _quarantined(shelf: Shelf) -> Metric:
@@ -211,9 +247,17 @@ def _quarantined(shelf: Shelf) -> Metric:
     for catalogue in shelf.modules():
         counts = dict.fromkeys((info.name for info in catalogue.reducers), 0)
         for shard in range(shelf.shards):
-            reader = shelf.reader(catalogue, shard)
-            for name, _ in () if reader is None else reader.quarantined(COUNTED_MAX):
+            for name, _ in _still(shelf, catalogue, shard):
                 counts[name] = counts.get(name, 0) + 1
         for name, count in sorted(counts.items()):
             family.add_metric([name], count)
     return family
+
+
+def _still(shelf: Shelf, catalogue: Catalogue, shard: int) -> list[tuple[str, int]]:
+    """Return what stands still in a shard; nothing where there is no answer: other metrics do not wait for it."""
+    try:
+        reader = shelf.reader(catalogue, shard)
+        return [] if reader is None else reader.quarantined(COUNTED_MAX)
+    except Unavailable:
+        return []

@@ -24,7 +24,7 @@ from api.services import Services
 from api.states import state_json
 from archive import ArchiveError
 from merkle import Checkpoint
-from replay import ReducerInfo, StoredSlot
+from replay import Damaged, ReducerInfo, StoredSlot
 
 STATES_SHOWN = 40
 SCANNED = 2_000
@@ -32,6 +32,7 @@ SCANNED = 2_000
 SCANNED_BYTES = 4 << 20
 """And how large they may be together: texts are long."""
 TEXT_SHOWN = 160
+TROUBLES_SHOWN = 5
 EARLIEST_TIME_MS = 315_532_800_000
 """1980: a smaller number of milliseconds is a duration."""
 LATEST_TIME_MS = 253_402_300_799_000
@@ -59,21 +60,54 @@ def router(services: Services) -> APIRouter:
 
 
 def _context(services: Services) -> dict[str, Any]:
-    state = readiness(services)
+    state, checkpoint = readiness(services), _checkpoint(services)
     return {
         **state,
-        **_checkpoint(services),
+        "connected": services.client.connected,
+        "waiting": [one["module"] for one in state["modules"] if one.get("state") in {"parked", "failed"}],
+        "modules": [{**one, **troubles_of(one)} for one in state["modules"]],
+        **checkpoint,
         "rate": services.rate.seen(services.clock.now_us(), state["size"]),
-        "reducers": [_table(services, info) for info in services.shelf.reducers()],
+        # States of a log that may not be shown are not shown either.
+        "reducers": []
+        if checkpoint.get("unreadable")
+        else [_table(services, info) for info in services.shelf.reducers()],
     }
+
+
+def troubles_of(module: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what is wrong with a module, in which shards, and every command that helps, a bounded number of each.
+
+    >>> one = {"shard": 0, "reason": "reducer words died at entry 7: SIGSEGV", "remedy": "treering skip words 7"}
+    >>> troubles_of({"troubles": [one, {**one, "shard": 1}], "remedies": [one["remedy"]]})
+    {'lines': ['shards 0, 1: reducer words died at entry 7: SIGSEGV'], 'commands': ['treering skip words 7']}
+    """
+    shards: dict[str, list[str]] = {}
+    for one in module.get("troubles", ()):
+        shards.setdefault(one["reason"], []).append(str(one["shard"]))
+    lines = [
+        f"shard{'s' if len(each) > 1 else ''} {', '.join(each)}: {reason}" for reason, each in shards.items()
+    ]
+    more = "and {} more: treering doctor"
+    return {"lines": bounded(lines, more), "commands": bounded(module.get("remedies", []), more)}
+
+
+def bounded(lines: list[str], more: str, limit: int = TROUBLES_SHOWN) -> list[str]:
+    """Return the first of some lines, and how many more there are.
+
+    >>> bounded(["a", "b", "c"], "and {} more", 2)
+    ['a', 'b', 'and 1 more']
+    """
+    rest = len(lines) - limit
+    return lines if rest <= 0 else [*lines[:limit], more.format(rest)]
 
 
 def _checkpoint(services: Services) -> dict[str, Any]:
     try:
         with services.log() as log:
             _, note = log.checkpoint()
-    except ArchiveError:
-        return {"origin": None, "root": None}
+    except ArchiveError as error:
+        return {"origin": None, "root": None, "unreadable": str(error) if error.section else ""}
     checkpoint = Checkpoint.decode(note.decode().partition("\n\n")[0] + "\n")
     return {"origin": checkpoint.origin, "root": checkpoint.root.hex()}
 
@@ -82,11 +116,13 @@ def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
     """Return the states of a reducer that changed last, or its first ones by key, as rows of text."""
     name = reducer.name
     found: list[tuple[bytes, StoredSlot]] = []
-    whole, rebuilding = True, False
+    whole, rebuilding, damaged = True, False, False
     for shard in range(services.shelf.shards):
         try:
             _, reader, _ = services.shelf.standing(name, shard)
             some, all_of_them = reader.first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
+        except Damaged:
+            damaged = True
         except ArchiveError:
             rebuilding = True
         else:
@@ -97,6 +133,7 @@ def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
         "version": reducer.version,
         "fields": reducer.scope,
         "rebuilding": rebuilding,
+        "damaged": damaged,
         "note": noted(len(found), whole=whole),
         "rows": [_row(reducer, slot) for slot in chosen(found, whole=whole)],
     }

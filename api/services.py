@@ -24,12 +24,14 @@ from archive import (
     Log,
     LogSource,
     NotFound,
+    PublishedLog,
     PublishedSize,
     Receipt,
     Store,
     Submission,
     Unavailable,
     Vault,
+    read_stopped,
     settle,
 )
 from reducers import Key
@@ -88,20 +90,37 @@ class Services:
     _vault: Vault | None = None
 
     def log(self, size: int | None = None) -> AbstractContextManager[Log]:
-        """Return the log up to its published size, or a smaller one; raise Unavailable before the first start."""
+        """Return the log up to its published size, or a smaller one.
+
+        Raises Unavailable before the first start; entering it does, where the database is an older copy.
+        """
         try:
-            self._source = self._source or LogSource(self.folder.open_log(), self.published)
+            self._source = self._source or PublishedLog(self.folder.open_log(), self.published)
         except NotFound as error:
-            raise Unavailable(str(error)) from None
+            raise self._not_yet(error) from None
         return self._source.open(size)
+
+    def check(self) -> None:
+        """Raise Unavailable where nothing may be shown, states neither: they are of a log that is not there."""
+        with self.log():
+            pass
 
     def published(self) -> int:
         """Return the published size; raise Unavailable before the archiver's first start."""
         try:
             self._published = self._published or PublishedSize(self.folder.published)
         except NotFound as error:
-            raise Unavailable(str(error)) from None
+            raise self._not_yet(error) from None
         return self._published.get()
+
+    def _not_yet(self, error: NotFound) -> Unavailable:
+        """Return why nothing is there: nobody is about to start where the archiver waits for a person."""
+        stopped = read_stopped(self.folder.stopped)
+        if stopped is None:
+            return Unavailable(str(error))
+        return Unavailable(
+            f"the archiver is down until a person looks: {stopped.reason}", section=stopped.section
+        )
 
     async def read(self, ask: Callable[[], T]) -> T:
         """Return what reading states gives, without holding up others while it waits."""

@@ -7,20 +7,37 @@ none, the answer is that there is none yet.
     standing = shelf.standing("event_count", shard=0)
     position, slot = standing.reader.get("event_count", ("ann",))
 
+States that are damaged are no answer: 503, for those states alone.  It is counted, and the module's worker is left
+word, so that it makes them anew (`replay.damage`).
+
 What a catalogue is: `replay.catalogue`.  The routes: `api.states`.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from archive import NotFound, Store, Unavailable
+from archive import IntegrityError, NotFound, Store, Unavailable
 from reducers import Key, UnknownReducer
-from replay import Catalogue, ReducerInfo, StateReader, catalogues, home_of, module_folder, shard_folder
+from replay import (
+    Catalogue,
+    Damaged,
+    ReadStore,
+    ReducerInfo,
+    StateReader,
+    catalogues,
+    complain,
+    home_of,
+    is_complained_of,
+    module_folder,
+    shard_folder,
+)
 
 LOOK_EVERY_S = 0.5
 
@@ -48,7 +65,8 @@ class Shelf:
     """All modules' states of one partition.
 
     `open_store` opens a store for reading, by its place, and raises NotFound while there is none.  With `expected`,
-    the names of the modules that this server runs, other modules' states (which were left behind) are none.
+    the names of the modules that this server runs, other modules' states (which were left behind) are none.  With
+    `complains`, workers are left word of damage; whoever only looks leaves none.
     """
 
     def __init__(
@@ -58,10 +76,15 @@ class Shelf:
         open_store: Callable[[Place], Store],
         expected: Collection[str] = (),
         partition: int = 0,
+        *,
+        complains: bool = False,
     ) -> None:
         self.shards, self.expected = shards, frozenset(expected)
         self._state, self._partition, self.open_store = state, partition, open_store
         self._stores: dict[Path, Store] = {}
+        self._complains = complains
+        self.damage: Counter[str] = Counter()
+        """How often readers met damaged states, by module."""
         self._found: dict[str, Catalogue] = {}
         self._looked_at = float("-inf")
         self._lock = Lock()
@@ -97,7 +120,10 @@ class Shelf:
         raise UnknownReducer(name, tuple(info.name for info in self.reducers()))
 
     def standing(self, name: str, shard: int) -> Standing:
-        """Return where a reducer's states are read; raise Unavailable while nothing whole is there."""
+        """Return where a reducer's states are read; raise Unavailable while nothing whole is there.
+
+        Raises Damaged where it is not even known how much of the log they have seen.
+        """
         catalogue, info = self.find(name)
         reader = self.reader(catalogue, shard)
         if reader is not None and _whole(reader):
@@ -111,7 +137,10 @@ class Shelf:
         raise Unavailable("states are being rebuilt; ask again shortly")
 
     def reader(self, catalogue: Catalogue, shard: int) -> StateReader | None:
-        """Return the states of one generation in one shard, or None while there are none."""
+        """Return the states of one generation in one shard, or None while there are none.
+
+        Raises Damaged where their file cannot be opened.
+        """
         place = module_folder(self._state, self._partition, catalogue.module)
         folder = shard_folder(place, catalogue.generation, shard, self.shards)
         with self._lock:  # an environment must not be opened twice in a process
@@ -121,20 +150,37 @@ class Shelf:
                     self._stores[folder] = self.open_store(wanted)
                 except NotFound:
                     return None
-        return StateReader(self._stores[folder], catalogue.identities)
+                except IntegrityError as error:
+                    self.damage[catalogue.module] += 1
+                    raise Damaged(catalogue.module, str(error)) from None
+        store = self._stores[folder]
+        return StateReader(store, catalogue.identities, catalogue.module, partial(self._met, folder, store))
+
+    def damaged(self, catalogue: Catalogue, shard: int) -> bool:
+        """Return whether a worker has yet to look at states that somebody found damaged."""
+        place = module_folder(self._state, self._partition, catalogue.module)
+        return is_complained_of(shard_folder(place, catalogue.generation, shard, self.shards))
+
+    def _met(self, folder: Path, store: Store, error: Damaged) -> None:
+        """Count that a reader met damage, and see to it that what is damaged is made anew."""
+        self.damage[error.module] += 1
+        if isinstance(store, ReadStore) and store.distrust():
+            return  # it was the copy
+        if self._complains:
+            complain(folder)
 
     def position(self, catalogue: Catalogue, shard: int) -> int | None:
         """Return how much of the log a module's shard has seen, or None while it is being rebuilt."""
-        reader = self.reader(catalogue, shard)
         try:
+            reader = self.reader(catalogue, shard)
             return None if reader is None else reader.position()
         except (NotFound, Unavailable):
             return None
 
     def rebuilding(self, catalogue: Catalogue, shard: int) -> tuple[int, int] | None:
         """Return (position, size to reach) of a shard that is being rebuilt; None: it is not, or not yet."""
-        reader = self.reader(catalogue, shard)
         try:
+            reader = self.reader(catalogue, shard)
             return None if reader is None else reader.rebuilding()
         except Unavailable:
             return None
@@ -147,6 +193,8 @@ class Shelf:
 def _whole(reader: StateReader) -> bool:
     try:
         reader.position()
+    except Damaged:
+        raise  # what was before is no answer to who may have seen more
     except (NotFound, Unavailable):
         return False
     return True

@@ -29,6 +29,7 @@ LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
 WAIT_S_MAX = 10.0
 WAIT_STEP_S = 0.01
 RESERVED = frozenset({"min_size", "at_size", "limit", "after"})
+"""Parameters that are no key fields, of answers at one moment; a stream has none of them."""
 
 
 def router(services: Services) -> APIRouter:
@@ -41,8 +42,9 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{name}", summary="One state, or a page of states")
     async def get_states(name: str, request: Request) -> JSONResponse:
+        services.check()
         _, reducer = services.shelf.find(name)
-        key = key_of_query(reducer, request)
+        key = key_of_query(reducer, request, RESERVED)
         min_size = number(request, "min_size", 0)
         if "at_size" in request.query_params:
             return JSONResponse(await _as_it_was(services, reducer, key, number(request, "at_size", 0)))
@@ -63,9 +65,16 @@ def describe(reducer: ReducerInfo) -> dict[str, Any]:
     }
 
 
-def key_of_query(reducer: ReducerInfo, request: Request) -> Key:
-    """Return the key of a query, whole or its beginning; raise Problem that names a wrong parameter."""
-    given = {name: value for name, value in request.query_params.items() if name not in RESERVED}
+def key_of_query(reducer: ReducerInfo, request: Request, others: frozenset[str] = frozenset()) -> Key:
+    """Return the key of a query, whole or its beginning; raise Problem that names a wrong parameter.
+
+    `others` are parameters that mean something else here.  What would be passed over is refused: an answer to another
+    question looks like an answer.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Problem(400, "Repeated parameter", f"parameter {twice!r} stands more than once; give it once")
+    given = {name: value for name, value in request.query_params.items() if name not in others}
     key = []
     for field in reducer.scope:
         if field not in given:
@@ -76,6 +85,9 @@ def key_of_query(reducer: ReducerInfo, request: Request) -> Key:
                 400, "Malformed parameter", f"parameter {field!r}: longer than {VALUE_SIZE_MAX} bytes"
             )
     if given:
+        if min(given) in RESERVED:
+            detail = f"parameter {min(given)!r}: a stream begins with what there is now; leave it out"
+            raise Problem(400, "Unknown parameter", detail)
         raise Problem(
             400,
             "Unknown parameter",
@@ -205,7 +217,7 @@ def _position(services: Services, name: str, shard: int) -> int:
 
 def _token(text: str) -> bytes:
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise Problem(
             400, "Malformed parameter", "parameter 'after': pass on the 'next' of the page before"

@@ -13,6 +13,8 @@ there is, then what changes.  A `position` closes each group and carries the id:
 `Last-Event-ID` (browsers do) gets every state that changed since, some perhaps twice, none never.  The id is the
 position, and the generation of states it stands in: after an upgrade everything is sent anew.
 
+While there is no answer, `rebuilding` says so once, with the reason; what changed meanwhile comes as soon as there is.
+
 States are read from the store, never pushed by a worker; a reader who is slow gets fewer and newer states, and holds up
 nobody.  Readers who have seen the same share one look.
 
@@ -82,6 +84,7 @@ class Hub:
         return look
 
     def _new(self, name: str, shard: int, start: bytes) -> Look:
+        self._services.check()
         info, reader, generation = self._services.shelf.standing(name, shard)
         try:
             changes = reader.following(name, start, ROWS)
@@ -158,17 +161,17 @@ class _Stream:
         self._generations: dict[int, str] = {}
         self._starts: dict[int, bytes] = {}
         self._said: tuple[int, float] = (-1, float("-inf"))
-        self._rebuilding = False
+        self._reason = ""
         self.more = False
 
     def step(self, now: float) -> bytes:
         """Return what is to be sent now; empty if nothing is."""
         try:
             looks = [self._look(shard, now) for shard in self._shards]
-        except Unavailable:
-            known, self._rebuilding, self.more = self._rebuilding, True, False
-            return b"" if known else _event("rebuilding", {})
-        self._rebuilding, self.more = False, any(look.more for look in looks)
+        except Unavailable as error:
+            known, self._reason, self.more = self._reason, str(error), False
+            return b"" if known == self._reason else _event("rebuilding", {"reason": self._reason})
+        self._reason, self.more = "", any(look.more for look in looks)
         size = len(self._prefix)
         text = b"".join([event for look in looks for key, event in look.rows if key[:size] == self._prefix])
         position = min(look.position for look in looks)

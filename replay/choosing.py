@@ -4,7 +4,7 @@ Workers always fold into a store of their own: LMDB on disk, or LMDB in memory (
 (`replay.mirror`).  So a reader may have two places to look, and the rule has to keep three promises:
 
 - *never a wrong answer*: only a store with a marker answers, in Redis one whose root is in our log's history, and
-  marker and states are read in one view;
+  marker and states are read in one view; a copy in which something cannot be read is removed (`distrust`);
 - *never an empty one*: where neither has a marker, the answer is Unavailable or "being rebuilt", not "no such student";
 - *never back in time*: after an answer at position n, Redis is not asked again before it has reached n, unless nobody
   else can answer at all.
@@ -31,7 +31,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -82,6 +82,7 @@ class ReadStore:
         self._local: Store | None = None
         self._opening = Lock()
         self._floor = -1
+        self._from_remote = False
         self._stood: tuple[int, float] | None = None
         """Where Redis stands behind the local states, and since when it does."""
         self._state = "local" if remote is None else "catching up"
@@ -104,6 +105,7 @@ class ReadStore:
                 why = self._remote.link.down if self._remote is not None else ""
                 raise Unavailable(f"states are being rebuilt; ask again shortly{why and f' ({why})'}")
             self._floor = max(self._floor, position)
+            self._from_remote = chosen is theirs
             yield chosen
 
     def commit(self, writes: Sequence[Write]) -> None:
@@ -115,6 +117,17 @@ class ReadStore:
         local, self._local = self._local, None
         if local is not None:
             local.close()
+
+    def distrust(self) -> bool:
+        """Remove the copy in Redis if it gave the last answer, which could not be read: it is copied again.
+
+        Return whether it did; else it was the local states.  A copy that cannot be removed just now is met again.
+        """
+        if self._remote is None or not self._from_remote:
+            return False
+        with suppress(Unavailable):
+            self._remote.clear()
+        return True
 
     def status(self) -> Status:
         """Return what the last view found."""

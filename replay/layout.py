@@ -1,7 +1,7 @@
 r"""How states lie in a store: the tables, their keys and their values, made and parsed in this one place.
 
-    meta          "snapshot"                   → Marker: layout, position, root, reducers, rebuilt_to
-    states        name 00 (length, value)*     → saved_at (8 bytes) ‖ StoredSlot, or nothing: it is gone
+    meta          "snapshot"                   → Marker (layout, position, root, reducers, rebuilt_to, steered) ‖ check
+    states        name 00 (length, value)*     → saved_at (8 bytes) ‖ StoredSlot, or nothing: it is gone ‖ check
     changes       saved_at (8 bytes) ‖ state key → nothing: exactly one for each state, where it was saved last
     quarantined   name 00 index (8 bytes)      → the state key that stands still at this event; a tick may stop
                   hash of the state key (16)       many, so each has a row of its own
@@ -10,12 +10,13 @@ r"""How states lie in a store: the tables, their keys and their values, made and
                   number of the chunk, 4 bytes     the last one and adds more, however long the backlog is
 
 `saved_at` is the position of the save that wrote a state, so `changes` lists, in order, what is new since a position:
-for streams, and for mirrors.
+for streams, and for mirrors.  `check` is the CRC-32 of the rest (4 bytes): a count that lost a bit on the disk would
+look like any other count.
 
 >>> state_key("event_count", ("ann",))
 b'event_count\x00\x00\x03ann'
 
-Who writes: `replay.holding`.  Who reads: `replay.reader`.
+Who writes: `replay.holding`.  Who reads: `replay.reader`.  What becomes of what is damaged: `replay.damage`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -33,13 +35,14 @@ from reducers import Key, Reducer, Slot, StateError
 from replay.reasons import reason_of
 
 TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """Of these tables; states of another layout are not recognised, hence rebuilt."""
 CHUNK: Final = 1_024
 """Indices of a backlog under one key."""
 SNAPSHOT: Final = b"snapshot"
 KEY_SIZE_MAX: Final = 500
 AT_SIZE: Final = 8
+CHECK_SIZE: Final = 4
 
 Identity = tuple[str, int, str]
 """(name, version, code digest) of a reducer."""
@@ -139,12 +142,20 @@ def quarantined_by(row: bytes) -> tuple[str, int]:
 
 def encode_stored(saved_at: int, stored: StoredSlot | None) -> bytes:
     """Return the value of a state; None says that the key has no state any more."""
-    return saved_at.to_bytes(AT_SIZE) + (b"" if stored is None else _encoder.encode(stored))
+    data = saved_at.to_bytes(AT_SIZE)
+    if stored is not None:
+        data += _encoder.encode(stored)
+    return data + crc32(data).to_bytes(CHECK_SIZE)
 
 
 def decode_stored(value: bytes | None) -> StoredSlot | None:
-    """Return the state in a value; raise msgspec.DecodeError if it is none."""
-    return None if value is None or len(value) == AT_SIZE else _decode_slot(value[AT_SIZE:])
+    """Return the state in a value; raise msgspec.DecodeError if it is none, or not what was saved."""
+    if value is None:
+        return None
+    data = value[:-CHECK_SIZE]
+    if len(data) < AT_SIZE or crc32(data) != int.from_bytes(value[-CHECK_SIZE:]):
+        raise msgspec.DecodeError("its checksum is another")
+    return _decode_slot(data[AT_SIZE:]) if len(data) > AT_SIZE else None
 
 
 def slot_of(reducer: Reducer[Any], value: bytes | None) -> Slot[Any] | None:
@@ -231,16 +242,38 @@ def loaded(view: View, log: Log, identities: list[Identity]) -> tuple[Marker | N
 
 def encode_marker(marker: Marker) -> bytes:
     """Return the value of a marker."""
-    return _encoder.encode(marker)
+    data = _encoder.encode(marker)
+    return data + crc32(data).to_bytes(CHECK_SIZE)
 
 
 def read_marker(data: bytes | None) -> Marker | None:
     """Return the marker in `data`, or None if there is none that can be read, or one of another layout."""
     try:
-        marker = None if data is None else _decode_marker(data)
+        return marker_in(data)
     except msgspec.DecodeError:
         return None
-    return marker if marker is not None and marker.layout == LAYOUT else None
+
+
+def marker_in(data: bytes | None) -> Marker | None:
+    """Return the marker in `data`, None if there is none or one of another layout; DecodeError if it is damaged."""
+    if data is None:
+        return None
+    whole = data[-CHECK_SIZE:] == crc32(data[:-CHECK_SIZE]).to_bytes(CHECK_SIZE)
+    if not whole and _is_older(data):
+        return None
+    if not whole:
+        raise msgspec.DecodeError("the checksum of the marker is another")
+    marker = _decode_marker(data[:-CHECK_SIZE])
+    return marker if marker.layout == LAYOUT else None
+
+
+def _is_older(data: bytes) -> bool:
+    """Return whether a marker is of the layouts before 4, which had no checksum."""
+    try:
+        found = msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(found, dict) and found.get("layout", 0) in range(4)
 
 
 def read_backlog(view: View) -> dict[int, list[int]]:

@@ -4,7 +4,8 @@
     holding = holding_of(store, module, log)                  # to go on folding from there, in memory alone
 
 Live states go on while somebody looks at them, so everything is copied out in one view.  They may stand at any
-position, each shard and module at its own; `replay.audit` holds each against a replay that stops there.
+position, each shard and module at its own; `replay.audit` holds each against a replay that stops there.  States that
+are damaged are no states: `Damaged`, or NotFound for whoever can as well begin from nothing.
 
 Who answers queries reads with `replay.reader`, who keeps states is `replay.holding`.
 """
@@ -17,22 +18,23 @@ from typing import Any
 
 import msgspec
 
-from archive import Log, NotFound, Store, View
+from archive import IntegrityError, Log, NotFound, StorageFailed, Store, View
 from reducers import Module, Reducer, ReducerError, Slot, StatePair, entry_digest
 from replay.catalogue import Catalogue
+from replay.damage import reading, stored_at
 from replay.holding import Holding
 from replay.layout import (
     SNAPSHOT,
     Marker,
     StoredSlot,
-    decode_stored,
     identities_of,
+    marker_in,
     name_of,
     read_backlog,
     read_marker,
 )
 from replay.routing import home_of
-from replay.sweep import Entries, Entry
+from replay.sweep import Entries, Entry, seen_as
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,21 @@ class Live:
 def read_live(
     store: Store, catalogue: Catalogue, shard: int, shards: int, *, encodings: bool = False
 ) -> Live:
-    """Return the states in a store; raise NotFound if there are none of this catalogue, or they are being rebuilt."""
+    """Return the states in a store; raise NotFound if there are none of this catalogue, or they are being rebuilt.
+
+    Raises Damaged if one of them cannot be read.
+    """
     entries: Entries = {}
-    with store.view() as view:
-        marker = read_marker(view.get("meta", SNAPSHOT))
+    with reading(catalogue.module), store.view() as view:
+        marker = marker_in(view.get("meta", SNAPSHOT))
         if marker is None or marker.reducers != catalogue.identities or marker.rebuilding:
             raise NotFound(f"the states of module {catalogue.module} are being rebuilt; ask again shortly")
         for data, value in view.scan("states"):
-            if (slot := decode_stored(value)) is not None:
+            if (slot := stored_at(data, value)) is not None:
                 pair = StatePair(name_of(data), slot.version, slot.key, slot.encoding, slot.error_index)
                 encoding = slot.encoding if encodings else None
-                entries[pair.identity] = Entry(entry_digest(pair), encoding, slot.error_index)
+                seen = seen_as(slot.changed_at, slot.shown)
+                entries[pair.identity] = Entry(entry_digest(pair), encoding, slot.error_index, seen)
     return Live(catalogue, shard, shards, marker.position, marker.steered, marker.root, entries)
 
 
@@ -80,19 +86,19 @@ def holding_of(store: Store, module: Module, log: Log, names: Collection[str] = 
     """
     reducers = {one.name: one for one in module.reducers if not names or one.name in names}
     holding = Holding(reducers.values(), module=module.name)
-    with store.view() as view:
-        marker = _marker(view, module, log)
-        holding.position, holding.steered = marker.position, marker.steered
-        try:
+    try:
+        with store.view() as view:
+            marker = _marker(view, module, log)
+            holding.position, holding.steered = marker.position, marker.steered
             holding.backlog = read_backlog(view)
             for data, value in view.scan("states"):
-                reducer, stored = reducers.get(name_of(data)), decode_stored(value)
+                reducer, stored = reducers.get(name_of(data)), stored_at(data, value)
                 if reducer is not None and stored is not None:
                     holding.put(reducer, stored.key, _slot(reducer, stored))
-        except (ReducerError, msgspec.DecodeError, ValueError) as error:
-            raise NotFound(
-                f"a saved state of module {module.name} cannot be read ({error}); start from nothing"
-            ) from None
+    except (ReducerError, IntegrityError, StorageFailed, msgspec.DecodeError, ValueError) as error:
+        raise NotFound(
+            f"a saved state of module {module.name} cannot be read ({error}); start from nothing"
+        ) from None
     return holding
 
 

@@ -18,13 +18,14 @@ holds only if nobody else committed since this step looked (`RedisStore.commit_s
 between two steps, or between looking and writing: a flush, an older copy of Redis that took over, a second mirror.
 
 Where states went without a trace in `changes`, the numbers of states differ, and Redis is searched for them; where they
-differ for any other reason, the copy begins anew.
+differ for any other reason, the copy begins anew.  So it does where what is in Redis cannot be read.  Nothing is copied
+that cannot be read here: readers of Redis go on with the moment before, until the worker has made the states anew.
 
     mirror = Mirror(local, RedisStore(link, about, MIRRORED), lambda size, root: log_has(size, root))
     while not stop.wait(0.2):
         while mirror.step():                 # in a thread of the worker: it may wait seconds for a Redis that hangs
             pass
-    mirror.state                             # ok | waiting: … | copying: … | down: …
+    mirror.state                             # ok | waiting: … | copying: … | down: … | damaged: …
 
 Who reads what it wrote: `replay.choosing`.
 """
@@ -39,7 +40,8 @@ from typing import Final
 import msgspec
 
 from archive import IntegrityError, Store, Unavailable, View, Write
-from replay.layout import AT_SIZE, SNAPSHOT, Marker, decode_stored, name_of, quarantine_key, read_marker
+from replay.damage import Damaged, reading, stored_at
+from replay.layout import AT_SIZE, SNAPSHOT, Marker, marker_in, name_of, quarantine_key, read_marker
 from replay.redis_store import EXPIRE_S, Broken, RedisStore, RedisView
 
 MIRRORED: Final = ("meta", "states", "changes", "quarantined")
@@ -84,7 +86,7 @@ class _Piece:
 class Mirror:
     """Copies from a shard's own store to Redis, a bounded piece at each step.
 
-    `is_ours(size, root)` tells whether the log had this root at this size.
+    `is_ours(size, root)` tells whether the log had this root at this size; `module` is whose states these are.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Mirror:
         remote: RedisStore,
         is_ours: Callable[[int, bytes], bool],
         *,
+        module: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._module = module
         self._local, self._remote, self._is_ours, self._clock = local, remote, is_ours, clock
         self._walk: _Walk | None = None
         self._policy_at = self._touched_at = float("-inf")
@@ -104,13 +108,17 @@ class Mirror:
     def step(self) -> bool:
         """Do one piece of what there is to do; return whether there may be more to do at once.
 
-        Raises IntegrityError if the local store contradicts itself; whatever goes wrong with Redis is said by `state`
-        and mended by a later step.
+        Raises Damaged if the local store cannot be read, or contradicts itself; whatever goes wrong with Redis is said
+        by `state` and mended by a later step.
         """
         try:
-            return self._step()
-        except Broken:
-            return self._begin_anew("states are missing in Redis")
+            with reading(self._module):
+                return self._step()
+        except Broken as error:
+            return self._begin_anew(error.what)
+        except Damaged as error:
+            self.state = f"damaged: {error}"
+            raise
         except Unavailable as error:
             self.state = f"down: {error}"
             return False
@@ -119,8 +127,8 @@ class Mirror:
         self._check_policy()
         # The remote moment is older than the local one: what was committed to Redis in between is noticed.
         with self._remote.view() as theirs, self._local.view() as mine:
-            there, here = _marker(theirs), _marker(mine)
-            if there is not None and not self._is_ours(there.position, there.root):
+            there, here = _marker(theirs), marker_in(mine.get("meta", SNAPSHOT))
+            if there is not None and not self._of_our_log(there):
                 return self._begin_anew("Redis holds states of another log")
             if here is None or here.rebuilding:
                 self._walk = None
@@ -137,7 +145,7 @@ class Mirror:
         piece = _piece(mine, theirs, walk.cursor)
         if not piece.more and not _remove_gone(piece, mine, theirs):
             if walk.full:
-                raise IntegrityError("there are local states that no change lists; delete the local states")
+                raise IntegrityError("there are states that no change lists")
             return self._begin_anew("Redis lacks states")
         marker = None if piece.more else mine.get("meta", SNAPSHOT)
         token = self._remote.commit_since(
@@ -155,6 +163,12 @@ class Mirror:
         else:
             self.state = "ok"
         return True
+
+    def _of_our_log(self, there: Marker) -> bool:
+        try:
+            return self._is_ours(there.position, there.root)
+        except IntegrityError as error:  # that is no damage to states, and said by who reads the log
+            raise Unavailable(f"the log cannot be read ({error})") from None
 
     def _begin_anew(self, why: str) -> bool:
         """Remove everything, so that the next step begins from nothing."""
@@ -216,7 +230,7 @@ def _piece(mine: View, theirs: RedisView, cursor: bytes) -> _Piece:
             break
         value = mine.get("states", change[AT_SIZE:])
         if value is None:
-            raise IntegrityError("the local states list a change to a state that is not there; delete them")
+            raise IntegrityError("a change is listed of a state that is not there")
         rows.append((change, value))
         size, cursor = size + len(value), change + b"\0"
     keys = [change[AT_SIZE:] for change, _ in rows]
@@ -229,22 +243,23 @@ def _piece(mine: View, theirs: RedisView, cursor: bytes) -> _Piece:
 
 
 def _without(mine: View, keys: list[bytes], olds: Iterable[bytes | None]) -> Iterator[Write]:
-    """Yield the writes that remove what goes with the old values of these states."""
+    """Yield the writes that remove what goes with the old values of these states; raise Broken if one is damaged."""
     there = [(key, old) for key, old in zip(keys, olds, strict=True) if old is not None]
     for key, old in there:
         yield Write("changes", old[:AT_SIZE] + key, None)
-    yield from _quarantined(mine, there)
+    try:
+        yield from _quarantined(mine, there)
+    except msgspec.DecodeError:
+        raise Broken("states in Redis cannot be read", "states in Redis cannot be read") from None
 
 
 def _quarantined(mine: View, states: Iterable[tuple[bytes, bytes]]) -> Iterator[Write]:
-    """Yield the writes that make the rows of keys that stand still, or stood still, what they are here."""
+    """Yield the writes that make the rows of keys that stand still, or stood still, what they are here.
+
+    Raises DecodeError where one of the states cannot be read.
+    """
     for key, value in states:
-        try:
-            stored = decode_stored(value)
-        except msgspec.DecodeError:
-            raise IntegrityError(
-                "a stored state cannot be read; delete the states, here and in Redis"
-            ) from None
+        stored = stored_at(key, value)
         if stored is not None and stored.error_index is not None:
             row = quarantine_key(name_of(key), stored.error_index, key)
             yield Write("quarantined", row, mine.get("quarantined", row))

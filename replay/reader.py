@@ -1,7 +1,8 @@
 """States as others see them; every answer comes with the position it stands on.
 
 A reader runs no module's code: what is shown to people was made by the worker that keeps the states.  While states are
-being rebuilt there is no answer at all (`NotFound`), because half a class looks like a class that did half its work.
+being rebuilt there is no answer at all (`NotFound`), because half a class looks like a class that did half its work;
+nor is there one from states that are damaged (`replay.damage.Damaged`).
 
     reader = StateReader(store, identities)
     position, slot = reader.get("event_count", ("ann",))
@@ -11,11 +12,15 @@ What the tables hold: `replay.layout`.  Who answers queries with this: `api.stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+
+from msgspec import DecodeError
 
 from archive import NotFound, Store, View
 from reducers import Key
+from replay.damage import Damaged, reading, stored_at
 from replay.layout import (
     AT_SIZE,
     KEY_SIZE_MAX,
@@ -23,11 +28,10 @@ from replay.layout import (
     Identity,
     Marker,
     StoredSlot,
-    decode_stored,
     key_data,
+    marker_in,
     name_of,
     quarantined_by,
-    read_marker,
     state_key,
 )
 
@@ -49,33 +53,46 @@ class Changes(NamedTuple):
 class StateReader:
     """One shard's states of one module.
 
-    With `identities`, states that other reducers (or another version, or other code) left behind are none.
+    With `identities`, states that other reducers (or another version, or other code) left behind are none.  Each
+    question raises Damaged, naming `module`, where what it reads is damaged; `damaged` is told before.
     """
 
-    def __init__(self, store: Store, identities: Iterable[Identity] | None = None) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        identities: Iterable[Identity] | None = None,
+        module: str = "",
+        damaged: Callable[[Damaged], None] = lambda _: None,
+    ) -> None:
+        self._store, self._module, self._damaged = store, module, damaged
         self._identities = None if identities is None else sorted(identities)
+
+    @property
+    def store(self) -> Store:
+        """Where the states lie."""
+        return self._store
 
     def position(self) -> int:
         """Return how much of the log the states have seen; raise NotFound while they are being rebuilt."""
-        with self._store.view() as view:
+        with self._look() as view:
             return self._position(view)
 
     def rebuilding(self) -> tuple[int, int] | None:
         """Return (position, size to reach) of states that are being rebuilt; None: they are not, or not yet."""
-        with self._store.view() as view:
+        with self._look() as view:
             marker = self._marker(view)
         return (marker.position, marker.rebuilt_to) if marker is not None and marker.rebuilding else None
 
     def get(self, name: str, key: Key) -> tuple[int, StoredSlot | None]:
         """Return (position, state or None) of one key; raise NotFound while states are being rebuilt."""
-        with self._store.view() as view:
+        data = state_key(name, key)
+        with self._look() as view:
             position = self._position(view)
-            return position, decode_stored(view.get("states", state_key(name, key)))
+            return position, stored_at(data, view.get("states", data))
 
     def everything(self, names: Iterable[str]) -> tuple[int, list[tuple[str, StoredSlot]]]:
         """Return (position, all states of these reducers), of one moment."""
-        with self._store.view() as view:
+        with self._look() as view:
             position = self._position(view)
             found = [(name, slot) for name in names for _, slot in _slots(view, name)]
         return position, found
@@ -91,10 +108,10 @@ class StateReader:
         # A database key that ends in a hash holds only this much of the prefix; the state knows all of it.
         begin = key_data(name, prefix)[: KEY_SIZE_MAX - 32]
         found: Rows = []
-        with self._store.view() as view:
+        with self._look() as view:
             position = self._position(view)
             for data, value in _with_prefix(view.scan("states", max(begin, after)), begin):
-                slot = decode_stored(value)
+                slot = stored_at(data, value)
                 if slot is not None and data > after and slot.key[: len(prefix)] == prefix:
                     found.append((data, slot))
                 if len(found) == limit:
@@ -107,7 +124,7 @@ class StateReader:
         They are at most `count`, and after the first `least` end with the one that fills `size` bytes.
         """
         found: Rows = []
-        with self._store.view() as view:
+        with self._look() as view:
             self._position(view)
             for data, slot in _slots(view, name):
                 if len(found) == count or (size <= 0 and len(found) >= least):
@@ -123,20 +140,20 @@ class StateReader:
         the call before.
         """
         found: list[tuple[bytes, StoredSlot | None]] = []
-        with self._store.view() as view:
+        with self._look() as view:
             position, seen = self._position(view), 0
             for data, _ in view.scan("changes", start):
                 if seen == limit:
                     return Changes(position, found, start, more=True)
                 seen, start, key = seen + 1, data + b"\0", data[AT_SIZE:]
                 if name_of(key) == name:
-                    found.append((key, decode_stored(view.get("states", key))))
+                    found.append((key, _changed(view, key)))
         return Changes(position, found, start, more=False)
 
     def quarantined(self, limit: int) -> list[tuple[str, int]]:
         """Return (reducer, index) of the keys that stand still, `limit` at most; none while states are rebuilt."""
         found: list[tuple[str, int]] = []
-        with self._store.view() as view:
+        with self._look() as view:
             if self._marker(view) is None:
                 return found
             for data, _ in view.scan("quarantined"):
@@ -145,6 +162,15 @@ class StateReader:
                     break
         return found
 
+    @contextmanager
+    def _look(self) -> Iterator[View]:
+        try:
+            with reading(self._module), self._store.view() as view:
+                yield view
+        except Damaged as error:
+            self._damaged(error)
+            raise
+
     def _position(self, view: View) -> int:
         marker = self._marker(view)
         if marker is None or marker.rebuilding:
@@ -152,7 +178,7 @@ class StateReader:
         return marker.position
 
     def _marker(self, view: View) -> Marker | None:
-        marker = read_marker(view.get("meta", SNAPSHOT))
+        marker = marker_in(view.get("meta", SNAPSHOT))
         ours = marker is not None and (self._identities is None or self._identities == marker.reducers)
         return marker if ours else None
 
@@ -164,8 +190,15 @@ def after(position: int) -> bytes:
 
 def _slots(view: View, name: str) -> Iterator[tuple[bytes, StoredSlot]]:
     for data, value in _with_prefix(view.scan("states", state_key(name, ())), state_key(name, ())):
-        if (slot := decode_stored(value)) is not None:
+        if (slot := stored_at(data, value)) is not None:
             yield data, slot
+
+
+def _changed(view: View, data: bytes) -> StoredSlot | None:
+    """Return a state that is listed as changed; raise DecodeError where there is none, as one that went says so."""
+    if (value := view.get("states", data)) is None:
+        raise DecodeError("a change is listed of a state that is not there")
+    return stored_at(data, value)
 
 
 def _with_prefix(rows: Iterator[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -238,7 +238,12 @@ class RedisStore:
 
 
 class Broken(Unavailable):
-    """Some of a store's keys are gone, others are not: nothing in it is an answer until it was cleared."""
+    """Some of a store's keys are gone, or cannot be read: nothing in it is an answer until it was cleared."""
+
+    def __init__(self, message: str, what: str = "states are missing in Redis") -> None:
+        super().__init__(message)
+        self.what = what
+        """The same in few words, for those who clear it."""
 
 
 def _within(key: bytes, low: bytes, high: bytes) -> bool:

@@ -10,6 +10,7 @@ Who writes it: `tools.placing`.  What the words mean: docs/modules.md.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,17 +55,20 @@ class ShardStatus(msgspec.Struct, frozen=True):
         who = f"reducer {fault.reducer} " if fault.reducer else ""
         return f"{who}{fault.kind} {where}: {fault.reason}"
 
-    def remedy(self, name: str) -> str:
-        """Return the command that helps module `name` here, or nothing where none is needed."""
+    def remedy(self, name: str, data: str | Path = "") -> str:
+        """Return the command that helps module `name` here, or nothing where none is needed.
+
+        It names the data folder, if one is given: pasted, it must not act on another one.
+        """
         record = self.record
         if not self.waits:
             return ""
+        fault, what = record.last, f"retry {name}"
         if record.state == "failed" and record.went_back:
-            return f"treering undo {name}"
-        fault = record.last
-        if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
-            return f"treering skip {fault.reducer} {fault.index}"
-        return f"treering retry {name}"
+            what = f"undo {name}"
+        elif record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
+            what = f"skip {fault.reducer} {fault.index}"
+        return f"treering {what}{on_folder(data)}"
 
 
 class ModuleStatus(msgspec.Struct, frozen=True):
@@ -124,13 +128,22 @@ class ModuleStatus(msgspec.Struct, frozen=True):
         """Return why it does not run in the shard that is worst off, or last did not; empty if there is nothing."""
         return self.worst.reason()
 
-    def remedies(self, name: str) -> list[str]:
+    def remedies(self, name: str, data: str | Path = "") -> list[str]:
         """Return every command that helps, each once: two shards may be parked at different entries."""
-        return list(dict.fromkeys(filter(None, (one.remedy(name) for _, one in self.troubles))))
+        return list(dict.fromkeys(filter(None, (one.remedy(name, data) for _, one in self.troubles))))
 
-    def remedy(self, name: str) -> str:
+    def remedy(self, name: str, data: str | Path = "") -> str:
         """Return the command that helps first, or nothing where none is needed."""
-        return next(iter(self.remedies(name)), "")
+        return next(iter(self.remedies(name, data)), "")
+
+
+def on_folder(data: str | Path) -> str:
+    """Return what is put behind a command so that it acts on this data folder.
+
+    >>> on_folder("class 7"), on_folder("")
+    (" --data 'class 7'", '')
+    """
+    return f" --data {shlex.quote(str(data))}" if str(data) else ""
 
 
 def read_status(path: Path) -> dict[str, ModuleStatus]:

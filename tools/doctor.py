@@ -3,11 +3,11 @@
     $ treering doctor --data data
     good     server                 the archiver answers; the log has 25,537 entries
     FINDING  module essay, shard 1  parked: reducer words died at entry 1207: SIGSEGV
-                                    treering skip words 1207
+                                    treering skip words 1207 --data data
     ...
 
-It looks at files, at the archiver's socket and at what the supervisor wrote down (run/modules.json), and asks the
-server that runs, if one does, where its states are (`--server`).  It changes nothing, runs no module's code, and shows
+It looks at files and at what the supervisor wrote down (run/modules.json), asks archiver and front whether they answer,
+and the front where its states are (`tools.answering`).  It changes nothing, runs no module's code, and shows
 nothing of any event but its index.  A server need not be running.
 
 Exit codes: 0 all is good, 1 there are findings, 2 it cannot look.
@@ -18,20 +18,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import httpx2
-
-from api import SHARDS_FILE, Shelf, open_states, store_is_well
-from archive import ArchiveError, DataFolder, LmdbStore, Log, LogSource, NotFound, PublishedSize, parse_leaf
-from replay import STATUS_FILE, Catalogue, ModuleStatus, read_status
-from tools.post import origin_of
+from api import SHARDS_FILE, Shelf, open_states
+from archive import (
+    ArchiveError,
+    DataFolder,
+    LmdbStore,
+    NotFound,
+    PublishedLog,
+    PublishedSize,
+    Unavailable,
+    parse_leaf,
+    remedy_of,
+)
+from replay import (
+    STATUS_FILE,
+    Catalogue,
+    ModuleStatus,
+    damage_of,
+    module_folder,
+    on_folder,
+    read_status,
+    read_unsent,
+    shard_folder,
+)
+from tools.answering import SERVER, Note, check_front, check_server, is_address
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 
 FREE_BYTES_MIN = 1 << 30
@@ -40,38 +59,12 @@ CLOCK_BEHIND_S = 60
 LAG_MAX = 100_000
 """Entries that a module may be behind before it is a finding; a module that has just been installed is."""
 SHOWN_KEYS = 5
-SERVER = "http://127.0.0.1:8400"
-ASK_S = 5.0
 QUARANTINED_MAX = 10_000
-
-
-@dataclass(frozen=True)
-class Note:
-    """One thing that was looked at: good, or a finding with what helps."""
-
-    about: str
-    text: str
-    good: bool = True
-    remedy: str = ""
+CHECKED_MAX = 100_000
+"""States of a module and a shard that are looked at for damage: about a second."""
 
 
 Check = Callable[[DataFolder], Iterator[Note]]
-
-
-def check_server(folder: DataFolder) -> Iterator[Note]:
-    """Say whether the archiver answers."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(5.0)
-        connection.connect(str(folder.socket))
-    except OSError as error:
-        yield Note(
-            "server", f"the archiver does not answer ({error})", False, f"treering serve --data {folder.path}"
-        )
-    else:
-        yield Note("server", "the archiver answers")
-    finally:
-        connection.close()
 
 
 def check_log(folder: DataFolder) -> Iterator[Note]:
@@ -79,8 +72,7 @@ def check_log(folder: DataFolder) -> Iterator[Note]:
     store = folder.open_log()
     try:
         size = published(folder)
-        with store.view() as view:
-            log = Log(view, size)
+        with PublishedLog(store, lambda: size).open() as log:
             newest_s = parse_leaf(log.leaf(size - 1)).time_s if size else 0
         yield Note("log", f"{size:,} entries are published")
         behind_s = newest_s - time.time()
@@ -129,7 +121,7 @@ def check_modes(folder: DataFolder) -> Iterator[Note]:
     ]
     for path in open_to_others:
         text = f"{path}: mode {path.stat().st_mode & 0o777:o} lets others read it"
-        yield Note("keys", text, False, f"chmod go= {path}")
+        yield Note("keys", text, False, f"chmod go= {shlex.quote(str(path))}")
     if not open_to_others:
         yield Note("keys", "nobody else can read keys and vault")
 
@@ -138,13 +130,14 @@ def check_modules(folder: DataFolder) -> Iterator[Note]:
     """Say how each module is, how far it is in each shard, and which states stand still."""
     statuses = read_status(folder.run / STATUS_FILE)
     for name, status in sorted(statuses.items()):
-        yield from _module(name, status)
+        yield from _module(folder, name, status)
     shelf, size = shelf_of(folder), published(folder)
     for catalogue in shelf.modules():
         waits = name_of_trouble(statuses.get(catalogue.module))
         for shard in range(shelf.shards):
             yield _position(shelf, catalogue, shard, size, excused=bool(waits))
-        yield from _quarantined(shelf, catalogue)
+        yield from _damage(folder, shelf, catalogue)
+        yield from _quarantined(folder, shelf, catalogue)
 
 
 def name_of_trouble(status: ModuleStatus | None) -> str:
@@ -152,9 +145,10 @@ def name_of_trouble(status: ModuleStatus | None) -> str:
     return status.state if status is not None and status.held else ""
 
 
-def _module(name: str, status: ModuleStatus) -> Iterator[Note]:
+def _module(folder: DataFolder, name: str, status: ModuleStatus) -> Iterator[Note]:
     """Say what is wrong in each shard, once where several have the same trouble; else how it is."""
-    troubles = {(one.reason(), one.remedy(name)): one for _, one in reversed(status.troubles)}
+    data = folder.path
+    troubles = {(one.reason(), one.remedy(name, data)): one for _, one in reversed(status.troubles)}
     for one in reversed(troubles.values()) if troubles else [status.worst]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since_s))
         state, level, reason = one.record.state, one.record.level, one.reason()
@@ -162,27 +156,73 @@ def _module(name: str, status: ModuleStatus) -> Iterator[Note]:
         good = state in {"running", "starting"} and not reason
         if level == "cell" and status.confined and "files" not in status.confined:
             text += "; this kernel does not keep its cell from files (Landlock)"
-        yield Note(f"module {name}", text, good, one.remedy(name))
+        yield Note(f"module {name}", text, good, one.remedy(name, data))
+
+
+UNSENT: dict[str, str] = {
+    "conflict": "it is no function of the log: mend it, and give it a new version",
+    "invalid": "mend what it says, and give it a new version",
+    "hops": "modules answer each other without end: let one of them stop, in a new version",
+}
+"""What to do about messages that cannot be sent; of other kinds, nothing."""
+
+
+def check_messages(folder: DataFolder) -> Iterator[Note]:
+    """Say which messages of modules are not in the log, though they should be."""
+    shelf = shelf_of(folder)
+    found = read_unsent(folder.run, shelf.shards, shelf.modules())
+    for (_, reducer, kind), one in sorted(found.items()):
+        where = f"at entry {one.first}" + (f", last at entry {one.last}" if one.last != one.first else "")
+        text = f"what it said at {one.count:,} entries is not in the log ({kind}), first {where}"
+        about, remedy = f"reducer {reducer}", UNSENT.get(kind, "")
+        yield Note(about, f"{text}: {one.detail}" if one.detail else text, not remedy, remedy)
+    if not found:
+        yield Note("messages", "all that modules said is in the log")
 
 
 def _position(shelf: Shelf, catalogue: Catalogue, shard: int, size: int, *, excused: bool) -> Note:
     about = f"{catalogue.module}, shard {shard}"
     position = shelf.position(catalogue, shard)
     if position is None:
-        progress = shelf.rebuilding(catalogue, shard)
+        progress = shelf.rebuilding(catalogue, shard)  # None also where it cannot be read: `_damage` says so
         how = "has no states yet" if progress is None else f"is rebuilt: {progress[0]:,} of {progress[1]:,}"
         return Note(about, how, excused or progress is not None, "" if excused else "see the module above")
     lag = size - position
     return Note(about, f"at {position:,}, {lag:,} entries behind", excused or lag <= LAG_MAX)
 
 
-def _quarantined(shelf: Shelf, catalogue: Catalogue) -> Iterator[Note]:
+def _quarantined(folder: DataFolder, shelf: Shelf, catalogue: Catalogue) -> Iterator[Note]:
+    """Say of each reducer which states stand still, with a command for each entry, as many as are shown."""
     for name, indices in quarantined(shelf, catalogue).items():
-        some = ", ".join(map(str, sorted(indices)[:SHOWN_KEYS]))
-        more = "" if len(indices) <= SHOWN_KEYS else f" and {len(indices) - SHOWN_KEYS:,} more"
+        entries = sorted(set(indices))
+        some = ", ".join(map(str, entries[:SHOWN_KEYS]))
+        more = "" if len(entries) <= SHOWN_KEYS else f" and {len(entries) - SHOWN_KEYS:,} more"
         text = f"{len(indices):,} states stand still, at entries {some}{more}"
-        remedy = f"treering retry {name} INDEX (after a new version), or treering skip {name} INDEX"
-        yield Note(f"reducer {name}", text, False, remedy)
+        on = on_folder(folder.path)
+        remedies = [
+            f"treering retry {name} {at}{on} (after a new version), or treering skip {name} {at}{on}"
+            for at in entries[:SHOWN_KEYS]
+        ]
+        yield Note(f"reducer {name}", text, False, remedies[0], tuple(remedies[1:]))
+
+
+def _damage(folder: DataFolder, shelf: Shelf, catalogue: Catalogue) -> Iterator[Note]:
+    """Say whether the states of a module can be read, as many of them as are looked at."""
+    place = module_folder(folder.state, folder.partition, catalogue.module)
+    for shard in range(shelf.shards):
+        reader = shelf.reader(catalogue, shard)
+        found = "" if reader is None else damage_of(reader.store, CHECKED_MAX)
+        if not found and not shelf.damaged(catalogue, shard):
+            continue
+        where = shard_folder(place, catalogue.generation, shard, shelf.shards)
+        about, what = f"{catalogue.module}, shard {shard}", found or "a reader complained of them"
+        remove = f"rm -r {shlex.quote(str(where))}"
+        yield Note(
+            about,
+            f"its stored states are damaged: {what}",
+            False,
+            f"a server that runs makes them anew once somebody reads them; else stop it, {remove}, start it",
+        )
 
 
 def quarantined(shelf: Shelf, catalogue: Catalogue) -> dict[str, list[int]]:
@@ -190,8 +230,9 @@ def quarantined(shelf: Shelf, catalogue: Catalogue) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for shard in range(shelf.shards):
         reader = shelf.reader(catalogue, shard)
-        for name, index in () if reader is None else reader.quarantined(QUARANTINED_MAX):
-            found.setdefault(name, []).append(index)
+        with suppress(Unavailable):  # damaged or being rebuilt: that is said elsewhere
+            for name, index in () if reader is None else reader.quarantined(QUARANTINED_MAX):
+                found.setdefault(name, []).append(index)
     return found
 
 
@@ -210,47 +251,28 @@ def published(folder: DataFolder) -> int:
     return PublishedSize(folder.published).get()
 
 
-def check_store(folder: DataFolder, server: str = SERVER) -> Iterator[Note]:
-    """Say whether states are answered from where they should be, as the server says that runs on this folder.
-
-    Another server may answer at that address: only one whose checkpoint names the same log is believed.
-    """
-    store = folder.open_log()
-    try:
-        ours = origin_of(LogSource(store, PublishedSize(folder.published).get))
-    finally:
-        store.close()
-    try:
-        with httpx2.Client(base_url=server, trust_env=False, timeout=ASK_S) as client:
-            theirs = client.get("/log/checkpoint").text.partition("\n")[0]
-            status = dict(client.get("/readyz").json()["states"]) if theirs == ours else {}
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
-        theirs, status = f"no answer ({type(error).__name__})", {}
-    if not status:
-        text = f"not asked: at {server} there is no server of this log ({theirs}); name it with --server"
-        yield Note("state store", text)
-        return
-    good = store_is_well(str(status.get("state")))
-    remedy = (
-        "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
-    )
-    yield Note("state store", f"{status.get('store')}: {status.get('state')}", good, remedy)
+CHECKS: tuple[Check, ...] = (
+    check_server,
+    check_log,
+    check_disk,
+    check_modes,
+    check_modules,
+    check_messages,
+)
 
 
-CHECKS: tuple[Check, ...] = (check_server, check_log, check_disk, check_modes, check_modules)
-
-
-def examined(folder: DataFolder, server: str = SERVER) -> list[Note]:
+def examined(folder: DataFolder, server: str | None = None) -> list[Note]:
     """Return everything that was looked at; a check that cannot look is a finding."""
     notes: list[Note] = []
     checks = {check.__name__: check for check in CHECKS} | {
-        "check_store": partial(check_store, server=server)
+        "check_front": partial(check_front, server=server)
     }
     for name, check in checks.items():
         try:
             notes += check(folder)
         except (ArchiveError, OSError) as error:
-            notes.append(Note(name.removeprefix("check_"), str(error), False))
+            remedy = remedy_of(getattr(error, "section", ""), folder.path)
+            notes.append(Note(name.removeprefix("check_"), str(error), False, remedy))
     return notes
 
 
@@ -259,7 +281,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="treering doctor", description="Find what is wrong with a server.")
     made.add_argument("--data", type=Path, default=Path("data"))
     made.add_argument("--partition", type=int, default=0)
-    made.add_argument("--server", default=SERVER, help=f"where the server answers (default: {SERVER})")
+    made.add_argument(
+        "--server", help=f"where the server answers (default: where it said that it does, else {SERVER})"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 
@@ -271,13 +295,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not folder.log.is_dir() or not os.access(folder.log, os.R_OK):
         say(f"treering doctor: {folder.log}: there is no log that can be read; name the folder with --data")
         return EXIT_USAGE
+    if arguments.server is not None and not is_address(arguments.server):
+        say(f"treering doctor: --server {arguments.server}: not an address such as {SERVER}")
+        return EXIT_USAGE
     notes = examined(folder, arguments.server)
     if arguments.json:
-        print(json.dumps({"good": all(one.good for one in notes), "notes": [asdict(one) for one in notes]}))
+        shown = [{**asdict(one), "remedies": one.remedies} for one in notes]
+        print(json.dumps({"good": all(one.good for one in notes), "notes": shown}))
     else:
         width = max(len(one.about) for one in notes)
         for one in notes:
             print(f"{'good' if one.good else 'FINDING':<8} {one.about:<{width}}  {one.text}")
-            if one.remedy:
-                print(f"{'':<8} {'':<{width}}  -> {one.remedy}")
+            for remedy in one.remedies:
+                print(f"{'':<8} {'':<{width}}  -> {remedy}")
     return EXIT_GOOD if all(one.good for one in notes) else EXIT_FINDING

@@ -20,10 +20,11 @@ import uvicorn
 
 from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
+from tools.front_states import reading
 from tools.past import Past
 from tools.process import quiet_collector, version, watch_parent
 from tools.sockets import RawTextProtocol
-from tools.stores import reading, stores_of
+from tools.stores import stores_of
 
 FRAME_SIZE_MAX = 8 << 20
 DRAIN_S = 10
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = DataFolder(arguments.data)
     client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
     stores = stores_of()
-    shelf = Shelf(folder.state, arguments.shards, open_states, arguments.module, folder.partition)
+    shelf = Shelf(
+        folder.state, arguments.shards, open_states, arguments.module, folder.partition, complains=True
+    )
     services = Services(folder, client, shelf, SteadyClock())
     shelf.open_store, services.slow = reading(stores, services), stores.link is not None
     services.states = stores.status

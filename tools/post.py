@@ -11,21 +11,23 @@ of what it has already: each message stands in the log once.
 While the archiver does not answer, nothing is saved and nothing more is folded, so what waits is no more than one slice
 of the log had to say.  Nobody loses by that: an archiver that is away appends nothing to be folded, either.
 
-What cannot be sent is no reason to stop, and is never passed over in silence.  It is counted, and told once for each
-kind and reducer: *conflict* (at this event the reducer said something else before: it is no function of the log),
-*invalid*, *hops* (the message would be one too many in a chain), *erased* (its subject is gone, as it should be).
+What cannot be sent is no reason to stop, and is never passed over in silence.  It is counted where operators look
+(`replay.unsent`: /metrics, `treering doctor`), and told once for each kind and reducer: *conflict* (at this event the
+reducer said something else before: it is no function of the log), *invalid*, *hops* (the message would be one too many
+in a chain), *erased* (its subject is gone, as it should be).
 
 What a message looks like: `replay.messages`.  Which ticks are due: `tools.ticker`.  The loop around: `tools.worker`.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from archive import Answer, LogSource, NotFound, Refusal, Submission, Unavailable, control_body, parse_leaf
-from replay import Crew, Outgoing, submission_of, too_far
+from replay import Crew, Outgoing, Unsent, submission_of, too_far
 from tools.process import say
 from tools.ticker import Ticker, periods
 
@@ -96,11 +98,15 @@ class Post:
         *,
         ticker: Ticker | None = None,
         told: Callable[[Finding], None] = tell,
+        unsent: Unsent | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Messages in the log ("sent"), and those that are not, by kind."""
         self._client, self._origin, self._name_of = client, origin, name_of
         self._ticker, self._tell = ticker, told
+        self._unsent, self._clock = unsent, clock
+        self._versions: dict[tuple[str, str], int] = {}
         self._told: set[tuple[str, str]] = set()
         self._done: set[tuple[object, ...]] = set()
         """Which of the outbox need no sending any more; modules may leave, and their messages with them."""
@@ -112,6 +118,10 @@ class Post:
         False: the archiver gives no answer just now.  Fold nothing more, and call again shortly.
         """
         outbox = crew.outbox
+        if self._unsent is not None:
+            self._unsent.save(self._clock())
+        if outbox:
+            self._versions |= versions_of(crew)
         try:
             for batch in self._batches(one for one in outbox if _of(one) not in self._done):
                 self._send(batch)
@@ -177,15 +187,31 @@ class Post:
 
     def _note(self, kind: str, outgoing: Outgoing, detail: str) -> None:
         self.counts[kind] += 1
+        self._count(kind, outgoing, "" if kind in QUIET else detail)
         if kind not in QUIET and (kind, outgoing.reducer) not in self._told:
             self._told.add((kind, outgoing.reducer))
             self._tell(Finding(kind, outgoing.module, outgoing.reducer, outgoing.at, detail))
+
+    def _count(self, kind: str, outgoing: Outgoing, detail: str) -> None:
+        if self._unsent is not None:
+            version = self._versions.get((outgoing.module, outgoing.reducer), 0)
+            self._unsent.add(outgoing.module, outgoing.reducer, version, kind, at=outgoing.at, detail=detail)
 
     def _stays(self, message: str) -> None:
         """Say once, until something is answered again, that the archiver is away."""
         if not self._away:
             say(f"worker: {message}")
         self._away = True
+
+
+def versions_of(crew: Crew) -> dict[tuple[str, str], int]:
+    """Return the version of each reducer that speaks in a crew, by module and name."""
+    return {
+        (holding.module, one.name): one.version
+        for holding in crew.holdings
+        for one in holding.reducers
+        if one.emits
+    }
 
 
 def _of(outgoing: Outgoing) -> tuple[object, ...]:

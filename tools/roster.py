@@ -8,6 +8,9 @@ What a module may do to its worker differs by level (docs/modules.md):
 Letting go closes the module's store and lock, so that another process can take the module over while the others here go
 on.  What is hired and who stopped is told to the supervisor (`tools.reporting`).
 
+A reader who met damaged states complains (`replay.damage`): if a look at them says the same, their module stops, and
+its next start begins with an empty store.
+
     roster = Roster(folder, source, arguments, reporter)
     crew = roster.crew(vault)
     while not roster.settle(crew):          # after each step: lets go whom the crew stopped
@@ -18,8 +21,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from archive import (
     Activate,
@@ -36,7 +41,7 @@ from archive import (
     steering_body,
     take_lock,
 )
-from reducers import Module, ModuleError, ModuleRef, load
+from reducers import Module, ModuleError, ModuleRef, Word, load
 from replay import (
     IDLE,
     IMPORTING,
@@ -48,10 +53,13 @@ from replay import (
     Holding,
     Piece,
     Stopped,
-    Word,
     attempts_file,
+    damage_of,
+    drop_complaint,
+    emptied,
     generation_of,
     info_of,
+    is_complained_of,
     remote,
 )
 from tools.cell_link import CellLink
@@ -71,6 +79,8 @@ from tools.process import say
 from tools.reporting import Report, Reporter, info_of_stop
 
 Ask = Callable[[Piece], Done]
+LOOK_EVERY_S = 1.0
+"""How often a worker looks whether somebody complained of its states."""
 
 
 class Roster:
@@ -86,6 +96,9 @@ class Roster:
         self._words: dict[str, Word] = dict(zip(arguments.module, words, strict=True))
         self._hired: dict[str, ExitStack] = {}
         """By module: what is closed when it is let go."""
+        self._places: dict[str, Path] = {}
+        """By module: where its states lie."""
+        self._looked_at = 0.0
         self._links: dict[str, CellLink] = {}
         self._gone: set[str] = set()
         self._meter: Meter | None = None
@@ -123,8 +136,12 @@ class Roster:
     def settle(self, crew: Crew) -> bool:
         """Let go whom the crew stopped, and tell how far the others are; return whether this worker should end.
 
-        It ends when nobody is left, and when somebody took memory that no one can give back.
+        It ends when nobody is left, when somebody took memory that no one can give back, and when somebody's states are
+        damaged: that is no fault of the module, so it begins anew where it was.
         """
+        if (now := time.monotonic()) - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            self.look(crew)
         gone = {name: one for name, one in crew.stopped.items() if name not in self._gone}
         self._gone |= set(gone)
         for name in gone:
@@ -134,7 +151,22 @@ class Roster:
             self._reporter.stopped(gone)
         self._reporter.positions({one.module: one.position for one in crew.holdings})
         too_large = self._meter is not None and any(one.kind == "memory" for one in gone.values())
-        return too_large or not self._hired
+        # Whose states are damaged starts again beside the others: so all of them do.
+        damaged = any(one.kind == "killed" for one in gone.values())
+        return too_large or damaged or not self._hired
+
+    def look(self, crew: Crew) -> None:
+        """Look at the states that somebody complained of; a module of which they are damaged goes no further."""
+        for holding in crew.holdings:
+            place = self._places[holding.module]
+            if holding.store is None or not is_complained_of(place):
+                continue
+            if found := damage_of(holding.store):
+                reason = f"Damaged: its stored states were damaged ({found}), and are made anew from the log"
+                # The next step lets it go; nothing is removed before, so that a save in between does no harm.
+                holding.stopped = Stopped("", holding.position, reason, "killed", ours=True)
+            else:
+                drop_complaint(place)
 
     def close(self) -> None:
         """End the cells."""
@@ -188,12 +220,15 @@ class Roster:
         with ExitStack() as own:
             # Two workers on one store would each save a position that the other's states do not stand at.
             own.callback(os.close, take_lock(place / "lock", "worker keeps these states"))
+            if emptied(place):
+                say(f"worker {shard}: the states of module {module.name} were damaged, and are made anew")
             holding = holding_at(place, module, self._source, None if link is None else link.ask)
             assert holding.store is not None
             own.callback(holding.store.close)
             if link is not None:
                 own.callback(link.close)
             self._hired[module.name] = own.pop_all()
+        self._places[module.name] = place
         holding.attempt = self._words[module.name]
         if isinstance(holding, CellHolding) and self._arguments.careful:
             holding.tasks_max = 1

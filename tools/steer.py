@@ -32,6 +32,7 @@ from archive import (
     Log,
     LogSource,
     NotFound,
+    PublishedLog,
     PublishedSize,
     Retry,
     Skip,
@@ -43,7 +44,16 @@ from archive import (
     read_event,
 )
 from reducers import ModuleError, available
-from replay import STATUS_FILE, CellDied, Hello, catalogues, locked_fields, read_status
+from replay import (
+    STATUS_FILE,
+    CellDied,
+    Hello,
+    ModuleStatus,
+    catalogues,
+    locked_fields,
+    on_folder,
+    read_status,
+)
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
 from tools.doctor import QUARANTINED_MAX, quarantined, shelf_of
@@ -52,6 +62,7 @@ from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB
 
 IMPORT_S = 60.0
+RETRIES_SHOWN = 5
 
 
 def retry(argv: Sequence[str] | None = None) -> int:
@@ -135,8 +146,34 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering,
             f"there is no module {name!r} in this server; there are {known}. A reducer needs an index"
         )
     if statuses[name].state not in {"parked", "failed"}:
-        raise _NothingToDo(f"module {name} is {statuses[name].state}: there is nothing to retry")
+        raise _NothingToDo(_instead(folder, name, statuses[name]))
     return Retry(module=name), {"module": name, "decision": f"module {name} is to be tried again"}
+
+
+def _instead(folder: DataFolder, name: str, status: ModuleStatus) -> str:
+    """Return what to do about a module that is not stopped anywhere, whatever made somebody want to retry it."""
+    if status.state == "pausing":
+        return (
+            f"module {name} is tried again by itself in a moment: there is nothing to retry (treering doctor)"
+        )
+    shelf = shelf_of(folder)
+    still = {
+        reducer: sorted(set(indices))
+        for one in shelf.modules()
+        if one.module == name
+        for reducer, indices in quarantined(shelf, one).items()
+    }
+    on = on_folder(folder.path)
+    keys = [f"treering retry {reducer} {at}{on}" for reducer, indices in still.items() for at in indices]
+    if keys:
+        shown = "; ".join(keys[:RETRIES_SHOWN])
+        more = f" (and {len(keys) - RETRIES_SHOWN:,} more)" if len(keys) > RETRIES_SHOWN else ""
+        return f"module {name} runs in every shard, but some of its states stand still: {shown}{more}"
+    return (
+        f"module {name} runs in every shard: there is nothing to retry. A version that you installed is run by the "
+        f"next start of the server; whether its states are right says treering replay --check, what else is wrong "
+        f"treering doctor"
+    )
 
 
 def _stands_still(folder: DataFolder, module: str, reducer: str, index: int) -> bool:
@@ -191,7 +228,7 @@ def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
 
 
 def _source(folder: DataFolder) -> LogSource:
-    return LogSource(folder.open_log(), PublishedSize(folder.published).get)
+    return PublishedLog(folder.open_log(), PublishedSize(folder.published).get)
 
 
 def _about(folder: DataFolder, reducer: str, index: int) -> dict[str, Any]:

@@ -27,11 +27,12 @@ from archive import (
     DirectClient,
     LogSource,
     NotFound,
+    PublishedLog,
     PublishedSize,
     Unavailable,
     Vault,
 )
-from replay import LEVELS, CellDied, Crew
+from replay import LEVELS, CellDied, Crew, Unsent
 from tools.attester import Attester
 from tools.post import RETRY_S, Post, origin_of, time_of
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, quiet_collector, say
@@ -142,7 +143,7 @@ def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
     source: LogSource | None = None
     while not wakeups.stopped:
         try:
-            source = source or LogSource(folder.open_log(), PublishedSize(folder.published).get)
+            source = source or PublishedLog(folder.open_log(), PublishedSize(folder.published).get)
             if wakeups.heard:
                 return source
             if time.monotonic() > deadline:
@@ -157,7 +158,8 @@ def open_source(folder: DataFolder, wakeups: Wakeups) -> LogSource | None:
 def posted(folder: DataFolder, source: LogSource, vault: Vault, shard: int) -> Post:
     """Return what delivers the messages of a shard; that of shard 0 logs the ticks, too."""
     ticker = Ticker(partial(time_of, source)) if shard == 0 else None
-    return Post(DirectClient(folder.socket), origin_of(source), vault.name, ticker=ticker)
+    unsent = Unsent(folder.run, shard)
+    return Post(DirectClient(folder.socket), origin_of(source), vault.name, ticker=ticker, unsent=unsent)
 
 
 def parser() -> argparse.ArgumentParser:

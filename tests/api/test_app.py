@@ -281,7 +281,7 @@ def test_an_erased_entry_says_so(front: Front, http: TestClient) -> None:
     keys = vault.find("student:ann")
     assert keys is not None
     vault._store.commit([Write("subjects", keys.number.to_bytes(8), None)])
-    vault._by_number.clear()
+    vault.forget()
     response = http.get("/v1/events/2")
     assert response.json()["kind"] == "erased"
     assert "ann" not in response.text

@@ -50,7 +50,7 @@ def test_a_parked_module_is_named_and_makes_nothing_unready(front: Front, http: 
     (one,) = [one for one in answer.json()["modules"] if one["module"] == "touchy"]
     assert (one["state"], one["level"], one["deaths"]) == ("parked", "cell", 2)
     assert one["reason"] == "reducer touchy died at entry 7: SIGSEGV"
-    assert one["remedy"] == "treering skip touchy 7"
+    assert one["remedy"] == f"treering skip touchy 7 --data {front.folder.path}"
     assert one["since"] == "1970-01-01T00:16:40Z"
 
 
@@ -107,7 +107,8 @@ def test_two_parked_shards_name_two_remedies(front: Front, http: TestClient) -> 
     front.reduce()
     tell(front, "touchy", parked(), struck(struck(Record("cell"), other), replace(other, at_s=101.0)))
     (one,) = [one for one in http.get("/readyz").json()["modules"] if one["module"] == "touchy"]
-    assert one["remedies"] == ["treering skip touchy 7", "treering skip touchy 9"]
+    on = f"--data {front.folder.path}"
+    assert one["remedies"] == [f"treering skip touchy 7 {on}", f"treering skip touchy 9 {on}"]
     assert [(each["shard"], each["remedy"]) for each in one["troubles"]] == list(enumerate(one["remedies"]))
 
 

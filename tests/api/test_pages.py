@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import pages
+from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
 from tests.api.front import ORIGIN, Front
 from tests.world import event
 
@@ -124,3 +125,37 @@ def test_where_every_state_is_shown_there_is_no_note(front: Front, http: TestCli
     assert students_of(page, "event_count") == ["eve", "ann", "bob"]
     assert "newest of" not in page
     assert "by key" not in page
+
+
+def fault(name: str, shards: dict[str, int]) -> ModuleStatus:
+    """Return how a module is that died in these shards, at these entries."""
+    found = {}
+    for shard, index in shards.items():
+        one = Fault("died", index, 1, 100.0, "SIGSEGV", name)
+        found[shard] = ShardStatus(struck(struck(Record("cell"), one), one), 0.0)
+    return ModuleStatus(found)
+
+
+def test_every_trouble_and_every_command_is_shown(front: Front, http: TestClient) -> None:
+    """Of each module and each shard, what has the same cause once, and no more than fits on a page."""
+    front.reduce()
+    statuses = {
+        "activity": fault("event_count", {"0": 7, "1": 9}),
+        "writing": fault("reconstruct", {str(shard): 20 for shard in range(2)}),
+        "progress": fault("words", {str(shard): 100 + shard for shard in range(8)}),
+    }
+    write_status(front.folder.run / STATUS_FILE, statuses)
+    text = html.unescape(http.get("/").text)
+    for index in (7, 9):
+        assert f"treering skip event_count {index} --data {front.folder.path}<" in text
+    assert "shard 0: reducer event_count died at entry 7: SIGSEGV" in text
+    assert "shard 1: reducer event_count died at entry 9: SIGSEGV" in text
+    assert text.count("treering skip reconstruct 20") == 1
+    assert "shards 0, 1: reducer reconstruct died at entry 20: SIGSEGV" in text
+    assert text.count("treering skip words ") == text.count("reducer words died") == pages.TROUBLES_SHOWN
+    assert text.count("and 3 more: treering doctor") == 2
+    assert "3 modules wait for you: activity, progress, writing" in text
+    write_status(front.folder.run / STATUS_FILE, {"activity": statuses["activity"]})
+    assert "1 module waits for you: activity<" in http.get("/").text
+    write_status(front.folder.run / STATUS_FILE, {})
+    assert "for you" not in http.get("/").text

@@ -115,7 +115,8 @@ def test_states_that_are_being_rebuilt_say_so_once(front: Front) -> None:
     read(one)
     for shard in (0, 1):
         front.clear(shard)
-    assert one.step(float(next(CLOCK))) == b"event: rebuilding\ndata: {}\n\n"
+    said = b'{"reason":"states are being rebuilt; ask again shortly"}'
+    assert one.step(float(next(CLOCK))) == b"event: rebuilding\ndata: " + said + b"\n\n"
     assert one.step(float(next(CLOCK))) == b""
     front.crews = [front.crew(shard, 2) for shard in range(2)]
     send(front, "ann")
@@ -185,6 +186,10 @@ def test_the_answer_is_an_event_stream(front: Front, http: TestClient) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert 'event: state\ndata: {"key":{"student":"ann"}' in answer.text
     assert "student" in problem_of(http.get("/v1/states/event_count/stream?pupil=ann"), 400)
+    for name in ("at_size", "min_size", "limit", "after"):
+        path = f"/v1/states/event_count/stream?student=ann&{name}=1"
+        assert f"{name!r}: a stream begins with what there is now" in problem_of(http.get(path), 400)
+    assert "more than once" in problem_of(http.get("/v1/states/event_count/stream?student=a&student=b"), 400)
     problem_of(http.get("/v1/states/nothing/stream"), 404)
     headers = {"Last-Event-ID": "yesterday"}
     assert "Last-Event-ID" in problem_of(http.get("/v1/states/event_count/stream", headers=headers), 400)

@@ -141,6 +141,8 @@ def same(one: Store, other: Store) -> bool:
         for view in (mine, theirs):
             listed = {value[:AT_SIZE] + key for key, value in view.scan("states")}
             assert [key for key, _ in view.scan("changes")] == sorted(listed)
-        states = [[(key, value[AT_SIZE:]) for key, value in view.scan("states")] for view in (mine, theirs)]
+        states = [
+            [(key, decode_stored(value)) for key, value in view.scan("states")] for view in (mine, theirs)
+        ]
         rest = [[list(view.scan(table)) for table in ("meta", "quarantined")] for view in (mine, theirs)]
     return states[0] == states[1] and rest[0] == rest[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -72,16 +73,16 @@ def judge_tables(found: Tables) -> None:
     changes: set[bytes] = set()
     quarantined: list[tuple[bytes, int, bytes]] = []
     for key, value in found["states"].items():
-        assert len(value) >= 8
+        assert value[-4:] == crc32(value[:-4]).to_bytes(4)
         changes.add(value[:8] + key)
-        if value[8:] and (index := msgspec.msgpack.decode(value[8:])[4]) is not None:
+        if value[8:-4] and (index := msgspec.msgpack.decode(value[8:-4])[4]) is not None:
             quarantined.append((key.partition(b"\0")[0], index, key))
     assert set(found["changes"]) == changes
     assert set(found["changes"].values()) <= {b""}
     rows = [(*_named(row), key) for row, key in found["quarantined"].items()]
     assert sorted(rows) == sorted(quarantined)
     if found["states"]:
-        position = msgspec.msgpack.decode(found["meta"][b"snapshot"])["position"]
+        position = msgspec.msgpack.decode(found["meta"][b"snapshot"][:-4])["position"]
         assert all(int.from_bytes(one[:8]) <= position for one in changes)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from archive import Event
-from reducers import Module, Reducer, reducer
+from reducers import Module, Reducer, Word, reducer
 from replay import IDLE, IMPORTING, Holding, Runner, attempts_file, index_of, read_attempts, word_of
-from replay.attempt import Word
 from tests.world import World, event, tick_at
 
 

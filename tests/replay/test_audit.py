@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archive import NotFound, Skip, Unavailable, Write
 from reducers import Event, digest_of_entries, reducer
 from replay import Difference, Digests, compare, live_digests, replay_digests, state_key
+from replay.layout import decode_stored, encode_stored
 from tests.world import World, connection, event, frames, run, seen, touchy
 
 identities = st.tuples(st.sampled_from("ab"), st.integers(1, 2), st.tuples(st.sampled_from("xyz")))
@@ -55,13 +57,16 @@ def test_a_state_that_was_altered_is_named() -> None:
         ann = view.get("states", value["ann"])
     assert bob is not None
     assert ann is not None
-    altered = bob.replace(b"\xc4\x011", b"\xc4\x012")
-    assert altered != bob
+    second, first = decode_stored(bob), decode_stored(ann)
+    assert second is not None
+    assert first is not None
+    assert second.encoding == b"1"
+    altered, invented = replace(second, encoding=b"2"), replace(first, key=("zoe",))
     store.commit(
         [
-            Write("states", value["bob"], altered),
+            Write("states", value["bob"], encode_stored(1, altered)),
             Write("states", value["ann"], None),
-            Write("states", state_key("touchy", ("zoe",)), ann.replace(b"ann", b"zoe")),
+            Write("states", state_key("touchy", ("zoe",)), encode_stored(1, invented)),
         ]
     )
     assert compare(world.digests(), live(world, 1)[1]) == [

@@ -12,7 +12,8 @@ import pytest
 
 from archive import LmdbStore, NotFound, Store, Unavailable, Write
 from reducers import Key, Slot, shipped
-from replay import STATE_TABLES, Holding, Runner, StateReader, after, identities_of
+from replay import STATE_TABLES, Holding, Marker, Runner, StateReader, after, identities_of
+from replay.layout import encode_marker
 from tests.replay.stored import LONG, REDUCERS, loaded, save, stored, world
 from tests.world import World, event, run
 
@@ -113,10 +114,14 @@ def test_states_of_another_layout_are_no_answer(store: Store) -> None:
     made = world()
     save(store, made, {("d", "ann"): Slot(1, 2)})
     with store.view() as view:
-        marker = msgspec.msgpack.decode(view.get("meta", b"snapshot") or b"")
+        marker = msgspec.msgpack.decode((view.get("meta", b"snapshot") or b"")[:-4])
     older = {name: value for name, value in marker.items() if name not in ("layout", "rebuilt_to")}
-    for other in (older, marker | {"layout": 2}, marker | {"layout": 4}):
-        store.commit([Write("meta", b"snapshot", msgspec.msgpack.encode(other))])
+    newer = encode_marker(msgspec.convert(marker | {"layout": 5}, Marker))
+    for other in (
+        *map(msgspec.msgpack.encode, (older, marker | {"layout": 2}, marker | {"layout": 3})),
+        newer,
+    ):
+        store.commit([Write("meta", b"snapshot", other)])
         with pytest.raises(NotFound, match="rebuilt"):
             StateReader(store).position()
     assert loaded(store, made).position == 0

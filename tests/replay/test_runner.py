@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from typing import Any
@@ -305,31 +306,35 @@ def test_a_worker_that_dies_within_a_binding_folds_it_again_whole(monkeypatch: p
     """The position stays before a binding until all of its backlog is folded: nothing is left out or twice."""
     world = long_backlog()
     want = world.digest()
+    left: Iterator[int] = count()
+
+    def mortal(state: Any, event: Event) -> Any:
+        if next(left, None) is None:
+            raise Crash
+        return seen.function(state, event)
+
+    world.reducers = [replace(one, function=mortal) if one.name == "seen" else one for one in world.reducers]
     monkeypatch.setattr(feed, "SLICE_ENTRIES", 3)
     for folded in range(21):
+        left = iter(range(folded))
         world.states.clear()
         one = world.runner()
         while one.position + 6 <= world.size:
             one.step(world.source)
             one.save(world.source)
         before, (holding,) = one.position, one.holdings
-        plain, whole, left = holding._fold_one, holding.fold, iter(range(folded))
-
-        def fold_one(of: Any, *more: Any, plain: Any = plain, left: Any = left) -> Any:
-            if of.name == "seen" and next(left, None) is None:
-                raise Crash
-            return plain(of, *more)
+        whole = holding.fold
 
         def fold(*most: Any, whole: Any = whole, of: Any = holding) -> None:
             whole(*most)
             if of.stopped is not None:  # what a reducer raises stops its module; a death stops all
                 raise Crash
 
-        monkeypatch.setattr(holding, "_fold_one", fold_one)
         monkeypatch.setattr(holding, "fold", fold)
         with pytest.raises(Crash):
             run(one, world.source)
         assert (one.position, one.unsaved) == (before, False)
+        left = count()
         again = world.runner()
         assert again.position == before
         run(again, world.source)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 from collections import namedtuple
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from api import SHARDS_FILE
-from archive import DataFolder, LogSource, PublishedSize
+from archive import DataFolder, PublishedSize
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
 from tests.process.writing import write
-from tools.doctor import Note, check_disk, check_log, check_modes, check_modules, check_store, examined
-from tools.post import origin_of
+from tools.answering import Note
+from tools.doctor import check_disk, check_log, check_modes, check_modules, examined, main
 
 pytestmark = pytest.mark.process
 Usage = namedtuple("Usage", "total used free")
@@ -98,7 +95,7 @@ def test_a_parked_module_comes_with_the_command_that_helps(folder: DataFolder) -
     note = bad(examined(folder))["module essay"]
     assert "reducer words died at entry 7: SIGSEGV" in note.text
     assert "this kernel does not keep its cell from files" in note.text
-    assert note.remedy == "treering skip words 7"
+    assert note.remedy == f"treering skip words 7 --data {folder.path}"
 
 
 def test_each_trouble_of_a_module_is_a_finding_of_its_own(folder: DataFolder) -> None:
@@ -111,57 +108,31 @@ def test_each_trouble_of_a_module_is_a_finding_of_its_own(folder: DataFolder) ->
     write_status(folder.run / STATUS_FILE, statuses)
     (folder.state / SHARDS_FILE).write_text("2\n")
     found = [(note.about, note.remedy) for note in check_modules(folder) if not note.good]
+    on = f"--data {folder.path}"
     assert found == [
-        ("module essay", "treering skip words 7"),
-        ("module essay", "treering skip words 9"),
-        ("module older", "treering undo older"),
+        ("module essay", f"treering skip words 7 {on}"),
+        ("module essay", f"treering skip words 9 {on}"),
+        ("module older", f"treering undo older {on}"),
     ]
 
 
-class Answers(BaseHTTPRequestHandler):
-    """A server whose checkpoint names a log, and whose states are somewhere."""
-
-    origin, state = "", "ok"
-
-    def do_GET(self) -> None:
-        """Answer for the checkpoint and for readiness, with 503, as a server that is not ready does."""
-        ready = {"ready": False, "states": {"store": "redis", "state": self.state}}
-        body = f"{self.origin}\n9\nroot\n" if "checkpoint" in self.path else json.dumps(ready)
-        self.send_response(200 if "checkpoint" in self.path else 503)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+# --- where a person must look ----------------------------------------------------------------------
 
 
-def origin(folder: DataFolder) -> str:
-    """Return the name of a folder's log."""
-    return origin_of(LogSource(folder.open_log(), PublishedSize(folder.published).get))
+def test_a_database_that_is_an_older_copy_comes_with_the_page_that_helps(folder: DataFolder) -> None:
+    """Not with a missing entry of a table: the handbook has a section for it, and the folder is named."""
+    size = PublishedSize(folder.published).get() + 11
+    PublishedSize(folder.published, writable=True).set(size)
+    note = bad(examined(folder))["log"]
+    assert f"of the {size:,} entries that were published, it is an older copy" in note.text
+    assert note.remedy.startswith('docs/recovery.md, "The database is older than its seal": ')
+    assert f"treering restore BACKUP --data {folder.path}" in note.remedy
 
 
-@pytest.mark.parametrize(
-    ("ours", "state", "good"),
-    [(True, "ok", True), (True, "down: refused", False), (True, "catching up", False), (False, "down", True)],
-)
-def test_a_state_store_that_is_down_is_found(
-    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, state: str, *, ours: bool, good: bool
+@pytest.mark.parametrize("server", ["notaurl", "http://[::1", "http://", "ftp://127.0.0.1", "127.0.0.1:8400"])
+def test_an_address_that_is_none_is_a_matter_of_usage(
+    folder: DataFolder, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the server of this log says, and no other one that answers at that address."""
-    monkeypatch.setattr(Answers, "origin", origin(folder) if ours else "example.org/other")
-    monkeypatch.setattr(Answers, "state", state)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        (note,) = check_store(folder, f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
-    assert (note.good, bool(note.remedy)) == (good, not good)
-    assert ("not asked" in note.text) is not ours
-
-
-def test_a_server_that_does_not_answer_leaves_the_store_unasked(folder: DataFolder) -> None:
-    """That it does not run is a finding already; this is a note."""
-    (note,) = check_store(folder, "http://127.0.0.1:1")
-    assert note.good
-    assert "--server" in note.text
+    """Exit code 2, and what one looks like; nothing is examined as if it had not been said."""
+    assert main(["--data", str(folder.path), "--server", server]) == 2
+    assert "not an address such as http://127.0.0.1:8400" in capsys.readouterr().err

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from archive import Activate, Answer, LogSource, NotFound, Receipt, Refusal, Submission, Unavailable
-from reducers import Emit, Event, Message, Reducer, reducer
-from replay import HOPS_MAX, Crew, Holding, Outgoing, message_id
+from reducers import Emit, Event, Message, Module, Reducer, reducer
+from replay import HOPS_MAX, Crew, Holding, Outgoing, Unsent, catalogue_of, message_id, read_unsent
 from tests.tools.test_worker import Waits, stop
 from tests.world import World, event
 from tools import post as post_module
@@ -20,6 +22,7 @@ from tools.ticker import Ticker
 from tools.worker import Duties, tail
 
 ORIGIN = "example.org/log"
+CLOCK = count(0, 10).__next__
 Respond = Callable[[Sequence[Submission]], list[Answer]]
 
 
@@ -322,3 +325,34 @@ def test_a_worker_looks_when_the_next_tick_is_due(monkeypatch: pytest.MonkeyPatc
     assert duties.tick(crew) == 60.0
     assert Duties().tick(crew) == worker.POLL_S
     assert Duties().deliver(cast("Crew", Sayers([said(1)])))
+
+
+def test_what_cannot_be_sent_is_counted_where_operators_look(tmp_path: Path) -> None:
+    """By kind and reducer, for all restarts together; what was erased without a word of why."""
+
+    @reducer(name="r", version=3)
+    def speaks(state: int, event: Event, emit: Emit) -> int:  # noqa: ARG001 - nobody folds it
+        return state
+
+    module = Module("m", (speaks,))
+
+    def gone(_: int) -> str:
+        raise NotFound("subject 7 is erased")
+
+    refuses = Archiver(lambda asked: [Refusal("conflict", "said something else before")] * len(asked))
+    for _ in range(2):  # the second is the next worker, which folds the same again
+        crews = [Sayers([said(4), said(5)], [speaks]), Sayers([said(6, hops=HOPS_MAX + 1)], [speaks])]
+        post = Post(
+            refuses, ORIGIN, lambda _: "a", told=lambda _: None, unsent=Unsent(tmp_path, 0), clock=CLOCK
+        )
+        for crew in crews:
+            assert post.deliver(crew)
+        post._name_of = gone
+        assert post.deliver(Sayers([said(7)], [speaks]))
+        assert post.deliver(Sayers())
+    found = read_unsent(tmp_path, 1, [catalogue_of(module)])
+    assert {kind: (one.count, one.first, one.last, one.detail) for (_, _, kind), one in found.items()} == {
+        "conflict": (2, 4, 5, "said something else before"),
+        "hops": (1, 6, 6, found["m", "r", "hops"].detail),
+        "erased": (1, 7, 7, ""),
+    }

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from archive import Activate, ActiveReducer, DataFolder, InvalidEvent, Unavailable
-from reducers import ModuleError
+from archive import Activate, ActiveReducer, DataFolder, InvalidEvent, MemoryStore, Unavailable, Write
+from reducers import ModuleError, Slot
+from replay import STATE_TABLES, Crew, Holding, complain, is_complained_of, state_key
+from tests.replay.stored import REDUCERS, save, tables, world
 from tools import roster
 from tools.reporting import Reporter
 
@@ -91,3 +93,45 @@ def test_an_activation_is_appended_once_for_all_shards(
     for shard in (0, 1):
         made(tmp_path, shard)._activate("essay", entry)
     assert archiver.steered == [entry]
+
+
+# --- states that somebody complained of ------------------------------------------------------------
+
+
+class Whole(Crew):
+    """A crew of one module."""
+
+    def __init__(self, holding: Holding) -> None:
+        self.holding, self.stopped = holding, {}
+
+    @property
+    def holdings(self) -> list[Holding]:
+        """Return the module."""
+        return [self.holding]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+@pytest.mark.parametrize("complained", [True, False])
+def test_a_module_whose_states_are_damaged_stops_if_somebody_complained(
+    tmp_path: Path, *, damaged: bool, complained: bool
+) -> None:
+    """A complaint is looked into, and dropped if there is nothing in it; without one, nobody looks all the time."""
+    store = MemoryStore(STATE_TABLES)
+    save(store, world(), {("d", "ann"): Slot(1, 2)})
+    if damaged:
+        store.commit([Write("states", state_key("pages", ("d", "ann")), b"rot")])
+    holding, one = Holding(REDUCERS, store, "essay"), made(tmp_path)
+    place = one._places["essay"] = tmp_path / "essay"
+    place.mkdir()
+    if complained:
+        complain(place)
+    before = tables(store)
+    one.look(Whole(holding))
+    assert tables(store) == before  # a save may still come: it must find what it replaces
+    if damaged and complained:
+        assert holding.stopped is not None
+        assert holding.stopped.told.startswith("Damaged: its stored states were damaged (")
+        assert (holding.stopped.kind, is_complained_of(place)) == ("killed", True)
+    else:
+        assert holding.stopped is None
+        assert not is_complained_of(place)

@@ -1,0 +1,120 @@
+"""When the archiver waits for a person, or does not answer: readers are told, and no answer looks like another one."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.stream import Hub, _Stream
+from archive import IntegrityError, PublishedLog, read_stopped, write_stopped
+from archive.errors import LOST_SEAL, OLDER_COPY
+from tests.api.front import Front, http_client, not_started, problem_of
+from tests.world import event
+
+BEYOND = 5
+
+
+@pytest.fixture
+def older(front: Front) -> Front:
+    """Return a front whose database ends before what was published: somebody brought an older copy back."""
+    front.archiver.step([event("ann")])
+    front.reduce()
+    published = front.services._published
+    assert published is not None
+    size = published.get() + BEYOND
+    front.services._source = PublishedLog(front.log, lambda: size)
+    front.direct.is_connected = False
+    return front
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/states/event_count",
+        "/v1/states/event_count?student=ann",
+        "/v1/states/event_count?student=nobody",
+        "/v1/states/event_count?student=ann&at_size=3",
+        "/v1/states/event_count?student=ann&min_size=1000",
+        "/v1/events/2",
+        "/v1/events/2/proof",
+        "/v1/events/2/opening",
+        "/v1/events/999999",
+        "/log/checkpoint",
+        "/log/tile/0/000.p/3",
+        "/log/tile/entries/000.p/3",
+    ],
+)
+def test_of_an_older_copy_nothing_is_read(http: TestClient, path: str) -> None:
+    """503, which says why and where to look; a 404 would deny what was shown before."""
+    detail = problem_of(http.get(path), 503)
+    assert "it is an older copy; nothing is read from it" in detail
+    assert f'docs/recovery.md, "{OLDER_COPY}"' in detail
+
+
+def test_of_an_older_copy_nothing_is_streamed(older: Front) -> None:
+    """A stream that is open, or begins, says the reason instead of states."""
+    info = older.services.shelf.find("event_count")[1]
+    said = _Stream(older.services, Hub(older.services), info, (), None).step(0.0)
+    assert said.startswith(b"event: rebuilding\n")
+    assert b"older copy" in said
+    assert b"ann" not in said
+
+
+@pytest.mark.usefixtures("older")
+def test_the_page_of_an_older_copy_says_so_and_shows_no_states(http: TestClient) -> None:
+    """It does not say that the log was never started, and shows no names."""
+    answer = http.get("/")
+    assert answer.status_code == 200
+    text = html.unescape(answer.text)
+    assert "The log is not shown: the database holds" in text
+    assert "has not been started" not in text
+    assert ">ann<" not in text
+
+
+def test_why_the_archiver_waits_is_where_people_look(front: Front, http: TestClient) -> None:
+    """/readyz and the page have its last words, and what the handbook says first; both are gone once it is back."""
+    write_stopped(front.folder.stopped, IntegrityError("no <seal>", section=LOST_SEAL), 1_764_090_000.0)
+    assert "stopped" not in http.get("/readyz").json(), "an archiver that runs waits for nobody"
+    front.direct.is_connected = False
+    answer = http.get("/readyz")
+    words = read_stopped(front.folder.stopped)
+    assert words is not None
+    assert answer.status_code == 503
+    assert answer.json()["stopped"] == {
+        "reason": "no <seal>",
+        "section": "Lost seal",
+        "since": "2025-11-25T17:00:00Z",
+        "remedy": words.remedy(front.folder.path),
+    }
+    page = http.get("/").text
+    assert "The archiver waits for you since 2025-11-25T17:00:00Z: no &lt;seal&gt;" in page
+    assert 'docs/recovery.md, "Lost seal": was --seal left out' in html.unescape(page)
+    front.direct.is_connected = True
+    assert "waits for you" not in http.get("/").text
+
+
+def test_where_nothing_was_ever_read_the_reason_is_given(tmp_path: Path) -> None:
+    """A front without a published size says what the archiver waits for, and not that it is about to start."""
+    services = not_started(tmp_path / "new")
+    services.folder.create()
+    path = "/v1/states/event_count?student=ann"
+    with http_client(services) as http:
+        assert "waits" not in problem_of(http.get("/log/checkpoint"), 503)
+        write_stopped(services.folder.stopped, IntegrityError("no seal", section=LOST_SEAL), 7.0)
+        for one in ("/log/checkpoint", path):
+            assert "the archiver is down until a person looks: no seal" in problem_of(http.get(one), 503)
+
+
+def test_an_archiver_that_does_not_answer_makes_the_front_unready(front: Front, http: TestClient) -> None:
+    """Connected is not enough: a process that was stopped keeps its socket; metrics and page say it, too."""
+    front.reduce()
+    assert http.get("/readyz").status_code == 200
+    front.direct._silent = True
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"], answer.json()["archiver"]) == (503, False, False)
+    assert "treering_archiver_up 0.0" in http.get("/metrics").text
+    assert "the archiver does not answer: events wait" in http.get("/").text
