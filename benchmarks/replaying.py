@@ -3,7 +3,8 @@
 All fold the same events by student: a bare `orjson` loop (the aim is stated against it), one with msgspec, what one
 would write in a notebook (`json`, a dict of dicts), a library for event sourcing (`benchmarks.sourced`), and replay, in
 this process and as `treering replay --jobs 1` and `--jobs 2` run it.  None but replay decrypts anything, or can say
-afterwards that these are the events that were taken in.
+afterwards that these are the events that were taken in.  One line only reads the events, and folds nothing: no reducer
+makes a replay quicker than that.
 
     python -m benchmarks --only replay --size 1000000     so long that starting processes does not count
 """
@@ -28,7 +29,7 @@ from benchmarks.events import submissions
 from benchmarks.logs import archiver
 from benchmarks.table import Row
 from reducers import Registry, shipped
-from replay import replay_digests
+from replay import Feed, Routing, replay_digests
 from tools.offline import log_of
 from tools.replay_hands import Job, hands
 
@@ -47,6 +48,10 @@ def measure(path: Path, count: int) -> list[Row]:
     ):
         rows.append(Row(name, rate, "events/s", rate / bare, "orjson loop"))
     rows += sourced.measure(file, bare)
+    alone = events_per_s(folder, count)
+    rows.append(
+        Row("reading alone: decrypt, decode, build events", alone, "events/s", alone / bare, "orjson loop")
+    )
     one = Registry()
     one.register(shipped().get("event_count"))
     for name, registry in (("event_count", one), ("all shipped reducers", shipped())):
@@ -85,6 +90,23 @@ def dict_per_s(file: Path) -> float:
             state["events"] += 1
     elapsed = time.perf_counter() - started
     return sum(state["events"] for state in states.values()) / elapsed
+
+
+def events_per_s(folder: DataFolder, count: int) -> float:
+    """Return events a second that are read as a replay reads them, and not folded."""
+    reducer = shipped().get("event_count")
+    with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        with source.open() as log:
+            size = log.size
+        feed, found = Feed(vault, Routing([reducer], vault.route_key)), 0
+        started = time.perf_counter()
+        while feed.position < size:
+            with source.open() as log:
+                work, feed.position = feed.load(log, size)
+            found += sum(map(len, feed.portions(work, source)))
+        elapsed = time.perf_counter() - started
+    assert found == count, "other events were read than were written"
+    return found / elapsed
 
 
 def replay_per_s(folder: DataFolder, registry: Registry, count: int) -> float:

@@ -36,7 +36,7 @@ from reducers.errors import (
     StateError,
     UnknownReducer,
 )
-from reducers.fold import Slot, addressed, fold, fold_one
+from reducers.fold import Run, Slot, Word, addressed, fold, fold_one, fold_run
 from reducers.message import Emit, Message, Outbox, source_of
 from reducers.modules import BUILTIN, Module, ModuleRef, available, compose, is_module_name, load, shipped
 from reducers.reading import read
@@ -65,10 +65,12 @@ __all__ = [
     "Reducer",
     "ReducerError",
     "Registry",
+    "Run",
     "Slot",
     "StateError",
     "StatePair",
     "UnknownReducer",
+    "Word",
     "addressed",
     "available",
     "check",
@@ -78,6 +80,7 @@ __all__ = [
     "entry_digest",
     "fold",
     "fold_one",
+    "fold_run",
     "is_module_name",
     "is_tick",
     "leaf_data",

@@ -83,10 +83,14 @@ class Reducer(Generic[S]):
         else:
             after = self.function(state, event)
         if after is None:
-            raise TypeError(
-                f"reducer {self.name!r} returned None; return the new state, or `state` if unchanged"
-            )
+            raise self.returned_none()
         return after
+
+    def returned_none(self) -> TypeError:
+        """Return what is raised where the function returns None, which is no state."""
+        return TypeError(
+            f"reducer {self.name!r} returned None; return the new state, or `state` if unchanged"
+        )
 
     def encode(self, state: S) -> bytes:
         """Return the canonical JSON of `state` (docs/formats/state.md); StateError where it has none."""

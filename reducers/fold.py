@@ -28,8 +28,9 @@ and is the business of `replay`.  What a set of slots hashes to: `reducers.diges
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -44,7 +45,7 @@ S = TypeVar("S")
 ERROR_LENGTH_MAX = 200
 
 
-class Slot(msgspec.Struct, Generic[S], frozen=True):
+class Slot(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """What is held for one key: its state, or its last good state and why it is quarantined."""
 
     state: S
@@ -56,6 +57,16 @@ class Slot(msgspec.Struct, Generic[S], frozen=True):
     """For people: such as "ValueError: ...", at most 200 characters.  It may differ between machines."""
     error_index: int | None = None
     """Index of the event that raised; None unless quarantined."""
+
+
+class Word(Protocol):
+    """Something whose item 0 is a number: an `array("Q", [0])`, or memory that is shared."""
+
+    def __getitem__(self, at: int, /) -> int:
+        """Return the number."""
+
+    def __setitem__(self, at: int, value: int, /) -> None:
+        """Store the number."""
 
 
 @entry
@@ -77,7 +88,7 @@ def fold_one(
         return slot
     else:
         before = slot.state
-    running.reducer = reducer
+    outer, running.reducer = running.reducer, reducer
     try:
         after = _emitting(reducer, before, event, out) if reducer.emits else reducer.apply(before, event)
     except (MemoryError, RecursionError):
@@ -85,10 +96,86 @@ def fold_one(
     except Exception as error:  # noqa: BLE001 - whatever it raises is its result
         return Slot(before, event.index, _describe(error), event.index)
     finally:
-        running.reducer = None
+        running.reducer = outer
     if slot is not None and after is before:
         return slot
     return Slot(after, event.index)
+
+
+class Run(NamedTuple):
+    """What `fold_run` folds events into."""
+
+    reducer: Reducer[Any]
+    slots: dict[Key, Slot[Any] | None]
+    """By key; a key may be there without a slot."""
+    changed: set[Key]
+    """Takes the keys whose slot is replaced."""
+    since: int
+    """Slots that changed at this index or later are in `changed` already."""
+    word: Word
+    """Takes the index of the event that is about to be folded, plus one: what is to blame if this process dies."""
+    own: Callable[[Event], Event] | None = None
+    """Makes the copy of an event that this reducer may do with what it likes; None: it does nothing to an event."""
+
+
+@entry
+def fold_run(  # noqa: C901, PLR0912 - one loop, in which a call more is seen in every replay
+    run: Run, events: Sequence[Event], place: int, stop: int, out: list[Message] | None = None
+) -> tuple[int, BaseException | None]:
+    """Fold events[place:stop] into slots that are at hand, as `fold_one` would one by one; return how far it got.
+
+    That is `stop` or, before it, the place of an event whose key has no slot here (that one is the caller's to fold);
+    or the place behind an event at which the reducer emitted, its messages being in `out`; or the place of an event
+    at which something was raised that is no result of the event (see `fold_one`), and what that was.  Ticks are not
+    for this function.  The loop is spelled out, since most of what a replay does beside reading is this.
+    """
+    if not running.installed:
+        install()
+    reducer, slots, changed, since, word, own = run
+    function, emits, scope = reducer.function, reducer.emits, reducer.scope
+    field = scope[0] if len(scope) == 1 else None
+    fields: Callable[[dict[str, str]], Key] = itemgetter(*scope) if len(scope) > 1 else _no_fields
+    outer, running.reducer = running.reducer, reducer
+    try:
+        for place, event in enumerate(events[place:stop], place):  # noqa: B020, PLR1704 - how far it got is returned
+            try:
+                key = (event.keys[field],) if field is not None else fields(event.keys)
+            except KeyError:
+                continue
+            slot = slots.get(key)
+            if slot is None:
+                return place, None
+            if slot.error_index is not None:
+                continue
+            index, before = event.index, slot.state
+            word[0] = index + 1
+            if own is not None:
+                event = own(event)  # noqa: PLW2901 - from here on there is no other
+            try:
+                after = _emitting(reducer, before, event, out) if emits else function(before, event)
+                if after is None:
+                    raise reducer.returned_none()
+            except (MemoryError, RecursionError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it raises is its result
+                slots[key] = Slot(before, index, _describe(error), index)
+                changed.add(key)
+                continue
+            if after is not before:
+                slots[key] = Slot(after, index)
+                if slot.changed_at < since:
+                    changed.add(key)
+            if out:
+                return place + 1, None
+    except BaseException as error:  # noqa: BLE001 - what it means is for the caller to say
+        return place, error
+    finally:
+        running.reducer = outer
+    return stop, None
+
+
+def _no_fields(_: dict[str, str]) -> Key:
+    return ()
 
 
 def fold(

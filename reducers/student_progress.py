@@ -96,11 +96,8 @@ def student_progress(state: StudentProgress, event: Event, emit: Emit) -> Studen
 
 def _counted(work: Work, last_ms: int | None, event: Event) -> Work:
     gap_ms = -1 if last_ms is None else event.time_ms - last_ms
-    return msgspec.structs.replace(
-        work,
-        edits=work.edits + (event.type == EDIT),
-        active_ms=work.active_ms + (gap_ms if 0 <= gap_ms <= GAP_MS_MAX else 0),
-    )
+    edits, active_ms = work.edits + (event.type == EDIT), gap_ms if 0 <= gap_ms <= GAP_MS_MAX else 0
+    return Work(edits, work.active_ms + active_ms, work.told_edits, work.told_minutes)
 
 
 def _told(work: Work, room: str, emit: Emit) -> Work:
@@ -108,11 +105,13 @@ def _told(work: Work, room: str, emit: Emit) -> Work:
         return work
     edits = min(work.edits // EDITS_STEP, STEPS_MAX)
     minutes = min(work.active_ms // (MINUTES_STEP * _MINUTE_MS), STEPS_MAX)
+    if (edits, minutes) == (work.told_edits, work.told_minutes):
+        return work  # as nearly always
     for step in range(work.told_edits + 1, edits + 1):
         _tell(emit, room, "edits", step * EDITS_STEP)
     for step in range(work.told_minutes + 1, minutes + 1):
         _tell(emit, room, "minutes", step * MINUTES_STEP)
-    return msgspec.structs.replace(work, told_edits=edits, told_minutes=minutes)
+    return Work(work.edits, work.active_ms, edits, minutes)
 
 
 def _tell(emit: Emit, room: str, measure: str, reached: int) -> None:

@@ -9,7 +9,7 @@ shard), `layout` (how states are stored) and `catalogue` (what there is, for rea
 
 from __future__ import annotations
 
-from replay.attempt import IDLE, IMPORTING, Word, attempts_file, index_of, read_attempts, word_of
+from replay.attempt import IDLE, IMPORTING, attempts_file, index_of, read_attempts, word_of
 from replay.attesting import (
     Difference as AttestedDifference,
 )
@@ -40,6 +40,7 @@ from replay.catalogue import (
     shard_folder,
     stood_at,
     tidy,
+    without_catalogue,
     write_catalogue,
 )
 from replay.cell import CellDied, CellHolding, remote
@@ -55,6 +56,7 @@ from replay.cell_wire import (
 )
 from replay.choosing import ReadStore, Status, Stores, memory_folder, states_name
 from replay.crew import Crew
+from replay.damage import Damaged, complain, damage_of, drop_complaint, emptied, is_complained_of
 from replay.escalation import (
     LEVELS,
     Fault,
@@ -70,7 +72,7 @@ from replay.escalation import (
     retried,
     struck,
 )
-from replay.feed import MODULE_SENDER, TICK_SENDER, Feed, Item, locked_fields
+from replay.feed import MODULE_SENDER, TICK_SENDER, Feed, locked_fields
 from replay.folded import Outgoing, Stopped
 from replay.holding import Holding
 from replay.layout import TABLES as STATE_TABLES
@@ -88,12 +90,13 @@ from replay.live import Live, holding_of, read_live
 from replay.messages import HOPS_MAX, message_id, submission_of, tick_submission, too_far
 from replay.mirror import MIRRORED, Mirror
 from replay.paths import ABSENT, At, differing, differing_encodings
+from replay.portion import Item, Portion
 from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
 from replay.runner import Runner, replay_key, run_to
-from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, read_status, write_status
+from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, on_folder, read_status, write_status
 from replay.steering import Gathered
 from replay.sweep import Entries, Entry, FoldedState, Gathering, Stop, Sweep, folded_state, in_order
 from replay.tenant import Tenant
@@ -108,6 +111,7 @@ from replay.trace import (
     first_difference,
     traced,
 )
+from replay.unsent import Count, Unsent, read_unsent
 
 __all__ = [
     "ABSENT",
@@ -130,7 +134,9 @@ __all__ = [
     "Catalogue",
     "CellDied",
     "CellHolding",
+    "Count",
     "Crew",
+    "Damaged",
     "Difference",
     "Digests",
     "Done",
@@ -158,6 +164,7 @@ __all__ = [
     "Outgoing",
     "Parted",
     "Piece",
+    "Portion",
     "ReadStore",
     "Record",
     "RedisLink",
@@ -177,8 +184,8 @@ __all__ = [
     "Sweep",
     "Tenant",
     "Traced",
+    "Unsent",
     "Waiting",
-    "Word",
     "after",
     "attempts_file",
     "begun",
@@ -188,11 +195,15 @@ __all__ = [
     "compare",
     "compare_live",
     "compared",
+    "complain",
+    "damage_of",
     "decode_back",
     "decode_line",
     "decode_piece",
     "differing",
     "differing_encodings",
+    "drop_complaint",
+    "emptied",
     "encode_frame",
     "encode_line",
     "first_difference",
@@ -207,6 +218,7 @@ __all__ = [
     "info_of",
     "interrupted",
     "is_attested",
+    "is_complained_of",
     "joined",
     "judged",
     "live_digests",
@@ -218,6 +230,7 @@ __all__ = [
     "next_attested",
     "not_loaded",
     "notes",
+    "on_folder",
     "passed_by",
     "reached",
     "read_attempts",
@@ -225,6 +238,7 @@ __all__ = [
     "read_live",
     "read_marker",
     "read_status",
+    "read_unsent",
     "remote",
     "replay_digests",
     "replay_key",
@@ -244,6 +258,7 @@ __all__ = [
     "tidy",
     "too_far",
     "traced",
+    "without_catalogue",
     "word_of",
     "write_catalogue",
     "write_status",

@@ -15,7 +15,7 @@ them.  It is read by the machine that wrote it.
 >>> word_of(7), index_of(word_of(7)), index_of(word_of(7, beat=3)), index_of(IDLE), index_of(IMPORTING)
 (8, 7, 7, None, None)
 
-Who writes: `replay.holding`, the worker.  Who reads: the supervisor.
+Who writes: the fold (`reducers.Word`), the worker.  Who reads: the supervisor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 IDLE = 0
 IMPORTING = (1 << 64) - 1
@@ -33,16 +32,6 @@ _BEATS = 1 << 10
 _INDEX = (1 << 53) - 1
 _WORD = 8
 _ORDER = sys.byteorder
-
-
-class Word(Protocol):
-    """Something whose item 0 is the word: an `array("Q", [0])`, or memory that is shared."""
-
-    def __getitem__(self, at: int, /) -> int:
-        """Return the word."""
-
-    def __setitem__(self, at: int, value: int, /) -> None:
-        """Store the word."""
 
 
 def word_of(index: int, beat: int = 0) -> int:

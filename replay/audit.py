@@ -27,7 +27,10 @@ Digests = dict[Identity, bytes]
 
 
 class Difference(NamedTuple):
-    """A state in which two sets of states differ: `what` is "differs", "missing" or "extra" in the second."""
+    """A state in which two sets of states differ: `what` is "differs", "missing" or "extra" in the second.
+
+    "shown otherwise" says of live states that the state is right, and what readers are told of it is not.
+    """
 
     name: str
     key: Key
@@ -79,26 +82,40 @@ def live_digests(readers: Iterable[StateReader], names: Iterable[str]) -> tuple[
 
 
 def compare_live(
-    lives: Sequence[Live], entries: Mapping[str, Entries], route_key: bytes, names: Collection[str]
+    lives: Sequence[Live],
+    entries: Mapping[str, Entries],
+    route_key: bytes,
+    names: Collection[str],
+    made_otherwise: Collection[str] = (),
 ) -> list[Difference]:
     """Return the states in which live states of one module and one position differ from a replay that stopped there.
 
     `lives` are those of its shards that stand there, all of them or a few; `route_key` tells which keys are theirs.
-    Only reducers of these `names` are looked at.
+    Only reducers of these `names` are looked at; those that were `made_otherwise`, by other code of the same version,
+    may be shown as that code shows them.
     """
     held = {
-        identity: entry.digest
-        for live in lives
-        for identity, entry in live.entries.items()
-        if identity[0] in names
+        identity: entry for live in lives for identity, entry in live.entries.items() if identity[0] in names
     }
     replayed = {
-        identity: entry.digest
+        identity: entry
         for name in names
         for identity, entry in entries.get(name, {}).items()
         if len(lives) == lives[0].shards or any(live.holds(name, identity[2], route_key) for live in lives)
     }
-    return compare(replayed, held)
+    found = compare(_digests(replayed), _digests(held))
+    otherwise = [
+        Difference(name, key, "shown otherwise")
+        for name, version, key in sorted(replayed.keys() & held.keys())
+        if replayed[name, version, key].digest == held[name, version, key].digest
+        and replayed[name, version, key].seen != held[name, version, key].seen
+        and name not in made_otherwise
+    ]
+    return found + otherwise
+
+
+def _digests(entries: Entries) -> Digests:
+    return {identity: entry.digest for identity, entry in entries.items()}
 
 
 def compare(first: Mapping[Identity, bytes], second: Mapping[Identity, bytes]) -> list[Difference]:

@@ -159,6 +159,16 @@ def catalogues(state: Path, partition: int) -> Iterator[Catalogue]:
             yield found
 
 
+def without_catalogue(state: Path, partition: int) -> list[str]:
+    """Return the names of folders that hold states, of which no catalogue says what they are."""
+    root = state / str(partition)
+    return [
+        place.name
+        for place in (sorted(root.iterdir()) if root.is_dir() else ())
+        if read_catalogue(place) is None and any(place.glob("*/*-of-*"))
+    ]
+
+
 def tidy(place: Path, catalogue: Catalogue, shards: int) -> list[str]:
     """Remove what nobody reads any more, and return its names: older generations, and other numbers of shards."""
     kept = {catalogue.generation, catalogue.previous.generation if catalogue.previous else ""}

@@ -15,7 +15,7 @@ What one piece may take, and what happens to a cell that does not answer, is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
@@ -27,10 +27,11 @@ from replay.attempt import word_of
 from replay.catalogue import ReducerInfo
 from replay.cell_wire import STATE_BYTES_MAX, Done, Given, Halt, Piece, Task, WireEvent, to_wire
 from replay.escalation import Kind
-from replay.feed import Item
 from replay.folded import Stopped, outgoing
-from replay.holding import KEYS_MAX, Holding
+from replay.held import KEYS_MAX
+from replay.holding import Holding
 from replay.layout import StoredSlot
+from replay.portion import Item, Portion
 from replay.routing import Routing
 
 TASKS_MAX = 1_024
@@ -166,10 +167,10 @@ class CellHolding(Holding):
         super().put(reducer, key, slot)
         self._drop(reducer.name, key)
 
-    def _fold(self, items: Sequence[Item], routing: Routing) -> None:
+    def _fold(self, portion: Portion, routing: Routing) -> None:
         try:
             batch = _Batch()
-            for item in items:
+            for item in portion:
                 for reducer in item.reducers:
                     if reducer.name in self._places and item.at not in self._skips.get(reducer.name, ()):
                         batch = self._add(batch, reducer, item, routing)

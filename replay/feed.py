@@ -7,15 +7,15 @@
 binding entry they are folded, in ascending order, before anything later; however many they are, they are loaded in
 pieces no larger than a slice.  The backlog is a function of the log up to the position, so it is saved with the states.
 
-**Ticks** are entries, too: `Item.tick` says that every key of the reducers of that period is to see it.
+**Ticks** are entries, too: `Portion.tick` says that every key of the reducers of that period is to see it.
 
 What is folded with it is `replay.holding`; who turns the wheel, `replay.runner`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from archive import (
     LogSource,
     NotFound,
     Opened,
+    Read,
     Row,
     Vault,
     keys_of,
@@ -37,35 +38,19 @@ from archive import (
     parse_row,
     read_event,
     read_many,
-    rows_of,
+    row_at,
 )
 from reducers import Reducer, due, tick
 from replay.layout import Waiting
+from replay.portion import Item, Portion, portions_of
 from replay.routing import Routing
 
 SLICE_ENTRIES = 4_096
-PIECE = 128
-"""Events folded together: they are opened a piece at a time, and still in the processor's cache."""
 SLICE_BYTES_MAX = 32 << 20
 MODULE_SENDER = "module:"
 """How the sender of every message of a module begins; nobody outside can be it (`api.ingest`)."""
+_EVENTS: Final = {Event}
 TICK_SENDER = MODULE_SENDER + "treering.tick"
-
-
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """An event to fold, and for whom."""
-
-    at: int
-    """Index of its entry."""
-    due: int
-    """Index at which it is folded: its own, or that of the binding which gave it to a person."""
-    event: Event
-    reducers: list[Reducer[Any]]
-    subjects: tuple[int, ...]
-    """Numbers of those whom it is about: a message that comes of it is about them, too."""
-    hops: int = 0
-    """How many messages led to it."""
-    tick: bool = False
 
 
 class _Work(msgspec.Struct, frozen=True, gc=False):
@@ -79,11 +64,31 @@ class _Work(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Run(NamedTuple):
-    """Entries that no binding is about, one after the other: three lists of one length."""
+    """Entries that no binding is about, one after the other: lists of one length.
+
+    A row stays in its bundle, at its place, until it is opened: so it is copied once only.
+    """
 
     indices: list[int]
-    rows: list[Row]
+    bundles: list[bytes]
+    places: list[int]
+    subjects: list[tuple[int, ...]]
     reducers: list[list[Reducer[Any]]]
+
+    def extend(
+        self,
+        indices: Iterable[int],
+        bundle: bytes,
+        places: Sequence[int],
+        subjects: Iterable[tuple[int, ...]],
+        reducers: Iterable[list[Reducer[Any]]],
+    ) -> None:
+        """Add entries of one bundle behind these."""
+        self.indices.extend(indices)
+        self.bundles.extend([bundle] * len(places))
+        self.places.extend(places)
+        self.subjects.extend(subjects)
+        self.reducers.extend(reducers)
 
 
 class _Bound(msgspec.Struct, frozen=True, gc=False):
@@ -112,37 +117,32 @@ class Feed:
     def load(self, log: Log, until: int | None = None) -> tuple[list[_Run | _Bound], int]:
         """Return what of the next slice is ours, in folding order, and where the slice ends.  Nothing moves yet."""
         stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
-        run = _Run([], [], [])
-        work: list[_Run | _Bound] = [run]
-        size, end = 0, self.position
-        seen, concerned = self.routing.seen, self.routing.concerned
-        for first, rows in rows_of(log, self.position, stop):
-            for index, row in enumerate(rows, first):
-                if size > SLICE_BYTES_MAX:
-                    return work, end
-                end = index + 1
-                if row is None:
-                    continue
-                size += len(row.ciphertext)
-                if row.kind == ROW_BINDING:
-                    run = _Run([], [], [])
-                    work += [_Bound(index, row, self._taken(row)), run]
-                elif row.provisional:
-                    self._wait(row.subjects[0], index)
-                elif row.kind == ROW_EVENT:
-                    if (reducers := seen.get(row.routes)) is None:
-                        reducers = concerned(row)
-                    if reducers:
-                        run.indices.append(index)
-                        run.rows.append(row)
-                        run.reducers.append(reducers)
-        return work, end
+        work: list[_Run | _Bound] = []
+        run, size, position, routing = _Run([], [], [], [], []), 0, self.position, self.routing
+        for bundle, picked in log.picked(position, stop, routing.share, routing.seen):
+            end, asked, indices, places, subjects, answers = picked
+            if not asked:
+                run.extend(indices, bundle, places, subjects, cast("list[list[Reducer[Any]]]", answers))
+            else:
+                for index, place, about, known in zip(indices, places, subjects, answers, strict=True):
+                    row = parse_row(row_at(bundle, place))
+                    if row.kind == ROW_BINDING:
+                        work += [run, _Bound(index, row, self._taken(row))]
+                        run = _Run([], [], [], [], [])
+                    elif row.provisional:
+                        self._wait(about[0], index)
+                    elif reducers := routing.concerned(row) if known is None else known:
+                        run.extend([index], bundle, [place], [about], [reducers])
+            size, position = size + len(bundle), end
+            if size > SLICE_BYTES_MAX:
+                break
+        return [*work, run], position
 
-    def pieces(self, work: list[_Run | _Bound], source: LogSource) -> Iterator[list[Item]]:
-        """Yield the events of a slice in order, in short lists; no view is open meanwhile."""
+    def portions(self, work: list[_Run | _Bound], source: LogSource) -> Iterator[Portion]:
+        """Yield the events of a slice in order, a portion at a time; no view is open meanwhile."""
         for one in work:
             if isinstance(one, _Run):
-                yield from self._items(one)
+                yield from self._opened(one)
             elif one.indices:
                 yield from self._backlog_of(one, source)
 
@@ -175,12 +175,12 @@ class Feed:
         indices = self.backlog.pop(subject, [])
         return indices if self.routing.bound_here(binding) else []
 
-    def _backlog_of(self, bound: _Bound, source: LogSource) -> Iterator[list[Item]]:
+    def _backlog_of(self, bound: _Bound, source: LogSource) -> Iterator[Portion]:
         at = 0
         while at < len(bound.indices):
             with source.open() as log:
                 piece, at = self._piece(log, bound, at)
-            yield [item for work in piece if (item := self._item(work)) is not None]
+            yield from portions_of(item for work in piece if (item := self._item(work)) is not None)
 
     def _piece(self, log: Log, bound: _Bound, at: int) -> tuple[list[_Work], int]:
         """Return what is ours of a backlog from its `at`-th entry on, a slice at most, and where that ends."""
@@ -194,21 +194,34 @@ class Feed:
             at, size = at + 1, size + len(data)
         return piece, at
 
-    def _items(self, run: _Run) -> Iterator[list[Item]]:
+    def _opened(self, run: _Run) -> Iterator[Portion]:
         """Yield the events of a run, in pieces that were opened together."""
-        found = read_many(run.indices, run.rows, self._vault, MODULE_SENDER)
-        items: list[Item] = []
-        for index, row, reducers, read in zip(*run, found, strict=True):
+        at = 0
+        for found in read_many(*run[:4], self._vault, MODULE_SENDER):
+            part = slice(at, at + len(found))
+            if set(map(type, found)) == _EVENTS:  # as nearly always
+                yield Portion(cast("list[Event]", found), run.reducers[part], run.subjects[part])
+            else:
+                cut = _Run(
+                    run.indices[part],
+                    run.bundles[part],
+                    run.places[part],
+                    run.subjects[part],
+                    run.reducers[part],
+                )
+                yield from portions_of(self._items(cut, found))
+            at += len(found)
+
+    def _items(self, run: _Run, found: Sequence[Read]) -> Iterator[Item]:
+        for index, bundle, place, subjects, reducers, read in zip(*run, found, strict=True):
             if isinstance(read, Event):
-                items.append(Item(index, index, read, reducers, row.subjects))
+                yield Item(index, index, read, reducers, subjects)
             elif read is None:
                 self.erased += 1
-            elif (item := self._special(_Work(index, index, row, reducers, None), read, None)) is not None:
-                items.append(item)
-            if len(items) == PIECE:
-                yield items
-                items = []
-        yield items
+            else:
+                work = _Work(index, index, parse_row(row_at(bundle, place)), reducers, None)
+                if (item := self._special(work, read, None)) is not None:
+                    yield item
 
     def _item(self, one: _Work) -> Item | None:
         """Return the event of an entry, or None if it is erased or cannot be read by anybody."""

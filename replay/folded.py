@@ -22,7 +22,7 @@ import msgspec
 from archive import Event
 from reducers import Key, Message, Reducer
 from replay.escalation import Kind
-from replay.feed import Item
+from replay.portion import Item
 from replay.reasons import NAME_LENGTH_MAX, REASON_LENGTH_MAX, name_of_error, reason_of
 from replay.routing import PARTITION_KEY
 
@@ -128,8 +128,12 @@ def stopped_by(reducer: str, at: int, error: BaseException) -> Stopped:
 
 
 def shown_of(reducer: Reducer[Any], state: Any) -> bytes:
-    """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead."""
+    """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead.
+
+    Members of objects and of sets are sorted: a state that was read back shows the same bytes as before, and those that
+    a replay finds.
+    """
     try:
-        return msgspec.json.encode(reducer.view(state))
+        return msgspec.json.encode(reducer.view(state), order="deterministic")
     except BaseException as error:  # noqa: BLE001 - the author's code: it may raise anything
         return msgspec.json.encode({"view_failed": name_of_error(error)})

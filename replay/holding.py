@@ -1,4 +1,4 @@
-"""A holding: what one shard holds of one module, in memory and in its store.
+"""A holding: one module in one shard, its states and what folds events into them.
 
 Everything about a module that can go wrong ends here and harms no other: its states, its position, its store are its
 own.  Three things may happen to it beside going on:
@@ -8,94 +8,45 @@ own.  Three things may happen to it beside going on:
                              skipped, its position stays
     a key is folded again    a skip or a retry in the log (`replay.runner`)
 
-States are read through: what is not in memory is looked up in the store once, and what has not changed for longest is
-forgotten when there are too many.  So a restart loads nothing, and memory is bounded by what is in use.
-
-States are derived: whatever is wrong with them, deleting their folder and replaying the log gives them back.  What must
-never happen is an answer that looks right and is not.  So a snapshot says which log (root at its position), which
-reducers (name, version, code) and which position it stands for, and is used only if all of that still holds.
+A portion is folded by one reducer after the other: none sees another's states, so their order does not show, and what
+one needs stays at hand.  The usual event, of a key whose state is in memory, is `reducers.fold_run`'s; here is what
+is not usual: a key that is seen for the first time or is to be looked up, a tick, a message.
 
     holding = Holding(module.reducers, store, module.name)
     holding.resume(log)
-    holding.fold(items)
+    holding.fold(portion, routing)
     holding.save(position, root, backlog)
 
-Where the events come from is `replay.feed`; the layout of the store, `replay.layout`; who reads it, `replay.reader`.
+How states are kept is the business of `replay.held`; where the events come from, of `replay.feed`.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from archive import (
-    ActiveReducer,
-    Event,
-    IntegrityError,
-    Log,
-    StorageFailed,
-    Store,
-    Unavailable,
-    View,
-    Write,
-)
-from reducers import (
-    BUILTIN,
-    Key,
-    Message,
-    Reducer,
-    Slot,
-    StateError,
-    StatePair,
-    addressed,
-    fold_one,
-    pair_of,
-)
-from replay.attempt import IDLE, Word, index_of, word_of
-from replay.feed import Item
-from replay.folded import Outgoing, Stopped, outgoing, private, shown_of, stopped_by
-from replay.layout import (
-    LAYOUT,
-    SNAPSHOT,
-    TABLES,
-    Marker,
-    StoredSlot,
-    Waiting,
-    all_stored,
-    backlog_writes,
-    encode_marker,
-    identities_of,
-    loaded,
-    own,
-    quarantine_prefix,
-    slot_of,
-    state_key,
-    state_writes,
-    stored_of,
-)
-from replay.reasons import reason_of
+from archive import ActiveReducer, Event, Store, Unavailable
+from reducers import BUILTIN, Key, Message, Reducer, Run, Slot, StateError, addressed, fold_one, fold_run
+from replay.attempt import IDLE, word_of
+from replay.folded import Outgoing, outgoing, private, stopped_by
+from replay.held import KEYS_MAX, Held
+from replay.portion import Item, Portion
 from replay.routing import Routing
 from replay.steering import Gathered
-
-KEYS_MIN, KEYS_MAX = 1_000, 100_000
-"""States of one module kept in memory by one shard; more are looked up when they are needed."""
-
-Slots = dict[Key, "Slot[Any] | None"]
-"""By key; None: known to have no state."""
 
 
 class Watch(Protocol):
     """Looks after a process that several modules share: `tools.metering`."""
 
     def before(self, holding: Holding, /) -> None:
-        """Take note that a module begins to fold a piece."""
+        """Take note that a module begins to fold a portion."""
 
     def after(self, holding: Holding, /) -> None:
         """Take note that it has folded it; a module that takes too much is stopped here."""
 
 
-class Holding:
+class Holding(Held):
     """The states of one module in one shard.  Without a store they live in memory only (a replay)."""
 
     def __init__(
@@ -106,198 +57,14 @@ class Holding:
         *,
         keys_max: int = KEYS_MAX,
     ) -> None:
-        self.reducers, self.module = list(reducers), module
-        self.slots: dict[str, Slots] = {reducer.name: {} for reducer in self.reducers}
-        self.position = self.rebuilt_to = 0
-        self.steered = 0
-        """Skips and retries of entries 0…steered-1 are in these states."""
-        self.backlog: dict[int, list[int]] = {}
-        """As it was loaded; the feed keeps it."""
-        self.stopped: Stopped | None = None
+        super().__init__(reducers, store, module, keys_max=keys_max)
         self.outbox: list[Outgoing] = []
-        self.attempt: Word = array("Q", [IDLE])
-        """What is being folded: what is to blame if this process dies (`replay.attempt`).  May be shared memory."""
         self.watch: Watch | None = None
         """Whoever looks after the process that this module shares with others."""
         self._private = any(one.module not in BUILTIN for one in self.reducers)
-        self._store, self._keys_max = store, keys_max
-        self._by_name = {reducer.name: reducer for reducer in self.reducers}
-        self._dirty: set[tuple[str, Key]] = set()
         self._skips: dict[str, frozenset[int]] = {}
         self._emits_from: int | None = None
         self._speaks_as: list[ActiveReducer] | None = None
-        self._complete = True
-        """Whether all states are in memory."""
-
-    @property
-    def store(self) -> Store | None:
-        """Where the states are kept, if anywhere."""
-        return self._store
-
-    @property
-    def identities(self) -> list[ActiveReducer]:
-        """Return the reducers as an activation names them."""
-        return [ActiveReducer(one.name, one.version, one.scope, one.code_digest) for one in self.reducers]
-
-    # --- the store -------------------------------------------------------------------------------
-
-    def resume(self, log: Log) -> None:
-        """Go on from the saved states if they are of this log and these reducers, else start from nothing."""
-        if self._store is None:
-            return
-        with self._store.view() as view:
-            marker, self.backlog = loaded(view, log, identities_of(self.reducers))
-            empty = next(view.scan("states"), None) is None
-        if marker is None:
-            self.clear()
-            self.rebuilt_to = log.size
-            return
-        self.position, self.steered, self._complete = marker.position, marker.steered, empty
-        # A log that was set back to a copy is rebuilt as soon as all of it is.
-        self.rebuilt_to = min(marker.rebuilt_to, log.size)
-
-    def clear(self) -> None:
-        """Remove everything that is stored, in one commit."""
-        if self._store is None:
-            return
-        with self._store.view() as view:
-            writes = [Write(table, key, None) for table in TABLES for key, _ in view.scan(table)]
-        if writes:
-            self._store.commit(writes)
-
-    def save(self, position: int, root: bytes, backlog: Mapping[int, Waiting]) -> None:
-        """Write what changed since the last save, and the position, in one commit.
-
-        Raises StateError, and has `stopped` set, if a state cannot be encoded or the store cannot be used; then nothing
-        was written.
-        """
-        if self._store is None:
-            self._dirty.clear()
-            return
-        try:
-            self._save(position, root, backlog)
-        except StateError as error:
-            if self.stopped is None:
-                self.unreadable(error)
-            raise
-        finally:
-            self.attempt[0] = IDLE
-
-    def _save(self, position: int, root: bytes, backlog: Mapping[int, Waiting]) -> None:
-        with own(self._store, "") as store, store.view() as view:
-            writes = [one for name, key in self._dirty for one in self._writes(view, position, name, key)]
-        self.attempt[0] = IDLE
-        writes += backlog_writes(backlog)
-        marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to, self.steered)
-        with own(self._store, "") as store:
-            store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
-        self.position = position
-        self._forget()
-
-    def _writes(self, view: View, position: int, name: str, key: Key) -> list[Write]:
-        slot = self.slots[name][key]
-        stored = None if slot is None else self._stored(self._by_name[name], key, slot)
-        return state_writes(view, position, name, key, stored)
-
-    def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
-        self.attempt[0] = word_of(slot.changed_at)  # a view is the author's code, too
-        try:
-            encoding = reducer.encode(slot.state)
-        except BaseException as error:  # to look at a state may run the author's code
-            self.stopped = stopped_by(reducer.name, slot.changed_at, error)
-            raise StateError(reducer.name, self.stopped.reason) from error
-        shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
-        return StoredSlot(
-            reducer.version, key, slot.changed_at, slot.error, slot.error_index, encoding, shown
-        )
-
-    def unreadable(self, error: StateError) -> None:
-        """Stop this module, whose stored states cannot be read, and remove them: the next start begins anew.
-
-        A store that is itself damaged is left as it is: what would be written to it might be lost again.
-        """
-        then = "its states are rebuilt from the log"
-        if isinstance(error.__cause__, IntegrityError | StorageFailed):
-            then = "move its states away, they are made anew"
-        else:
-            try:
-                self.clear()
-            except Unavailable:
-                pass  # then the next start comes to the same state, and tries again
-            except (IntegrityError, StorageFailed) as failed:
-                then = f"they cannot be removed ({failed}): move them away, they are made anew"
-        at = index_of(self.attempt[0]) or self.position
-        self.stopped = Stopped(error.reducer, at, f"{reason_of(error)}; {then}")
-
-    def shed(self) -> None:
-        """Keep half as many states in memory, from the next save on."""
-        self._keys_max = max(KEYS_MIN, min(self._keys_max, sum(map(len, self.slots.values()))) // 2)
-
-    def _forget(self) -> None:
-        """Drop what has not changed for longest where there is too much; all of it is stored by now."""
-        for name, key in self._dirty:  # to the end of the line, so that the front is what to forget
-            slots = self.slots[name]
-            slots[key] = slots.pop(key)
-        self._dirty.clear()
-        total = sum(map(len, self.slots.values()))
-        for slots in sorted(self.slots.values(), key=len, reverse=True):
-            for key in list(slots)[: max(0, total - self._keys_max)]:
-                del slots[key]
-                self._complete, total = False, total - 1
-
-    # --- states ----------------------------------------------------------------------------------
-
-    def get(self, reducer: Reducer[Any], key: Key) -> Slot[Any] | None:
-        """Return the state of a key, from memory or from the store, or None."""
-        slots = self.slots[reducer.name]
-        if key in slots:
-            return slots[key]
-        if self._complete or self._store is None:
-            return None
-        with own(self._store, reducer.name) as store, store.view() as view:
-            value = view.get("states", state_key(reducer.name, key))
-        if (found := slot_of(reducer, value)) is not None:
-            slots[key] = found
-        return found
-
-    def put(self, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None) -> None:
-        """Replace the state of a key; None: it has none any more."""
-        self.slots[reducer.name][key] = slot
-        self._dirty.add((reducer.name, key))
-
-    def keys(self, reducer: Reducer[Any]) -> list[Key]:
-        """Return every key that has a state."""
-        slots = self.slots[reducer.name]
-        found = [key for key, slot in slots.items() if slot is not None]
-        if not self._complete and self._store is not None:
-            with own(self._store, reducer.name) as store, store.view() as view:
-                found += [one.key for one in all_stored(view, reducer.name) if one.key not in slots]
-        return found
-
-    def pairs(self) -> Iterator[StatePair]:
-        """Yield every state with what its digest commits to."""
-        for reducer in self.reducers:
-            for key in self.keys(reducer):
-                if (slot := self.get(reducer, key)) is not None:
-                    yield pair_of(reducer, key, slot)
-
-    def quarantined_at(self, reducer: Reducer[Any], index: int) -> list[Key]:
-        """Return the keys that stand still at event `index`: one at most, or those that a tick has stopped."""
-        slots = self.slots[reducer.name]
-        found = [key for key, slot in slots.items() if slot is not None and slot.error_index == index]
-        if self._store is None:
-            return found
-        prefix = quarantine_prefix(reducer.name, index)
-        with own(self._store, reducer.name) as store, store.view() as view:
-            for row, data in view.scan("quarantined", prefix):
-                if not row.startswith(prefix):
-                    break
-                stored = stored_of(reducer.name, view.get("states", data))
-                if stored is not None and stored.key not in slots:  # what is in memory is newer
-                    found.append(stored.key)
-        return found
-
-    # --- the fold --------------------------------------------------------------------------------
 
     def apart(self, reducer: Reducer[Any]) -> Holding:
         """Return an empty holding of one reducer, without a store: to fold some of its keys anew.
@@ -315,7 +82,7 @@ class Holding:
         self._skips = {name: indices for name, indices in skips.items() if indices}
         self._emits_from = steering.emits_from(self.module, self._speaks_as or self.identities)
 
-    def fold(self, items: Sequence[Item], routing: Routing) -> None:
+    def fold(self, portion: Portion, routing: Routing) -> None:
         """Fold events in order, as far as they are this module's.
 
         Where the module cannot go on, `stopped` says why, and the states must not be saved.  If that is because a
@@ -325,7 +92,7 @@ class Holding:
         if self.watch is not None:
             self.watch.before(self)
         try:
-            self._fold(items, routing)
+            self._fold(portion, routing)
             if (
                 self.watch is not None
             ):  # while the word stands: it may end this process, to the module's blame
@@ -337,61 +104,109 @@ class Holding:
             raise
         self.attempt[0] = IDLE  # whatever else is raised, or does not even return, leaves its word
 
-    def _fold(self, items: Sequence[Item], routing: Routing) -> None:
-        attempt, all_slots, usual = self.attempt, self.slots, not self._skips
-        for item in items:
-            for reducer in item.reducers:
-                slots = all_slots.get(reducer.name)
-                if slots is None:
-                    continue  # another module's
-                attempt[0] = item.at + 1  # `word_of`, spelled out, as this is done for every event
-                try:
-                    if not usual or item.tick:
-                        self._fold_all(reducer, item, routing)
-                    elif (key := reducer.key_of(item.event)) is not None:
-                        before = slots.get(key) or self.get(reducer, key)
-                        if before is not None or routing.holds(reducer, key):
-                            event = private(item.event) if self._private else item.event
-                            self._fold_one(reducer, key, before, event, item)
-                except (StateError, Unavailable):
-                    raise
-                except BaseException as error:  # noqa: BLE001 - a stored state that is too much just now, or anything
-                    self.stopped = stopped_by(reducer.name, item.at, error)
-                if self.stopped is not None:
-                    return
-
-    def _fold_all(self, reducer: Reducer[Any], item: Item, routing: Routing) -> None:
-        """Fold an event into each key that it is for: of a tick, all that there are; of one that is skipped, none."""
-        if item.at in self._skips.get(reducer.name, ()):
-            return
-        for beat, (key, event) in enumerate(self._addressed(reducer, item)):
-            if beat:
-                self.attempt[0] = word_of(item.at, beat)
-            before = self.get(reducer, key)
-            if before is not None or routing.holds(reducer, key):
-                own = private(event) if self._private else event
-                self._fold_one(reducer, key, before, own, item)
+    def _fold(self, portion: Portion, routing: Routing) -> None:
+        for reducer in self.reducers:
+            own = portion.concerning(reducer).without(self._skips.get(reducer.name, ()))
+            if own.tick:
+                self._fold_tick(reducer, own.item(0), routing)
+            elif reducer.emits and self._emits_from is not None:
+                mute = bisect_left(range(len(own)), self._emits_from, key=own.due)
+                self._fold_run(reducer, own, 0, mute, None, routing)
+                self._fold_run(reducer, own, mute, len(own), [], routing)
+            else:
+                self._fold_run(reducer, own, 0, len(own), None, routing)
             if self.stopped is not None:
                 return
 
+    def _fold_run(
+        self,
+        reducer: Reducer[Any],
+        portion: Portion,
+        place: int,
+        stop: int,
+        out: list[Message] | None,
+        routing: Routing,
+    ) -> None:
+        """Fold the events from `place` up to `stop`; what they say into `out` goes to the outbox, event by event."""
+        events, name = portion.events, reducer.name
+        own = private if self._private else None
+        run = Run(reducer, self.slots[name], self._dirty[name], self._since, self.attempt, own)
+        while place < stop and self.stopped is None:
+            place, error = fold_run(run, events, place, stop, out)
+            if error is not None:
+                self.stopped = stopped_by(name, events[place].index, error)
+            elif out:
+                self._say(reducer, portion.item(place - 1), out)
+            elif place < stop:
+                self._fold_key(reducer, events[place], routing, out)
+                if out:
+                    self._say(reducer, portion.item(place), out)
+                place += 1
+
+    def _fold_key(
+        self, reducer: Reducer[Any], event: Event, routing: Routing, out: list[Message] | None
+    ) -> None:
+        """Fold an event into a key whose state is not in memory: it may be stored, or there is none yet."""
+        self.attempt[0] = word_of(event.index)
+        try:
+            if (key := reducer.key_of(event)) is None:
+                return
+            before = self.get(reducer, key)
+            if before is not None or routing.holds(reducer, key):
+                self._fold_one(reducer, key, before, event, out)
+        except (StateError, Unavailable):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a stored state that is too much just now, or anything
+            self.stopped = stopped_by(reducer.name, event.index, error)
+
+    def _fold_tick(self, reducer: Reducer[Any], item: Item, routing: Routing) -> None:
+        """Fold a tick into each key that there is."""
+        self.attempt[0] = word_of(item.at)
+        try:
+            for beat, (key, event) in enumerate(self._addressed(reducer, item)):
+                if beat:
+                    self.attempt[0] = word_of(item.at, beat)
+                before = self.get(reducer, key)
+                if before is not None or routing.holds(reducer, key):
+                    out: list[Message] | None = None
+                    if reducer.emits and self._emits_from is not None and item.due >= self._emits_from:
+                        out = []
+                    self._fold_one(reducer, key, before, event, out)
+                    self._say(reducer, item, out or [], key)
+                if self.stopped is not None:
+                    return
+        except (StateError, Unavailable):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a stored state that is too much just now, or anything
+            self.stopped = stopped_by(reducer.name, item.at, error)
+
     def _addressed(self, reducer: Reducer[Any], item: Item) -> Sequence[tuple[Key, Event]]:
+        """Return the keys that an event goes to, each with the event as it sees it: of a tick, all that there are."""
         if item.tick:
             return addressed(reducer, item.event, self.keys(reducer))
         key = reducer.key_of(item.event)
         return () if key is None else ((key, item.event),)
 
     def _fold_one(
-        self, reducer: Reducer[Any], key: Key, before: Slot[Any] | None, event: Event, item: Item
+        self,
+        reducer: Reducer[Any],
+        key: Key,
+        before: Slot[Any] | None,
+        event: Event,
+        out: list[Message] | None,
     ) -> None:
-        out: list[Message] | None = None
-        if reducer.emits and self._emits_from is not None and item.due >= self._emits_from:
-            out = []
         try:
-            after = fold_one(reducer, before, event, out)
+            after = fold_one(reducer, before, private(event) if self._private else event, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it stops this module and no other
-            self.stopped = stopped_by(reducer.name, item.at, error)
+            self.stopped = stopped_by(reducer.name, event.index, error)
             return
         if after is not before:
             self.put(reducer, key, after)
+
+    def _say(self, reducer: Reducer[Any], item: Item, out: list[Message], key: Key | None = None) -> None:
+        """Put what a reducer said at an event into the outbox."""
         if out:
-            self.outbox += outgoing(self.module, reducer, key, out, item)
+            spoken = reducer.key_of(item.event) if key is None else key
+            assert spoken is not None
+            self.outbox += outgoing(self.module, reducer, spoken, out, item)
+            out.clear()

@@ -23,15 +23,16 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from archive import Row, field_code, routing_hash
+from archive import Row, Share, field_code, outline, routing_hash
 from reducers import Key, Reducer
 
 PARTITION_KEY = "student"
 TICK_FIELD = "treering.tick"
 """Key field that every tick has, and by which a row is known as perhaps one."""
-_ROUTE_SIZE = 10  # field code (2), routing hash (8): docs/formats/entry.md
 SEEN_MAX = 65_536
-"""Routes whose answer is remembered: those of one key recur with every event of it."""
+"""Outlines whose answer is remembered.  Senders choose names, so they could make many; usually there are a few."""
+_OUTLINED = 3  # of each route: the code of its field (2), whether it leads here (1)
+_HERE = b"\1"
 
 
 class Only(NamedTuple):
@@ -88,29 +89,34 @@ class Routing:
             if reducer.ticks is not None:
                 self._ticking.append(reducer)
         self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
-        self.seen: dict[bytes, list[Reducer[Any]]] = {}
-        """What `concerned` answered, by the routes of a row; look here first."""
         self._tick_code = field_code(TICK_FIELD)
-        self._wanted = None if only is None else self._route_of(only)
+        self.share = Share(shard, shards, None if only is None else self._route_of(only))
+        """The routing hashes that lead here."""
+        self.seen: dict[bytes, list[Reducer[Any]]] = {}
+        """What `concerned` answered, by the outline of a row under `share`; look here first."""
+        self._answers: dict[tuple[int, ...], list[Reducer[Any]]] = {}
 
     def concerned(self, row: Row, binding: Row | None = None) -> list[Reducer[Any]]:
         """Return the reducers of this shard that `row` may concern, from its clear part alone.
 
         With `binding`, the row is backlog, and the person is the one whom the binding names.
         """
-        if binding is None and (known := self.seen.get(row.routes)) is not None:
+        own = outline(row.routes, self.share)
+        if binding is None and (known := self.seen.get(own)) is not None:
             return known
+        persons = own if binding is None else outline(binding.routes, self.share)
         found = list(self._always)
         for field, code, group in self._by_code:
-            routed = binding if binding is not None and field == PARTITION_KEY else row
-            if self._perhaps_here(routed.routes, code):
+            if code + _HERE in _each(persons if field == PARTITION_KEY else own):
                 found += group
         if self._ticking and row.route(self._tick_code) is not None:
             found += [reducer for reducer in self._ticking if reducer not in found]
+        # Of equal answers one list, so that whoever is given many can see that they are the same.
+        found = self._answers.setdefault(tuple(map(id, found)), found)
         if binding is None:
             if len(self.seen) >= SEEN_MAX:
                 self.seen.clear()
-            self.seen[row.routes] = found
+            self.seen[own] = found
         return found
 
     def holds(self, reducer: Reducer[Any], key: Key) -> bool:
@@ -126,7 +132,7 @@ class Routing:
         if self._always:
             return True
         return any(
-            field != PARTITION_KEY or self._perhaps_here(binding.routes, code)
+            field != PARTITION_KEY or code + _HERE in _each(outline(binding.routes, self.share))
             for field, code, _ in self._by_code
         )
 
@@ -136,10 +142,6 @@ class Routing:
             return None
         return routing_hash(self._route_key, field, only.key[only.reducer.scope.index(field)])
 
-    def _perhaps_here(self, routes: bytes, code: bytes) -> bool:
-        for at in range(0, len(routes), _ROUTE_SIZE):
-            if routes[at : at + 2] == code:
-                route = routes[at + 2 : at + _ROUTE_SIZE]
-                if self._wanted == route if self._only else shard_of(route, self.shards) == self.shard:
-                    return True
-        return False
+
+def _each(outlined: bytes) -> list[bytes]:
+    return [outlined[at : at + _OUTLINED] for at in range(0, len(outlined), _OUTLINED)]

@@ -104,10 +104,10 @@ class Runner:
         if fresh:
             self._steer()
         self._fold_again(source)
-        for items in self._feed.pieces(work, source):
+        for portion in self._feed.portions(work, source):
             for holding in self.holdings:
                 if holding.stopped is None:
-                    holding.fold(items, self._routing)
+                    holding.fold(portion, self._routing)
         taken, self._feed.position = end - self.position, end
         self._let_go()
         return taken if self.holdings else 0
@@ -184,7 +184,7 @@ class Runner:
         feed = Feed(self._vault, self._routing, index)
         with source.open() as log:
             work, _ = feed.load(log, index + 1)
-        items = [item for piece in feed.pieces(work, source) for item in piece]
+        items = [item for portion in feed.portions(work, source) for item in portion]
         if feed.backlog or any(item.tick for item in items):
             return None
         keys = [reducer.key_of(item.event) for item in items]

@@ -16,13 +16,14 @@ What the stops of several shards come to, `Gathering` puts together; what they a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from heapq import merge
 from typing import Any, NamedTuple
 
 from archive import LogSource, NotFound
 from reducers import Identity, Key, Reducer, Slot, StateError, entry_digest, pair_of
 from replay.attempt import IDLE, word_of
-from replay.folded import Stopped, stopped_by
+from replay.folded import Stopped, shown_of, stopped_by
 from replay.holding import Holding
 from replay.runner import Runner
 
@@ -35,6 +36,8 @@ class Entry(NamedTuple):
     encoding: bytes | None = None
     """The state itself, if it was asked for."""
     error_index: int | None = None
+    seen: bytes = b""
+    """Hash of what else readers are told of it: where it changed, and what it is shown as (`seen_as`)."""
 
 
 Entries = dict[Identity, Entry]
@@ -179,7 +182,14 @@ def _run(runner: Runner, source: LogSource, size: int, progress: Callable[[int],
 
 def _entry(reducer: Reducer[Any], key: Key, slot: Slot[Any], with_encoding: bool) -> Entry:
     pair = pair_of(reducer, key, slot)
-    return Entry(entry_digest(pair), pair.encoding if with_encoding else None, pair.error_index)
+    shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
+    encoding = pair.encoding if with_encoding else None
+    return Entry(entry_digest(pair), encoding, pair.error_index, seen_as(slot.changed_at, shown))
+
+
+def seen_as(changed_at: int, shown: bytes | None) -> bytes:
+    """Return 16 bytes that stand for what readers see of a state beside the state itself; None: nothing else."""
+    return sha256(changed_at.to_bytes(8) + (b"" if shown is None else b"=" + shown)).digest()[:16]
 
 
 class Gathering:

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reducers import Key, Message, Reducer, Slot, fold_one, tick_of
-from replay.attempt import Word
+from reducers import Key, Message, Reducer, Slot, Word, fold_one, tick_of
 from replay.cell_wire import (
     FRAME_BYTES_MAX,
     STATE_BYTES_MAX,

@@ -26,14 +26,16 @@ import msgspec
 
 from archive import FormatError, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, Slot, StatePair, entry_digest
-from replay.feed import Item
 from replay.holding import Holding
 from replay.paths import At, differing_encodings
+from replay.portion import Portion
 from replay.routing import Routing
 from replay.runner import Runner, run_to
 from replay.steering import Gathered
 
 UNTOLD = b"null"
+ALWAYS = 1 << 63
+"""An index beyond all: whatever changes is noted."""
 START = -1
 """In place of an index: a state at the start of a trace."""
 
@@ -112,21 +114,16 @@ class Traced(Holding):
     def __init__(self, reducers: Sequence[Reducer[Any]], module: str = "") -> None:
         super().__init__(reducers, module=module)
         self.changed: list[tuple[int, int, Key, Slot[Any] | None]] = []
-        self._item: Item | None = None
 
-    def fold(self, items: Sequence[Item], routing: Routing) -> None:
+    def fold(self, portion: Portion, routing: Routing) -> None:
         """Fold events one by one, as far as they are this module's."""
-        for item in items:
+        (reducer,) = self.reducers
+        for item in portion:
             if self.stopped is None:
-                self._item = item
-                super().fold([item], routing)
-        self._item = None
-
-    def put(self, reducer: Reducer[Any], key: Key, slot: Slot[Any] | None) -> None:
-        """Replace the state of a key, and remember it."""
-        super().put(reducer, key, slot)
-        if self._item is not None:
-            self.changed.append((self._item.due, self._item.at, key, slot))
+                self._clean(since=ALWAYS)
+                super().fold(Portion.of([item]), routing)
+                slots, changed = self.slots[reducer.name], sorted(self._dirty[reducer.name])
+                self.changed += [(item.due, item.at, key, slots[key]) for key in changed]
 
 
 def traced(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive import Event
-from reducers import Slot, fold, fold_one, reducer
+from reducers import Emit, Key, Message, Reducer, Run, Slot, Word, fold, fold_one, fold_run, reducer
 
 
 def at(index: int, data: Any, student: str = "ann") -> Event:
@@ -17,6 +20,10 @@ def at(index: int, data: Any, student: str = "ann") -> Event:
     return Event(
         index=index, type="t", source="s", keys={"student": student}, data=data, received_ms=0, time_ms=0
     )
+
+
+CLOCK: Any = time
+"""Reached in a way that a look at a reducer's code does not see."""
 
 
 class MuteError(Exception):
@@ -117,3 +124,163 @@ def test_folding_a_split_equals_folding_the_whole(rows: list[tuple[Any, str]], c
     kept = dict(first)
     assert fold(picky, events[cut:], first) == fold(picky, events)
     assert first == kept
+
+
+# --- many events at once -------------------------------------------------------------------------
+
+
+@reducer(scope=("student", "doc"))
+def telling(state: int, event: Event, emit: Emit) -> int:
+    """Say what comes, and raise it where it is an exception."""
+    emit("t.said", keys={}, data=type(event.data).__name__)
+    if isinstance(event.data, BaseException):
+        raise event.data
+    return state if event.data == 0 else state + event.data
+
+
+@reducer(scope=())
+def nothing_at_two(state: int, event: Event) -> int:
+    """Count all events in one state; forget to return it at a 2, and read the clock at a 3."""
+    if event.data == 3:
+        getattr(CLOCK, CLOCK.__name__)()
+    return state + 1 if event.data != 2 else None  # type: ignore[return-value]
+
+
+KINDS: list[Reducer[Any]] = [picky, telling, nothing_at_two]
+happenings = st.lists(
+    st.tuples(
+        st.sampled_from(["ann", "bob", None]),
+        st.sampled_from([0, 1, 2, 3, ValueError("no"), MuteError()]),
+    ),
+    max_size=12,
+)
+
+
+def events_of(happened: Sequence[tuple[str | None, Any]]) -> list[Event]:
+    """Return events at 10, 11, …; one without a student lacks a key field."""
+    made = []
+    for index, (student, data) in enumerate(happened, 10):
+        keys = {"doc": "d"} if student is None else {"student": student, "doc": "d"}
+        made.append(Event(index=index, type="t", source="s", keys=keys, data=data, received_ms=0, time_ms=0))
+    return made
+
+
+class Batch:
+    """Folds events as a holding does: `fold_run` as far as it goes, `fold_one` for a key that it does not know."""
+
+    def __init__(
+        self,
+        of: Reducer[Any],
+        since: int = 1 << 63,
+        own: Callable[[Event], Event] | None = None,
+        word: Word | None = None,
+    ) -> None:
+        self.slots: dict[Key, Slot[Any] | None] = {}
+        self.said: list[tuple[int, Message]] = []
+        self.word = array("Q", [0]) if word is None else word
+        self.run = Run(of, self.slots, set(), since, self.word, own)
+
+    def fold(self, events: Sequence[Event], *, heard: bool) -> BaseException | None:
+        """Fold all of them, or up to what stops a module."""
+        place, of = 0, self.run.reducer
+        out: list[Message] | None = [] if heard else None
+        while place < len(events):
+            place, error = fold_run(self.run, events, place, len(events), out)
+            if error is not None:
+                return error
+            if not out and place < len(events):
+                key = of.key_of(events[place])
+                assert key is not None, "it stopped at an event that is nobody's"
+                self.slots[key] = fold_one(of, self.slots.get(key), events[place], out)
+                self.run.changed.add(key)
+                place += 1
+            self.said += [(events[place - 1].index, one) for one in out or []]
+            if out:
+                out.clear()
+        return None
+
+
+@given(st.sampled_from(KINDS), happenings, st.booleans(), st.integers(0, 12))
+def test_many_events_are_folded_like_each(
+    of: Reducer[Any], happened: list[tuple[str | None, Any]], heard: bool, cut: int
+) -> None:
+    """Slots, quarantines and messages are those of a plain fold, and of each message it is known when it was said."""
+    events, plain, said = events_of(happened), dict[Key, Slot[Any]](), list[tuple[int, Message]]()
+    for event in events:
+        if (key := of.key_of(event)) is not None:
+            out: list[Message] = []
+            plain[key] = fold_one(of, plain.get(key), event, out)
+            said += [(event.index, one) for one in out]
+    batch = Batch(of)
+    assert batch.fold(events[:cut], heard=heard) is None
+    assert batch.fold(events[cut:], heard=heard) is None
+    assert batch.slots == plain == fold(of, events)
+    assert batch.said == (said if heard else [])
+    assert batch.run.changed == plain.keys()
+
+
+@given(happenings, st.integers(10, 22))
+def test_what_changed_is_noted_unless_it_is_noted_already(
+    happened: list[tuple[str | None, Any]], saved: int
+) -> None:
+    """Of slots that changed since the last save all are noted, whatever changed before."""
+    events = events_of(happened)
+    before, batch = Batch(picky), Batch(picky, since=saved)
+    assert before.fold(events[: saved - 10], heard=False) is None
+    batch.slots.update(before.slots)
+    assert batch.fold(events[saved - 10 :], heard=False) is None
+    assert batch.run.changed == {
+        key for key, slot in batch.slots.items() if slot is not before.slots.get(key)
+    }
+
+
+@pytest.mark.parametrize(
+    "stop", [MemoryError(), RecursionError(), KeyboardInterrupt(), SystemExit()], ids=repr
+)
+def test_what_stops_a_module_is_handed_back_at_its_event(stop: BaseException) -> None:
+    """It is no result: the key stays as it was, the word names the event, and what came before is folded."""
+    batch = Batch(picky)
+    assert batch.fold([at(5, 1), at(6, 2), at(7, stop), at(8, 4)], heard=False) is stop
+    assert batch.slots == {("ann",): Slot(3, 6)}
+    assert fold_run(batch.run, [at(7, 1), at(8, stop)], 0, 2) == (1, stop)
+    assert batch.word[0] == 9
+
+
+def test_each_event_is_announced_before_it_is_folded_and_copied() -> None:
+    """Whatever a copy or a reducer does to its process, the word says at which event."""
+    noticed: list[int] = []
+    word = array("Q", [0])
+
+    @reducer()
+    def noticing(state: int, event: Event) -> int:
+        noticed.append(word[0])
+        return state + int(event.data)
+
+    def copy(event: Event) -> Event:
+        noticed.append(word[0])
+        return event
+
+    batch = Batch(noticing, own=copy, word=word)
+    batch.slots[("ann",)] = Slot(0, 0)
+    assert batch.fold([at(5, 1), at(6, 2)], heard=False) is None
+    assert noticed == [6, 6, 7, 7]
+
+
+def test_a_fold_within_a_reducer_does_not_end_its_guard() -> None:
+    """What a reducer folds by itself, it folds guarded, and so is whatever it does then, in any cut of the log."""
+
+    @reducer()
+    def nesting(state: int, event: Event) -> int:
+        fold_one(picky, None, event)
+        if event.data == 2:
+            getattr(CLOCK, CLOCK.__name__)()
+        return state + int(event.data)
+
+    batch = Batch(nesting)
+    batch.slots[("ann",)] = Slot(0, 0)
+    assert batch.fold([at(5, 1), at(6, 2)], heard=False) is None
+    slot = batch.slots["ann",]
+    assert slot is not None
+    assert (slot.state, slot.error_index) == (1, 6)
+    assert slot.error is not None
+    assert slot.error.startswith("PurityError: reducer 'nesting' reaches for the clock")

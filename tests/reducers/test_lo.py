@@ -213,6 +213,18 @@ def test_the_code_digest_tells_what_decides_the_states(folder: Path, change: str
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_code_digest_tells_of_a_helper_of_the_same_package(folder: Path) -> None:
+    """A change in a file that the reducer's file imports makes its states anew, as docs/lo-modules.md says."""
+    digests = []
+    for name, step in {"four": 1, "five": 1, "six": 2}.items():
+        code = HEADER + "from .steps import STEP\n" + COUNT.replace("+ 1", "+ STEP")
+        module = f"{HEADER}\nfrom {name}.reducers import count\n{LISTED}"
+        ref = written(folder, name, module=module, reducers=code, steps=f"STEP = {step}\n")
+        (reducer,) = load(ref).reducers
+        digests.append(reducer.code_digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_migrator_that_fails_is_left_out(folder: Path) -> None:
     """A function that changes events and raises, or returns nothing of use, leaves that event as it was; one that
     asks for the time is told that of the event.
