@@ -19,13 +19,14 @@ from typing import Protocol
 
 import httpx2
 
-from archive import IntegrityError, NotFound, Unavailable
+from archive import IntegrityError, Leaf, NotFound, Unavailable, check_receipt
 from merkle import (
     TILE_WIDTH,
     Bundle,
     Checkpoint,
     Frontier,
     SignatureError,
+    TlogProof,
     Verifier,
     decode_bundle,
     leaf_hash,
@@ -62,7 +63,7 @@ class HttpSource:
     """A log behind an address, which ends before /checkpoint."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        self._url = address(url)
         self._client = httpx2.Client(timeout=TIMEOUT_S)
 
     def read(self, path: str) -> bytes:
@@ -78,10 +79,25 @@ class HttpSource:
         return bytes(response.content)
 
 
+def address(url: str) -> str:
+    """Return a server's address without a slash at its end; raise NotFound if it is none.
+
+    >>> address("http://127.0.0.1:8400/")
+    'http://127.0.0.1:8400'
+    """
+    try:
+        is_one = bool(httpx2.URL(url).host)
+    except (httpx2.InvalidURL, ValueError):  # the latter for names that cannot be looked up
+        is_one = False
+    if not is_one:
+        raise NotFound(f"{url}: not an address; give one such as http://127.0.0.1:8400")
+    return url.rstrip("/")
+
+
 def open_leaves(place: str) -> LeafSource:
     """Return the log in a folder or at an address, which may be that of a whole server: its log is at /log.
 
-    Raises NotFound if there is no log, Unavailable if the server does not answer.
+    Raises NotFound if there is no log, or no address, Unavailable if the server does not answer.
     """
     remote = place.startswith(("http://", "https://"))
     tried = [place, f"{place.rstrip('/')}/log"]
@@ -106,6 +122,14 @@ def open_signed(note: bytes, verifiers: Sequence[Verifier]) -> Checkpoint:
         with suppress(SignatureError):
             return open_checkpoint(note, verifier)
     return open_checkpoint(note, verifiers[-1])
+
+
+def check_signed(proof: TlogProof, verifiers: Sequence[Verifier]) -> tuple[Checkpoint, Leaf]:
+    """Return checkpoint and leaf of a receipt that one of a log's keys has signed; errors as of `check_receipt`."""
+    for verifier in verifiers[:-1]:
+        with suppress(SignatureError):
+            return check_receipt(proof, verifier)
+    return check_receipt(proof, verifiers[-1])
 
 
 def unsigned(note: bytes) -> Checkpoint:

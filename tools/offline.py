@@ -21,6 +21,7 @@ from archive import (
     Log,
     LogSource,
     NotFound,
+    PublishedLog,
     PublishedSize,
     Store,
     parse_leaf,
@@ -33,17 +34,17 @@ from replay import SHARDS_FILE, STATE_TABLES, Catalogue, catalogues, module_fold
 def log_of(folder: DataFolder) -> Iterator[LogSource]:
     """Return the log of a folder: what is published or, in a copy in which nothing ever ran, all that is there.
 
-    Raises NotFound if there is no log.
+    Raises NotFound if there is no log; entering it, Unavailable if more was published than is there.
     """
     store = folder.open_log()
     try:
         try:
-            published = PublishedSize(folder.published).get
+            source: LogSource = PublishedLog(store, PublishedSize(folder.published).get)
         except NotFound:
             with store.view() as view:
                 size = size_of(view)
-            published = lambda: size  # noqa: E731 - two ways to ask the same thing
-        yield LogSource(store, published)
+            source = LogSource(store, lambda: size)
+        yield source
     finally:
         store.close()  # an environment can be opened once in a process
 

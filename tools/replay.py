@@ -25,7 +25,7 @@ from pathlib import Path
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
 from reducers import ReducerError, available
-from replay import Stop
+from replay import Stop, without_catalogue
 from tools.console import progress
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -34,7 +34,7 @@ from tools.replay_hands import hands
 from tools.replay_live import Taken, live_states
 from tools.replay_out import writer
 from tools.replay_plan import Options, Plan, made
-from tools.settings import SECONDS_PER_EVENT
+from tools.settings import SECONDS_PER_EVENT, SHARDS_MAX, check_seconds
 
 KEY_BYTES_MAX = 1 << 16
 
@@ -87,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(arguments: argparse.Namespace) -> None:
     """Raise InvalidEvent where options contradict one another."""
-    if arguments.shards < 0 or arguments.jobs < 0:
-        raise InvalidEvent("--shards, --jobs: at least 1")
+    for name in ("shards", "jobs"):
+        if not 0 <= (number := getattr(arguments, name)) <= SHARDS_MAX:
+            raise InvalidEvent(f"--{name} {number}: 1 to {SHARDS_MAX}, or 0 for what suits this machine")
+    check_seconds(arguments.seconds_per_event, "--seconds-per-event")
     if arguments.check and arguments.from_snapshot:
         raise InvalidEvent(
             "--check starts from nothing, or it would prove nothing; leave --from-snapshot out"
@@ -140,10 +142,25 @@ def _prepared(folder: DataFolder, options: Options, *, check: bool) -> Check:
         plan = made(folder, source, options)
         for error in plan.left_out:
             say(f"treering replay: {error}; left out")
-        taken = _taken(folder, plan, options, source) if check and plan.whole else None
+        taken, why = None, ""
+        if check:
+            taken, why = _taken_or_not(folder, plan, options, source)
         made_check = Check(plan, taken, vault.route_key, attestations=check)
+        made_check.notes += [why] if why else []
         made_check.incomplete += [] if taken is None else stands_on(source, taken.lives)
         return made_check
+
+
+def _taken_or_not(
+    folder: DataFolder, plan: Plan, options: Options, source: LogSource
+) -> tuple[Taken | None, str]:
+    """Return the live states or, where there are none to be compared, why: then attestations alone are judged."""
+    state = options.state or folder.state
+    if not plan.whole:
+        return None, "live states stand at the end of the log, and were not compared"
+    if options.state is None and not any(state.glob("*")):
+        return None, f"no states were ever kept in {state} (a backup has none), and so none were compared"
+    return _taken(folder, plan, options, source), ""
 
 
 def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) -> Taken:
@@ -157,6 +174,13 @@ def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) 
             taken.missing[name] = "it cannot be loaded, and has live states"
         elif name not in installed:
             say(f"treering replay: there are live states of module {name}, which is not installed")
+    for name in without_catalogue(state, folder.partition):
+        taken.missing[name] = (
+            "there are live states, and its catalogue cannot be read; start the server, it is written anew"
+        )
+    for name in ours - there.keys() - taken.missing.keys():
+        if plan.steering.active(name) is not None:
+            taken.missing[name] = "it is active, and has no live states; start the server, they are made anew"
     furthest = max((live.position for live in taken.lives), default=0)
     if plan.size < furthest <= source.published():  # the log has grown meanwhile
         plan.grow(source, furthest)
@@ -174,8 +198,6 @@ def _say(check: Check, arguments: argparse.Namespace) -> None:
     if arguments.check:
         partly = "NOT COMPARED: nothing to compare with" if check.nothing else "NOT ALL COMPARED"
         verdict = {EXIT_GOOD: "equal", EXIT_USAGE: partly}.get(check.outcome, "DIFFERENT")
-        if check.taken is None:
-            print("note: live states stand at the end of the log, and were not compared", file=file)
     print(
         f"{verdict}: {check.states:,} states of {len(check.plan.registry)} reducers at size {check.plan.size:,}, "
         f"state digest {check.digest}",

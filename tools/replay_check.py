@@ -46,6 +46,8 @@ class Check:
         self._attested: dict[int, list[tuple[int, Attest]]] = {}
         for at, one in plan.attestations if attestations else ():
             self._attested.setdefault(one.size, []).append((at, one))
+        self._made_otherwise: set[str] = set()
+        """Reducers whose live states were made by other code of the same version."""
         self._lives: dict[int, list[Live]] = {}
         for live in taken.lives if taken is not None else ():
             self._lives.setdefault(live.position, []).append(live)
@@ -87,7 +89,7 @@ class Check:
 
     def _compare(self, module: str, lives: Sequence[Live], entries: Mapping[str, Entries]) -> None:
         names = self._comparable(lives[0])
-        self.differences += compare_live(lives, entries, self._route_key, names)
+        self.differences += compare_live(lives, entries, self._route_key, names, self._made_otherwise)
         self.compared[module] += sum(identity[0] in names for live in lives for identity in live.entries)
 
     def _conclude(self, entries: Mapping[str, Entries], gone: set[str]) -> None:
@@ -131,6 +133,7 @@ class Check:
                     f"{info.version}; see treering upgrade --diff"
                 )
             elif one.code_digest != info.code_digest:
+                self._made_otherwise.add(info.name)
                 self.notes.append(
                     f"reducer {info.name}: the live states were made by other code of the same version "
                     f"({info.code_digest[:12]}…, installed is {one.code_digest[:12]}…)"

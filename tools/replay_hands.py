@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from archive import ArchiveError, DataFolder, IntegrityError, LogSource, NotFound, Unavailable, Vault
-from reducers import Key, Module, ModuleRef, ReducerError, available, load
+from reducers import Key, Module, ModuleRef, ReducerError, Word, available, load
 from replay import (
     IDLE,
     IMPORTING,
@@ -41,7 +41,6 @@ from replay import (
     Runner,
     Stop,
     Sweep,
-    Word,
     attempts_file,
     catalogue_of,
     holding_of,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archive import DataFolder, NotFound, Store
-from replay import Catalogue, Live, StateReader, read_live
+from replay import Catalogue, Damaged, Live, StateReader, read_live
 from tools.offline import shards_of, states_of
 
 PATIENCE_S = 3.0
@@ -70,7 +70,7 @@ def live_states(
                 taken.lives.append(
                     read_live(each.store, each.catalogue, each.shard, shards, encodings=encodings)
                 )
-            except NotFound as error:
+            except (NotFound, Damaged) as error:
                 taken.missing[each.catalogue.module] = str(error)
     return taken
 
@@ -96,6 +96,8 @@ def _position(one: _Shard) -> int:
     reader = StateReader(one.store, one.catalogue.identities)
     try:
         return reader.position()
+    except Damaged:
+        return -1
     except NotFound:
         rebuilding = reader.rebuilding()
         return -1 if rebuilding is None else min(rebuilding[0], rebuilding[1] - 1)

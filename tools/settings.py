@@ -33,8 +33,9 @@ SHARDS_MAX = 64
 
 
 ISOLATIONS: Final[tuple[Level, ...]] = LEVELS
-MEMORY_MB, MEMORY_MB_MIN = 2_048, 64
-SECONDS_PER_EVENT = 10.0
+MEMORY_MB, MEMORY_MB_MIN, MEMORY_MB_MAX = 2_048, 64, 1 << 24
+"""At most 16 TiB: what is larger is a typing error, and no limit that the kernel could be given."""
+SECONDS_PER_EVENT, SECONDS_MIN, SECONDS_MAX = 10.0, 0.1, 3_600.0
 
 
 class SettingsError(InvalidEvent):
@@ -133,8 +134,20 @@ def _limits(name: str, table: Any, settings: Settings, where: str) -> Limits:
 def _check_limits(memory_mb: int, seconds_per_event: float, where: str) -> None:
     if memory_mb < MEMORY_MB_MIN:
         raise SettingsError(f"{where}: memory_mb is at least {MEMORY_MB_MIN}, not {memory_mb}")
-    if not 0.1 <= seconds_per_event <= 3_600:
-        raise SettingsError(f"{where}: seconds_per_event is 0.1 to 3600, not {seconds_per_event}")
+    if memory_mb > MEMORY_MB_MAX:
+        raise SettingsError(f"{where}: memory_mb is at most {MEMORY_MB_MAX:,} (16 TiB), not {memory_mb}")
+    check_seconds(seconds_per_event, f"{where}: seconds_per_event")
+
+
+def check_seconds(seconds: float, what: str) -> None:
+    """Raise SettingsError, which says `what`, unless an event may be given so many seconds.
+
+    >>> check_seconds(-1, "--seconds-per-event")
+    Traceback (most recent call last):
+    tools.settings.SettingsError: --seconds-per-event is 0.1 to 3600, not -1
+    """
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:  # false for NaN, too
+        raise SettingsError(f"{what} is {SECONDS_MIN} to {SECONDS_MAX:.0f}, not {seconds}")
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -150,9 +163,9 @@ def _typed(name: str, value: Any, where: str) -> Any:
         raise SettingsError(f"{where}: there is no setting {name!r}; there are {', '.join(sorted(known))}")
     try:
         if name in {"port", "shards", "memory_mb"}:
-            return int(value)
+            return _whole(value)
         if name == "seconds_per_event":
-            return float(value)
+            return float(_no_truth(value))
         if name == "module":
             return dict(value)
         if name in {"data", "seal", "policy"}:
@@ -161,9 +174,23 @@ def _typed(name: str, value: Any, where: str) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         if name in {"host_names", "page_hosts", "modules"}:
             return tuple(value.split(",") if isinstance(value, str) else map(str, value))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise SettingsError(f"{where}: {name} cannot be {value!r}") from None
     return str(value)
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number, from a TOML integer or a text; raise ValueError for what would have to be rounded."""
+    if isinstance(_no_truth(value), float):
+        raise ValueError(value)
+    return int(value)
+
+
+def _no_truth(value: Any) -> Any:
+    """Return a value that is not true or false, which Python takes for 1 and 0; raise ValueError for one that is."""
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return value
 
 
 def _checked(settings: Settings) -> Settings:

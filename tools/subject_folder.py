@@ -11,6 +11,7 @@ folder without one is an export that did not end.  The specification is docs/for
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from archive import Claim, FormatError, NotFound, Opening, write_whole
 
 FORMAT: Final = "treering/subject/v1"
 MANIFEST: Final = "subject.json"
+TAG_KEY_SIZE: Final = 32
 
 
 class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -56,23 +58,29 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(text, type=Manifest)
         if manifest.format != FORMAT:
             raise FormatError(f"{folder / MANIFEST}: its format is {manifest.format!r}, not {FORMAT!r}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{folder / MANIFEST}: {error}") from None
     return manifest
 
 
 def claims(manifest: Manifest) -> list[Claim]:
-    """Return what the manifest says; raise NotFound if a tag key is not there."""
-    found = []
+    """Return what the manifest says; raise NotFound if a tag key is not there, FormatError if it says nothing."""
+    if not manifest.subjects:
+        raise FormatError(f"{MANIFEST} names no subject: nothing can be shown by it")
+    found: dict[str, Claim] = {}
     for one in manifest.subjects:
+        if one.name in found:
+            raise FormatError(f"{MANIFEST} names {one.name} twice, so that nobody knows which list is meant")
         if one.tag_key is None:
             raise NotFound("the folder holds no tag key; ask for an export made with --tag-key")
         try:
             tag_key = bytes.fromhex(one.tag_key)
         except ValueError:
-            raise FormatError(f"the tag key of {one.name} is not hexadecimal") from None
-        found.append(Claim(one.name, tag_key, tuple(one.indices)))
-    return found
+            tag_key = b""
+        if len(tag_key) != TAG_KEY_SIZE:
+            raise FormatError(f"the tag key of {one.name} is not {2 * TAG_KEY_SIZE} hexadecimal digits")
+        found[one.name] = Claim(one.name, tag_key, tuple(one.indices))
+    return list(found.values())
 
 
 def receipt_name(index: int) -> str:
@@ -85,8 +93,13 @@ def opening_name(index: int) -> str:
     return f"entries/{index}.opening.json"
 
 
-def read_opening(folder: Path, index: int) -> Opening:
-    """Return the opening of an entry; raise NotFound or FormatError."""
+def read_opening(folder: Path, index: int) -> Opening | None:
+    """Return the opening of an entry, None if none was put there; raise NotFound or FormatError for what is unreadable.
+
+    A link that leads nowhere is unreadable.
+    """
+    if not os.path.lexists(folder / opening_name(index)):
+        return None
     return Opening.from_json(read_file(folder, opening_name(index)))
 
 

@@ -6,7 +6,7 @@
 Every leaf, node, root, block and checkpoint is recomputed from the leaves and compared.  Without `--vkey` the log is
 shown to agree with itself only: whoever rewrote all of it would agree with himself, too.  With `--vault` the private
 rows are opened and held against what the leaves commit to.  A URL (or a folder of tiles) is checked as the public sees
-it: leaves, tiles and the checkpoint.
+it: leaves, tiles and the checkpoint; the verdict says "in public, and no more".
 
 What one remembers is the strongest check: `--save FILE` writes where the log stood, `--since FILE` goes on from there,
 and `--checkpoint FILE` takes any checkpoint that was kept elsewhere.  A log that was rewritten does not continue them.
@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from archive import ArchiveError, Resume, write_whole
-from merkle import Checkpoint, Ed25519Verifier, MerkleError, Note, NoteError, Policy, open_checkpoint
-from tools.console import duration, rate
+from archive import ArchiveError, OneKey, Resume, write_whole
+from merkle import Ed25519Verifier, MerkleError, NoteError, Policy
+from tools.console import duration, printable, rate
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
-from tools.verify_folder import Outcome, Request, verify_folder
+from tools.verify_folder import Outcome, Request, open_kept, verify_folder
 from tools.verify_public import is_public, verify_public
 
 SHOWN = 20
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
         if arguments.save is not None:
             save(arguments.save, outcome)
     except (ArchiveError, MerkleError, OSError) as error:
-        say(f"verify-log: {error}")
+        say(f"verify-log: {printable(str(error))}")
         return EXIT_USAGE
     signed = verifier is not None
     if arguments.json:
@@ -97,12 +97,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
 
 def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> Outcome:
     """Check what the arguments name."""
-    kept = tuple(read_checkpoint(path, verifier) for path in arguments.checkpoint)
+    kept = tuple(path.read_bytes() for path in arguments.checkpoint)
     resume = None if arguments.since is None else Resume.decode(arguments.since.read_bytes())
-    if resume and any(one.size < resume.size for one in kept):
+    if resume and any(one.size < resume.size for one in open_kept(kept, OneKey())):
         raise NoteError("a --checkpoint lies before --since, which is not read again; leave one of them out")
     policy = None if arguments.policy is None else Policy.parse(arguments.policy.read_bytes())
     if is_public(arguments.data):
+        refuse_mixed(Path(arguments.data))
         if arguments.vault or arguments.seal or arguments.anyway:
             raise NoteError("in public there is neither vault nor seal nor database; leave these options out")
         return verify_public(arguments.data, verifier, kept, resume, policy)
@@ -112,32 +113,44 @@ def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> O
         arguments.partition,
         arguments.vault,
         arguments.seal,
-        kept,
-        resume,
-        arguments.anyway,
-        policy,
-        arguments.processes,
+        notes=kept,
+        resume=resume,
+        anyway=arguments.anyway,
+        policy=policy,
+        processes=arguments.processes,
     )
     return verify_folder(request)
 
 
+def refuse_mixed(folder: Path) -> None:
+    """Raise NoteError if exported tiles lie among a database, which they would keep from being checked."""
+    if (folder / "log").exists():
+        raise NoteError(
+            f"{folder} holds exported tiles (checkpoint) and a database (log/): they may be of two logs, and one check "
+            "takes one of them; move checkpoint and tile/ to a folder of their own, and check each"
+        )
+
+
 def read_vkey(text: str) -> Ed25519Verifier:
-    """Return the verifier key that is given, or that stands in the file that is given."""
+    """Return the verifier key that is given, or that stands in the file that is given; raise NoteError if none does."""
     path = Path(text)
-    if "+" not in text or path.is_file():
+    if "+" not in text or _is_file(path):
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8")
         except OSError as error:
             raise NoteError(
                 f"{path}: {error.strerror}; give a verifier key or a file that holds one"
             ) from None
+        except UnicodeDecodeError:
+            raise NoteError(f"{path}: not a verifier key: it holds bytes that are no text") from None
     return Ed25519Verifier.decode(text.strip())
 
 
-def read_checkpoint(path: Path, verifier: Ed25519Verifier | None) -> Checkpoint:
-    """Return a checkpoint that was kept in a file; raise MerkleError if the key did not sign it."""
-    note = path.read_bytes()
-    return Checkpoint.decode(Note.decode(note).text) if verifier is None else open_checkpoint(note, verifier)
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file has so long a name
+        return False
 
 
 def save(path: Path, outcome: Outcome) -> None:
@@ -154,6 +167,7 @@ def report(outcome: Outcome, signed: bool) -> dict[str, object]:
     return {
         "verified": not outcome.findings,
         "signatures": signed,
+        "public": outcome.public,
         **seen,
         "seconds": round(outcome.seconds, 3),
         "findings": [asdict(finding) for finding in outcome.findings],
@@ -164,15 +178,16 @@ def show(outcome: Outcome, signed: bool) -> None:
     """Print the result for people."""
     findings, tally = outcome.findings, outcome.tally
     for finding in findings[:SHOWN]:
-        print(finding)
+        print(printable(str(finding)))
     if len(findings) > SHOWN:
         print(f"… and {len(findings) - SHOWN} more; --json lists all")
     for remark in tally.remarks:
-        print(f"note: {remark}")
+        print(f"note: {printable(remark)}")
     verdict = (
         "NOT VERIFIED" if findings else "verified" if signed else "self-consistent only (no --vkey given)"
     )
-    print(f"{verdict}: {tally.entries:,} entries, {tally.blocks:,} blocks, root {tally.root.hex()}")
+    seen = "in public, and no more" if outcome.public else f"{tally.blocks:,} blocks"
+    print(f"{verdict}: {tally.entries:,} entries, {seen}, root {tally.root.hex()}")
     if tally.opened or tally.erased:
         print(
             f"opened {tally.opened:,} private rows, {tally.erased:,} erased, {tally.control:,} control entries"

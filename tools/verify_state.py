@@ -6,8 +6,8 @@
 
 The answer is what GET /v1/states/REDUCER gave for one key, now or with at_size.  Its key is folded again, alone, up to
 its position, from the log in the data folder (or a copy of it, with the vault; no server need run).  What must agree:
-the root at the size of its checkpoint, the state and whether it stands still, the state digest, the version and the
-code digest.
+the root at the size of its checkpoint, which must cover the position, the state and whether it stands still, the state
+digest, the version and the code digest.
 
 An answer of another version, or of other code, than is installed can be checked no further than that its root is that
 of this log: it is said what to install.
@@ -21,21 +21,23 @@ Exit codes: 0 all agrees, 1 something differs (each thing is named), 2 it could 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
 from replay import At, Gathered, Holding, Only, Runner, differing, run_to
-from tools.console import number, print_json
+from tools.console import number, print_json, printable
 from tools.loading import load_modules
 from tools.offline import log_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
@@ -43,13 +45,16 @@ from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 ANSWER_BYTES_MAX = 64 << 20
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Checkpoint(msgspec.Struct):
-    size: int
+    size: Count
     root: str
 
 
 class _Quarantined(msgspec.Struct):
-    index: int
+    index: Count
     error: str | None = None
 
 
@@ -59,7 +64,7 @@ class Answer(msgspec.Struct):
     reducer: str
     key: dict[str, str]
     state: Any
-    position: int
+    position: Count
     checkpoint: _Checkpoint
     version: int
     code_digest: str
@@ -103,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
             verdict = verify(answer, source, vault, reducer, module)
     except (ArchiveError, ReducerError) as error:
-        say(f"treering verify-state: {error}")
+        say(f"treering verify-state: {printable(str(error))}")
+        return EXIT_USAGE
+    except RecursionError:
+        say(f"treering verify-state: {arguments.answer}: it is nested too deeply to be compared")
         return EXIT_USAGE
     if arguments.json:
         print_json(report(verdict))
@@ -121,11 +129,25 @@ def read_answer(name: str) -> Answer:
     except OSError as error:
         raise InvalidEvent(f"{name}: {error.strerror}") from None
     try:
-        return msgspec.json.decode(data, type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        answer = msgspec.json.decode(data, type=Answer)
+        json.loads(data, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         page = b'"states"' in data[:1_000_000] and isinstance(error, msgspec.ValidationError)
-        why = "it is a page of states; ask for one key, with all its fields" if page else str(error)
+        deep = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        why = "it is a page of states; ask for one key, with all its fields" if page else deep
         raise InvalidEvent(f"{name}: not the answer of GET /v1/states/REDUCER for one key: {why}") from None
+    return answer
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Take an object apart, unless readers could differ about what it says."""
+    found = dict(members)
+    if len(found) != len(members):
+        (twice, times), *_ = Counter(name for name, _ in members).most_common(1)
+        raise ValueError(
+            f"member {twice[:40]!r} stands {times} times in one object, and may be read as any of them"
+        )
+    return found
 
 
 def installed(name: str) -> tuple[Reducer[Any], str]:
@@ -154,12 +176,12 @@ def verify(answer: Answer, source: LogSource, vault: Vault, reducer: Reducer[Any
             )
         root = log.root(answer.checkpoint.size).hex()
         head.extend(log)
-    ours = {"checkpoint": {"size": answer.checkpoint.size, "root": root}}
+    ours = {"checkpoint": {"size": max(answer.checkpoint.size, answer.position), "root": root}}
     if (answer.version, answer.code_digest) != (reducer.version, reducer.code_digest):
         said = {"checkpoint": told(answer)["checkpoint"]}
-        return Verdict(answer, differing(ours, said), other_code=_to_install(answer, reducer))
+        return Verdict(answer, differing(ours, said), _to_install(answer, reducer), _uncovered(answer))
     fold = partial(folded, source, vault, reducer, module, answer)
-    verdict = Verdict(answer, differing(ours | fold(Gathered()), told(answer)))
+    verdict = Verdict(answer, differing(ours | fold(Gathered()), told(answer)), notes=_uncovered(answer))
     changes = [one for one in head.changes(answer.position) if one.reducer == reducer.name]
     if verdict.differences and changes:
         with_changes = differing(ours | fold(head), told(answer))
@@ -167,6 +189,11 @@ def verify(answer: Answer, source: LogSource, vault: Vault, reducer: Reducer[Any
             verdict.differences = with_changes
             verdict.notes.append(f"the server had read entry {changes[-1].at}, a skip or retry, already")
     return verdict
+
+
+def _uncovered(answer: Answer) -> list[str]:
+    covered = answer.checkpoint.size >= answer.position
+    return [] if covered else ["its checkpoint ends before its position: it vouches for no such log"]
 
 
 def _to_install(answer: Answer, reducer: Reducer[Any]) -> str:
@@ -221,7 +248,8 @@ def report(verdict: Verdict) -> dict[str, Any]:
 def show(verdict: Verdict) -> None:
     """Print the result for people."""
     for one in verdict.differences:
-        print(f"{one.path}: the log gives {one.shown(one.ours)}, the answer says {one.shown(one.theirs)}")
+        what = f"{one.path}: the log gives {one.shown(one.ours)}, the answer says {one.shown(one.theirs)}"
+        print(printable(what))
     for note in verdict.notes:
         print(f"note: {note}")
     about = f"{verdict.answer.reducer} at size {number(verdict.answer.position)}"
@@ -231,8 +259,9 @@ def show(verdict: Verdict) -> None:
             if verdict.differences
             else "; its root is that of this log at its size, its state was not checked"
         )
-        print(f"NOT CHECKED: {about}: {verdict.other_code}{root}")
+        print(f"NOT CHECKED: {about}: {printable(verdict.other_code)}{root}")
     elif verdict.differences:
-        print(f"NOT VERIFIED: {about}: {len(verdict.differences)} things differ")
+        count = len(verdict.differences)
+        print(f"NOT VERIFIED: {about}: {number(count)} {'thing differs' if count == 1 else 'things differ'}")
     else:
         print(f"verified: {about}: state, digest, root and code agree")

@@ -31,6 +31,7 @@ from archive import (
     IntegrityError,
     LogSource,
     NotFound,
+    PublishedLog,
     PublishedSize,
     Target,
     read_cosigned,
@@ -269,7 +270,7 @@ async def _source(folder: DataFolder) -> LogSource:
     deadline = loop.time() + START_WAIT_S
     while True:
         try:
-            return LogSource(folder.open_log(), PublishedSize(folder.published).get)
+            return PublishedLog(folder.open_log(), PublishedSize(folder.published).get)
         except NotFound:
             if loop.time() > deadline:
                 raise

@@ -63,6 +63,13 @@ def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
         open_leaves("http://127.0.0.1:1/")
 
 
+@pytest.mark.parametrize("place", ["http://[::1", "http://127.0.0.1:99999", "http://\x00", "http://a b:c"])
+def test_what_is_no_address_is_said_to_be_none(place: str) -> None:
+    """A slip in an address is no traceback, nor trouble of the server's."""
+    with pytest.raises((NotFound, Unavailable), match="127|address|http"):
+        open_leaves(place)
+
+
 def test_a_log_is_found_below_the_address_of_its_server(folder: Path) -> None:
     """The address of a whole server or the parent folder will do."""
     assert open_leaves(str(folder.parent)).read("checkpoint") == (folder / "checkpoint").read_bytes()

@@ -140,7 +140,7 @@ def test_who_closes_other_peoples_files_ends_the_process(tmp_path: Path) -> None
 
 def test_fewer_states_in_memory_are_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shed is in the store, and is found there."""
-    monkeypatch.setattr("replay.holding.KEYS_MIN", 2)
+    monkeypatch.setattr("replay.held.KEYS_MIN", 2)
     made = World(reducers=list(Module("essay", (words,)).reducers))
     made.append([event(f"student-{n}") for n in range(10)])
     runner = made.runner()

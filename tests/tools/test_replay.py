@@ -16,14 +16,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
-from archive import LmdbStore, Retry, Skip, Write
+from archive import Activate, LmdbStore, Retry, Skip, Write
 from reducers import shipped
 from replay import STATE_TABLES, generation_of, info_of, module_folder, shard_folder, state_key
+from replay.layout import decode_stored, encode_stored
 from tests.tools.left import Left, package
 from tests.world import event
 from tools import replay, replay_hands
+from tools.loading import identities
 
 ESSAY = '''
     """Points of an essay."""
@@ -119,10 +122,88 @@ def states(left: Copied, module: str, name: str, key: tuple[str, ...]) -> Any:
     raise AssertionError("no such state")
 
 
+def altered(value: bytes, **changes: object) -> bytes:
+    """Return the value of a state with some of it changed, by somebody who knows of the checksum."""
+    stored = decode_stored(value)
+    assert stored is not None
+    return encode_stored(int.from_bytes(value[:8]), msgspec.structs.replace(stored, **changes))
+
+
+@pytest.mark.parametrize("change", [{"shown": b'{"events":999}'}, {"changed_at": 7}], ids=str)
+def test_what_readers_are_told_beside_the_state_is_compared(
+    left: Copied, change: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state that is right, and shown to teachers as another, is found as well."""
+    with states(left, "activity", "event_count", ("bob",)) as (store, place, value):
+        store.commit([Write("states", place, altered(value, **change))])
+    code, report = run(capsys, left, "--check")
+    assert (code, report["equal"]) == (1, False)
+    assert report["differences"] == [{"name": "event_count", "key": ["bob"], "what": "shown otherwise"}]
+
+
+@pytest.mark.parametrize("how", ["values exchanged", "a second place", "a bit"])
+def test_states_that_are_no_answer_are_not_called_equal(
+    left: Copied, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state at another's place, or one that is torn, is no answer to anybody, and no proof of anything."""
+    with states(left, "activity", "event_count", ("bob",)) as (store, place, value):
+        torn = value[:-1] + bytes([value[-1] ^ 1])
+        other = state_key("event_count", ("eve",))
+        at = {"values exchanged": other, "a second place": place + b"x", "a bit": place}[how]
+        store.commit([Write("states", at, torn if how == "a bit" else value)])
+    code, report = run(capsys, left, "--check")
+    assert (code, report["equal"]) == (2, False)
+    assert "states of module activity are damaged" in report["incomplete"][0]
+
+
+@pytest.mark.parametrize("how", ["removed", "empty"])
+def test_a_module_whose_states_nobody_can_name_is_not_passed_over(
+    left: Copied, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its states may answer teachers again tomorrow: that the others are equal says nothing of them."""
+    catalogue = left.data / "state" / "0" / "activity" / "catalogue.json"
+    catalogue.unlink()
+    if how == "empty":
+        catalogue.touch()
+    code, report = run(capsys, left, "--check")
+    assert (code, report["equal"]) == (2, False)
+    assert [one for one in report["incomplete"] if one.startswith("module activity: ")]
+    assert replay.main(["--data", str(left.data), "--check"]) == 2
+    assert "NOT ALL COMPARED" in capsys.readouterr().out
+
+
+def test_an_active_module_without_any_states_is_not_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log says that it was in use; that nothing is left of its states is no reason to call the rest equal."""
+    left = Left(tmp_path / "data")
+    left.append(event("ann"))
+    left.steer(Activate("activity", identities([one for one in shipped() if one.module == "activity"])))
+    left.close()
+    assert run(capsys, left, "--check")[0] == 0
+    shutil.rmtree(left.data / "state" / "0" / "activity")
+    code, report = run(capsys, left, "--check")
+    assert (code, report["equal"]) == (2, False)
+    assert report["incomplete"] == [
+        "module activity: it is active, and has no live states; start the server, they are made anew"
+    ]
+
+
+def test_a_backup_is_checked_by_its_attestations(left: Copied, capsys: pytest.CaptureFixture[str]) -> None:
+    """A backup has no live states, and whoever audits it has no server to start: what is attested is judged."""
+    shutil.rmtree(left.data / "state")
+    code, report = run(capsys, left, "--check")
+    assert (code, report["equal"], report["compared"]) == (0, True, None)
+    assert report["attestations"]["equal"] == 2
+    assert ["a backup has none" in note for note in report["notes"]] == [True]
+    assert replay.main(["--data", str(left.data), "--check"]) == 0
+    assert "a backup has none" in capsys.readouterr().out
+
+
 def test_a_state_that_was_altered_is_named(left: Copied, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever edits a live state, or removes one, is found, under its reducer and key."""
     with states(left, "activity", "event_count", ("bob",)) as (store, place, value):
-        store.commit([Write("states", place, value.replace(b'"events":4', b'"events":9'))])
+        store.commit([Write("states", place, altered(value, encoding=b'{"events":9}'))])
     with states(left, "activity", "event_count", ("eve",)) as (store, place, value):
         store.commit([Write("states", place, None)])
     code, report = run(capsys, left, "--check", "--shards", 3)
@@ -327,7 +408,11 @@ def test_a_snapshot_is_gone_on_from_and_left_as_it_is(
         (["--module", "activity", "--module", "nope"], "--module nope: is not installed"),
         (["--until", "17"], "only 16 entries, not 17"),
         (["--until", "soon"], "neither a size nor a time"),
-        (["--shards", "-1"], "at least 1"),
+        (["--shards", "-1"], "--shards -1: 1 to 64"),
+        (["--shards", "1000000"], "--shards 1000000: 1 to 64"),
+        (["--jobs", "1000000"], "--jobs 1000000: 1 to 64"),
+        (["--seconds-per-event", "-1"], "--seconds-per-event is 0.1 to 3600, not -1"),
+        (["--seconds-per-event", "nan"], "--seconds-per-event is 0.1 to 3600, not nan"),
         (["--from-snapshot", "--shards", "3"], "the snapshots are of 2 shards"),
         (["--out", "states.csv"], "must end in .jsonl or .parquet"),
         (["--out", "/nowhere/at/all/states.jsonl"], "No such file"),
@@ -499,7 +584,7 @@ def test_several_processes_find_what_one_finds(
 ) -> None:
     """However shards are divided among processes, report, file and findings are the same; so are errors."""
     with states(left, "activity", "event_count", ("bob",)) as (store, place, value):
-        store.commit([Write("states", place, value.replace(b'"events":4', b'"events":9'))])
+        store.commit([Write("states", place, altered(value, encoding=b'{"events":9}'))])
     reports = []
     with package(tmp_path / "lib", "essay_e", ESSAY, monkeypatch):
         for jobs in (1, 2):

@@ -73,14 +73,14 @@ def test_children_do_not_hold_the_lock(folder: DataFolder) -> None:
     os.close(lock)
 
 
-@pytest.mark.parametrize("below", [".", "data"])
+@pytest.mark.parametrize("below", [".", "d"])
 @pytest.mark.usefixtures("folder")
 def test_a_file_is_no_data_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str) -> None:
     """It is refused like any other flag that cannot be right, and names what is in the way."""
-    (tmp_path / "file").write_text("")
-    assert serve.main(["--data", str(tmp_path / "file" / below), "--port", "0"]) == EXIT_USAGE
+    (tmp_path / "f").write_text("")
+    assert serve.main(["--data", str(tmp_path / "f" / below), "--port", "0"]) == EXIT_USAGE
     said = capsys.readouterr().err
-    assert str(tmp_path / "file") in said
+    assert str(tmp_path / "f") in said
     assert "choose another --data" in said
 
 

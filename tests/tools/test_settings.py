@@ -29,6 +29,10 @@ def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) ->
         ({"TREERING_PORT": "x"}, "port cannot be 'x'"),
         ({"TREERING_MEMORY_MB": "5"}, "memory_mb is at least 64"),
         ({"TREERING_SECONDS_PER_EVENT": "0"}, "seconds_per_event is 0.1 to 3600"),
+        ({"TREERING_SECONDS_PER_EVENT": "nan"}, "seconds_per_event is 0.1 to 3600"),
+        ({"TREERING_SHARDS": "2.7"}, "shards cannot be '2.7'"),
+        ({"TREERING_MEMORY_MB": "99999999999999999999"}, "memory_mb is at most 16,777,216"),
+        ({"TREERING_MEMORY_MB": "inf"}, "memory_mb cannot be 'inf'"),
         ({"TREERING_MODULE": "essay"}, "module cannot be 'essay'"),
         ({"TREERING_ORIGIN": "class 7"}, "origin: not a key name"),
         ({"TREERING_ORIGIN": "a+b"}, "origin: not a key name"),
@@ -40,6 +44,30 @@ def test_what_is_not_possible_is_refused(environment: dict[str, str], complaint:
     """A typing error never leaves a default in force; the message says where to look."""
     with pytest.raises(SettingsError, match=complaint):
         load({}, environment, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("memory_mb = inf", "memory_mb cannot be inf"),
+        ("memory_mb = nan", "memory_mb cannot be nan"),
+        ("memory_mb = 99999999999999999999", "memory_mb is at most 16,777,216"),
+        ("shards = 2.7", "shards cannot be 2.7"),
+        ("shards = 2.0", "shards cannot be 2.0"),
+        ("shards = true", "shards cannot be True"),
+        ("port = false", "port cannot be False"),
+        ("seconds_per_event = true", "seconds_per_event cannot be True"),
+        (f"seconds_per_event = 1{400 * '0'}", "seconds_per_event cannot be 1000"),
+    ],
+)
+def test_a_number_in_the_file_is_taken_as_it_stands_or_refused(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
+    """Nothing is rounded, true is no number, and what is no limit at all never reaches a worker, which would end."""
+    file = tmp_path / "config.toml"
+    file.write_text(line + "\n")
+    with pytest.raises(SettingsError, match=complaint):
+        load({}, {}, file)
 
 
 # --- modules -------------------------------------------------------------------------------------

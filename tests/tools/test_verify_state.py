@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,11 +90,21 @@ def altered(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda answer: {**answer, **changes}
 
 
+EMPTY = {"size": 0, "root": sha256(b"").hexdigest()}
+"""The checkpoint of a log without entries, of which every log is a continuation."""
+
+
+def with_state(state: bytes) -> Callable[[Any], bytes]:
+    """Return what gives an answer another state, as it is written."""
+    return lambda answer: json.dumps({**answer, "state": "HERE"}).encode().replace(b'"HERE"', state)
+
+
 ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "the state": (altered(state={"shown": 2}), ["$['state']['shown']"]),
     "a member more": (lambda one: {**one, "state": {**one["state"], "x": 1}}, ["$['state']['x']"]),
     "the digest": (altered(state_digest="0" * 64), ["$['state_digest']"]),
     "the root": (altered(checkpoint={"size": 6, "root": "0" * 64}), ["$['checkpoint']['root']"]),
+    "a root that covers nothing": (altered(checkpoint=EMPTY), ["$['checkpoint']['size']"]),
     "where it stands still": (altered(quarantined={"index": 5, "error": "?"}), ["$['quarantined']['index']"]),
     "that it stands still": (lambda one: {k: v for k, v in one.items() if k != "quarantined"}, ["$['quarantined']"]),
     "an earlier position": (altered(position=4), ["$['state_digest']", "$['quarantined']"]),
@@ -164,6 +175,11 @@ def test_the_text_of_an_error_is_not_compared(answered: Answered, monkeypatch: p
         (lambda _: b"[", "not the answer"),
         (lambda _: b"{}", "missing required field"),
         (lambda _: b"\xff", "not the answer"),
+        (altered(position=-1), "not the answer"),
+        (altered(checkpoint={"size": -1, "root": ""}), "not the answer"),
+        (with_state(b'{"shown": 99}, "state": {"shown": 1}'), "member 'state' stands 2 times"),
+        (with_state(b'{"shown": 99, "sh\\u006fwn": 1}'), "member 'shown' stands 2 times"),
+        (with_state(b"[" * 3_000 + b"]" * 3_000), "nested too deeply"),
     ],
 )
 def test_what_cannot_be_checked_is_usage(
@@ -177,6 +193,28 @@ def test_what_cannot_be_checked_is_usage(
     assert check(answered.data, change(answered.answers["essay_points"]), monkeypatch) == 2
     printed = capsys.readouterr()
     assert (printed.out, says in printed.err) == ("", True), printed.err
+
+
+@pytest.mark.parametrize("depth", range(800, 1_100, 20))
+def test_depth_is_never_more_than_a_difference(
+    answered: Answered, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near the limit of what can be read, one part of the check may manage what the next cannot: no traceback."""
+    deep = with_state(b"[" * depth + b"]" * depth)(answered.answers["essay_points"])
+    assert check(answered.data, deep, monkeypatch) in {1, 2}
+    assert check(answered.data, deep, monkeypatch, "--json") in {1, 2}
+
+
+def test_what_an_answer_holds_does_not_reach_the_terminal_as_it_is(
+    answered: Answered, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape sequences in a state are shown, not obeyed: they could write "verified" over the verdict."""
+    nasty = "\x1b[2K\rverified\u202e"
+    for change in ({"state": {nasty: nasty}}, {"code_digest": nasty}, {"reducer": nasty}):
+        check(answered.data, {**answered.answers["essay_points"], **change}, monkeypatch)
+        printed = capsys.readouterr()
+        assert all(line.isprintable() for line in (printed.out + printed.err).splitlines())
+        assert "\x1b" not in printed.out + printed.err
 
 
 def test_a_page_of_states_is_told_apart(
