@@ -168,10 +168,21 @@ def _report(checked: Checked) -> dict[str, Any]:
     return answer
 
 
+def when(time_s: int) -> str:
+    """Return a time (Unix seconds) as people write it; a leaf may hold one that no calendar has.
+
+    >>> when(1_764_090_000), when(1 << 63)
+    ('2025-11-25T17:00:00+00:00', '9223372036854775808 s after 1970')
+    """
+    try:
+        return datetime.fromtimestamp(time_s, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{time_s} s after 1970"
+
+
 def _show(checked: Checked) -> None:
-    when = datetime.fromtimestamp(checked.leaf.time_s, UTC).isoformat()
     origin, size = printable(checked.checkpoint.origin), number(checked.checkpoint.size)
-    print(f"verified: entry {checked.index} of {origin} at size {size}, archived {when}")
+    print(f"verified: entry {checked.index} of {origin} at size {size}, archived {when(checked.leaf.time_s)}")
     if checked.opened is None:
         print("what the entry is about is not shown: that takes its opening")
         return

@@ -63,10 +63,10 @@ def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
         open_leaves("http://127.0.0.1:1/")
 
 
-@pytest.mark.parametrize("place", ["http://[::1", "http://127.0.0.1:99999", "http://\x00", "http://a b:c"])
+@pytest.mark.parametrize("place", ["http://[::1", "http://", "http://\x00", "http://a b:c"])
 def test_what_is_no_address_is_said_to_be_none(place: str) -> None:
     """A slip in an address is no traceback, nor trouble of the server's."""
-    with pytest.raises((NotFound, Unavailable), match="127|address|http"):
+    with pytest.raises(NotFound, match="not an address"):
         open_leaves(place)
 
 
