@@ -220,7 +220,7 @@ class Archiver:
         subjects = self._vault.admit(names)
         hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in submissions])
         known = self._known([one for one in hashes if one != NO_ID])
-        sequences = work.sequences
+        sequences, numbered, draft = work.sequences, self._caches.sequence, self._drafter.draft
         older = below.sequences if below is not None else dict[int, int]()
         for one, identifier in zip(submissions, hashes, strict=True):
             if fault := fault_of(one):
@@ -228,20 +228,22 @@ class Archiver:
             elif identifier in known:
                 work.repeat(one, *known[identifier])
             elif identifier == NO_ID or not work.repeats(one, identifier, below):
-                number = subjects[one.subject].number
-                sequence = 1 + (sequences.get(number) or older.get(number) or self._caches.sequence(number))
+                keys = subjects[one.subject]
+                number = keys.number
+                sequence = 1 + (sequences.get(number) or older.get(number) or numbered(number))
                 try:
-                    work.add(self._draft(one, identifier, subjects, sequence))
+                    if one.also:
+                        work.add(self._of_several(one, identifier, subjects, sequence))
+                    else:
+                        work.add(draft(one, identifier, keys, sequence))
                     sequences[number] = sequence  # last: a draft that fails leaves no gap
                 except (TypeError, ValueError, OverflowError, RecursionError) as error:
                     work.refuse("invalid", f"event whose header cannot be written: {error}")
 
-    def _draft(
+    def _of_several(
         self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequence: int
     ) -> Draft:
         keys = subjects[one.subject]
-        if not one.also:
-            return self._drafter.draft(one, identifier, keys, sequence)
         numbers = (keys.number, *(subjects[name].number for name in one.also))
         data_key = self._vault.data_key(numbers)
         return self._drafter.draft_of_several(one, identifier, keys, sequence, numbers, data_key)
