@@ -24,15 +24,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
-
-import redis
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisClusterException
-from redis.retry import Retry
 
 from archive import Unavailable
 
@@ -43,22 +39,26 @@ ANSWER_S: Final = 2.0
 REST_S = (0.1, 5.0)
 """How long a link rests after its first failure, and at most after many."""
 
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (redis.exceptions.OutOfMemoryError, "has no memory left: raise its maxmemory; nothing is lost meanwhile"),
-    (redis.exceptions.ReadOnlyError, "is a read-only replica: name the primary in redis_url"),
-    (
-        redis.exceptions.NoPermissionError,
-        "does not permit this user what it needs: EVAL, INFO, and all commands on keys treering:*",
-    ),
-    (redis.exceptions.AuthenticationError, "refuses user or password: correct redis_url"),
-    (redis.exceptions.BusyLoadingError, "is loading its data; it will answer soon"),
-    (redis.exceptions.TimeoutError, f"did not answer within {ANSWER_S:g} s"),
-    (redis.exceptions.ConnectionError, "cannot be reached: start it, or correct redis_url"),
-    (redis.exceptions.TryAgainError, "is moving these keys to another node"),
-    (redis.exceptions.MovedError, "is one node of a Cluster: write redis+cluster:// in redis_url"),
-    (redis.exceptions.ClusterError, "is a Cluster that is not whole just now"),
-    (RedisClusterException, "is no Cluster that can be reached: start it, or correct redis_url"),
-)
+_REASONS = {
+    "OutOfMemoryError": "has no memory left: raise its maxmemory; nothing is lost meanwhile",
+    "ReadOnlyError": "is a read-only replica: name the primary in redis_url",
+    "NoPermissionError": "does not permit this user what it needs: EVAL, INFO, and all commands on keys treering:*",
+    "AuthenticationError": "refuses user or password: correct redis_url",
+    "BusyLoadingError": "is loading its data; it will answer soon",
+    "TimeoutError": f"did not answer within {ANSWER_S:g} s",
+    "ConnectionError": "cannot be reached: start it, or correct redis_url",
+    "TryAgainError": "is moving these keys to another node",
+    "MovedError": "is one node of a Cluster: write redis+cluster:// in redis_url",
+    "ClusterError": "is a Cluster that is not whole just now",
+    "RedisClusterException": "is no Cluster that can be reached: start it, or correct redis_url",
+}
+"""By the name of an error of redis-py's, the special ones first."""
+
+
+@cache
+def _redis() -> Any:
+    """Return redis-py, which is loaded when it is first needed: it takes a tenth of a second, and few use it."""
+    return import_module("redis")
 
 
 class RedisLink:
@@ -107,7 +107,7 @@ class RedisLink:
         began = self._clock()
         try:
             answer = question(self._opened())
-        except (redis.RedisError, RedisClusterException, OSError) as error:
+        except (_redis().RedisError, _redis().exceptions.RedisClusterException, OSError) as error:
             self._fail(_reason(error), self._clock() - began)
             raise Unavailable(self._reason) from None  # the cause could name what the URL holds
         self._rest, self._reason = 0.0, ""
@@ -156,7 +156,9 @@ def _client(url: str) -> Any:
         "protocol": 2,  # what every server speaks, old ones included
     }
     # One more try, at once: a pooled connection may have been closed by a server that is back since.
-    retry = Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
+    redis = _redis()
+    once = redis.backoff.NoBackoff()
+    retry = redis.retry.Retry(once, 1, supported_errors=(redis.exceptions.ConnectionError,))
     scheme, _, rest = url.partition("://")
     if not scheme.endswith("+cluster"):
         return redis.Redis.from_url(url, retry=retry, **bounds)
@@ -165,18 +167,20 @@ def _client(url: str) -> Any:
     urls = [f"{scheme.removesuffix('+cluster')}://{user}{at}{host}{tail}" for host in hosts.split(",")]
     # Any node tells of all the others; several are named because one of them may be down just now.
     others = [urlsplit(url) for url in urls[1:]]
-    node: Any = ClusterNode
+    node = redis.cluster.ClusterNode
     nodes = [node(other.hostname or "localhost", other.port or PORT) for other in others]
-    return RedisCluster.from_url(urls[0], startup_nodes=nodes, retry=retry, **bounds)
+    return redis.cluster.RedisCluster.from_url(urls[0], startup_nodes=nodes, retry=retry, **bounds)
 
 
 def _on_primaries(client: Any) -> dict[str, str]:
-    return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
+    cluster = _redis().cluster.RedisCluster
+    return {"target_nodes": cluster.PRIMARIES} if isinstance(client, cluster) else {}
 
 
 def _reason(error: Exception) -> str:
     """Say what is wrong, and what to do."""
-    for kind, reason in _REASONS:
-        if isinstance(error, kind):
+    exceptions = _redis().exceptions
+    for kind, reason in _REASONS.items():
+        if isinstance(error, getattr(exceptions, kind)):
             return reason
     return f"answered {type(error).__name__}: {str(error)[:80]}"
