@@ -100,6 +100,12 @@ def _readers(store: LmdbStore) -> Iterator[Note]:
         yield Note("readers", "no dead process holds a reader of the log")
 
 
+def check_vault(folder: DataFolder) -> Iterator[Note]:
+    """Say whether the vault is whole, and of the key that lies beside it."""
+    folder.open_vault(os.urandom).close()
+    yield Note("vault", "its file is whole, and of this key")
+
+
 def check_disk(folder: DataFolder) -> Iterator[Note]:
     """Say how much room there is where log and states are."""
     for name, place in (("log", folder.log), ("states", folder.state)):
@@ -254,6 +260,7 @@ def published(folder: DataFolder) -> int:
 CHECKS: tuple[Check, ...] = (
     check_server,
     check_log,
+    check_vault,
     check_disk,
     check_modes,
     check_modules,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,21 @@ def test_a_server_that_does_not_run_is_one_finding(folder: DataFolder) -> None:
     notes = examined(folder)
     assert bad(notes)["server"].remedy == f"treering serve --data {folder.path}"
     assert {"log", "clock", "readers", "keys", "disk of log"} <= {note.about for note in notes if note.good}
+
+
+@pytest.mark.parametrize("how", ["cut short", "another key"])
+def test_a_vault_that_opens_nothing_is_found(folder: DataFolder, how: str) -> None:
+    """Nobody may ask for a person's events for weeks: it is found before, and says what to bring back."""
+    assert {note.about for note in examined(folder) if note.good} >= {"vault"}
+    database = folder.path / "vault" / "data.mdb"
+    if how == "cut short":
+        os.truncate(database, database.stat().st_size - 8_192)
+    else:
+        (key,) = (folder.path / "keys").glob("vault*")
+        key.write_text(("1" if key.read_text()[0] == "0" else "0") + key.read_text()[1:])
+    found = bad(examined(folder))["vault"]
+    says = {"cut short": "restore the newest backup", "another key": "not the vault key it was made with"}
+    assert says[how] in found.text
 
 
 def test_a_reader_that_was_killed_is_found(folder: DataFolder) -> None:
