@@ -31,7 +31,7 @@ import msgspec
 from reducers.base import Reducer
 from reducers.errors import DefinitionError, PurityError, StateError
 from reducers.guard import active, running
-from reducers.purity import check_purity
+from reducers.purity import check_purity, closed_over
 from reducers.sources import code_digest
 
 S = TypeVar("S")
@@ -145,7 +145,7 @@ def _state_type(function: Callable[..., Any], name: str) -> Any:
     first = next(iter(inspect.signature(function).parameters), None)
     try:
         # A class made inside another function is found only where the reducer's body uses it, too.
-        hints = typing.get_type_hints(function, localns=dict(inspect.getclosurevars(function).nonlocals))
+        hints = typing.get_type_hints(function, localns=closed_over(function))
     except NameError as error:
         raise DefinitionError(
             f"reducer {name!r}: its annotations cannot be resolved ({error}); "

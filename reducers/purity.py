@@ -20,6 +20,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -86,9 +87,19 @@ def _is_that(node: ast.AST, one: Any) -> bool:
 
 def _names_of(one: Any) -> dict[str, Any]:
     if isinstance(one, FunctionType):
-        return {**one.__globals__, **inspect.getclosurevars(one).nonlocals}
+        return {**one.__globals__, **closed_over(one)}
     module = sys.modules.get(one.__module__)
     return dict(vars(module)) if module is not None else {}
+
+
+def closed_over(function: Any) -> dict[str, Any]:
+    """Return what a function takes from the functions around it, as far as that is assigned yet."""
+    found = {}
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(function.__code__.co_freevars if cells else (), cells, strict=True):
+        with suppress(ValueError):  # an empty cell
+            found[name] = cell.cell_contents
+    return found
 
 
 @functools.lru_cache(maxsize=16)

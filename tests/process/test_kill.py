@@ -34,7 +34,7 @@ from tools.classroom import classroom
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
-KILLS, MANY = 6, 30
+KILLS, MANY, RATE = 6, 30, "750"
 """Each of three services twice in every run; MANY are for the long ones.
 
 There is load for longer than the kills take, however slow the machine: a sender that was held up catches up by one
@@ -55,7 +55,7 @@ class Survivor(NamedTuple):
 
 @cache
 def typed(students: int) -> dict[str, list[bytes]]:
-    """Return the frames of so many students, by name; at the rate of these tests, 0.8 s of load for each."""
+    """Return the frames of so many students, by name; at the rate of these tests, 1.6 s of load for each."""
     sessions = classroom(seed=5, students=students, words=210)
     return {one.user_id: [frame for _, frame in one.frames] for one in sessions}
 
@@ -146,12 +146,12 @@ def test_killed_while_a_class_types(tmp_path: Path, services: tuple[str, ...], k
     Where the front survives, no sender even notices: no connection ends, and every frame is kept exactly once.
     """
     data, ledger, lines = tmp_path / "data", tmp_path / "ledger.ndjson", {}
-    for name, frames in typed(2 * kills).items():
+    for name, frames in typed(3 * kills).items():
         path = tmp_path / f"{name}.jsonl"
         path.write_bytes(b"\n".join(frames) + b"\n")
         lines[str(path)] = frames
     with serving(data) as server:
-        sender = sending(server, ledger, "--rate", "1500", *lines)
+        sender = sending(server, ledger, "--rate", RATE, *lines)
         killed = kill_at_random(server, sender, ledger, services, kills)
         report = ended(sender)
         server.wait_ready()

@@ -285,3 +285,16 @@ def test_code_without_a_file_still_has_a_digest() -> None:
         exec(f"def typed(state: int, event: Event) -> int: return {body}", scope)
         digests.append(reducer()(scope["typed"]).code_digest)
     assert len(set(digests)) == len(digests) == 2
+
+
+def test_a_reducer_may_name_what_is_assigned_later() -> None:
+    """A reducer made inside a function may call itself, or a helper below it: neither is there at its decoration."""
+
+    @reducer()
+    def nested(state: int, event: Event) -> int:
+        return helper(state) if event.type == "t" else nested.function(state, event)
+
+    def helper(state: int) -> int:
+        return state + 1
+
+    assert nested.function(1, event()) == 2
