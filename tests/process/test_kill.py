@@ -34,7 +34,7 @@ from tools.classroom import classroom
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
-KILLS, MANY, RATE = 6, 30, "750"
+KILLS, MANY, RATE = 6, 30, "600"
 """Each of three services twice in every run; MANY are for the long ones.
 
 There is load for longer than the kills take, however slow the machine: a sender that was held up catches up by one
@@ -55,7 +55,7 @@ class Survivor(NamedTuple):
 
 @cache
 def typed(students: int) -> dict[str, list[bytes]]:
-    """Return the frames of so many students, by name; at the rate of these tests, 1.6 s of load for each."""
+    """Return the frames of so many students, by name; at the rate of these tests, 2 s of load for each."""
     sessions = classroom(seed=5, students=students, words=210)
     return {one.user_id: [frame for _, frame in one.frames] for one in sessions}
 
