@@ -200,6 +200,7 @@ class Outages(Model):
     def redis(self, what: str, which: int = 0) -> None:
         """Redis goes, is emptied, saved, set back, loses a key, gets a digit wrong; or, if it is down, comes back."""
         saved = self.server.folder / "dump.rdb"
+        self.readers.wake()  # a server that hangs could not be told anything
         if self.server.process is None:
             if which % 2:
                 saved.unlink(missing_ok=True)
@@ -248,6 +249,7 @@ class Outages(Model):
 
     def drop(self, kind: str) -> None:
         """Redis loses all keys of one kind."""
+        self.readers.wake()
         self.server.cli("DEL", *[name for name in self.server.names() if name.endswith(kind)])
 
     @rule()
