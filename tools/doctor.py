@@ -102,8 +102,10 @@ def _readers(store: LmdbStore) -> Iterator[Note]:
 
 def check_vault(folder: DataFolder) -> Iterator[Note]:
     """Say whether the vault is whole, and of the key that lies beside it."""
-    folder.open_vault(os.urandom).close()
-    yield Note("vault", "its file is whole, and of this key")
+    folder.open_vault_store().close()
+    if not _open_to_others(folder):  # such a key is refused: `check_modes` says what to do
+        folder.open_vault(os.urandom).close()
+        yield Note("vault", "its file is whole, and of this key")
 
 
 def check_disk(folder: DataFolder) -> Iterator[Note]:
@@ -119,17 +121,21 @@ def check_disk(folder: DataFolder) -> Iterator[Note]:
 
 def check_modes(folder: DataFolder) -> Iterator[Note]:
     """Say whether anybody else can read keys and names."""
-    open_to_others = [
-        path
-        for place in (folder.path / "keys", folder.path / "vault")
-        for path in (place, *place.iterdir())
-        if path.stat().st_mode & 0o077
-    ]
+    open_to_others = _open_to_others(folder)
     for path in open_to_others:
         text = f"{path}: mode {path.stat().st_mode & 0o777:o} lets others read it"
         yield Note("keys", text, False, f"chmod go= {shlex.quote(str(path))}")
     if not open_to_others:
         yield Note("keys", "nobody else can read keys and vault")
+
+
+def _open_to_others(folder: DataFolder) -> list[Path]:
+    return [
+        path
+        for place in (folder.path / "keys", folder.path / "vault")
+        for path in (place, *place.iterdir())
+        if path.stat().st_mode & 0o077
+    ]
 
 
 def check_modules(folder: DataFolder) -> Iterator[Note]:
