@@ -11,29 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from archive import DataFolder, IntegrityError, LogSource, PublishedSize, write_stopped
 from archive.errors import LOST_SEAL
-from tests.process.writing import write
 from tools.answering import Note, check_front, check_server
 from tools.post import origin_of
 
 pytestmark = pytest.mark.process
 WAIT_S = 0.3
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    """Return a folder with a log of a few entries; nobody serves it."""
-    assert write(tmp_path / "data", 0).code == 0
-    found = DataFolder(tmp_path / "data")
-    if not found.published.exists():
-        PublishedSize(found.published, writable=True).set(2)
-    return found
 
 
 # --- the archiver ----------------------------------------------------------------------------------

@@ -7,29 +7,17 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 
 from api import SHARDS_FILE
 from archive import DataFolder, PublishedSize
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
-from tests.process.writing import write
 from tools.answering import Note
 from tools.doctor import check_disk, check_log, check_modes, check_modules, examined, main
 
 pytestmark = pytest.mark.process
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    """Return a folder with a log of a few entries; nobody serves it."""
-    assert write(tmp_path / "data", 0).code == 0
-    found = DataFolder(tmp_path / "data")
-    if not found.published.exists():
-        PublishedSize(found.published, writable=True).set(2)
-    return found
 
 
 def bad(notes: list[Note]) -> dict[str, Note]:

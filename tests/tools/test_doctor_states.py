@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from api import SHARDS_FILE
-from archive import DataFolder, LmdbStore, PublishedSize, Write
+from archive import DataFolder, LmdbStore, Write
 from reducers import Module, Slot
 from replay import STATE_TABLES, Holding, Unsent, complain, is_complained_of, on_folder, state_key
-from tests.process.writing import write
 from tests.world import pages
 from tools.doctor import check_messages, check_modules, examined, main
 from tools.loading import states_place
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> DataFolder:
-    """Return a folder with a log of a few entries; nobody serves it."""
-    assert write(tmp_path / "data", 0).code == 0
-    found = DataFolder(tmp_path / "data")
-    if not found.published.exists():
-        PublishedSize(found.published, writable=True).set(2)
-    return found
 
 
 @pytest.fixture
