@@ -6,8 +6,9 @@ it, in `tests/tools/test_door.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -19,6 +20,7 @@ from archive import (
     Receipt,
     Refusal,
     StorageFailed,
+    SubjectKeys,
     Submission,
     Unavailable,
     caches,
@@ -339,3 +341,28 @@ def test_these_tests_bite(forgotten: str) -> None:
     archiver.commit(second)
     with pytest.raises(AssertionError):
         assert len(site.events()) == (1 if forgotten == "the base" else 2)
+
+
+def test_a_block_that_is_made_anew_never_crosses_one_that_is_being_prepared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads prepare: the one ahead, and the committing one where a block has to be made anew; one at a time."""
+    archiver, first, other = Site().start(), Event(), Event()
+    admit, inside, most = archiver._vault.admit, 0, 0
+
+    def slowly(names: Iterable[str]) -> dict[str, SubjectKeys]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        first.set()
+        other.wait(0.3)  # nobody sets it: as long as the other thread may take to come in
+        inside -= 1
+        return admit(names)
+
+    monkeypatch.setattr(archiver._vault, "admit", slowly)
+    thread = Thread(target=archiver.prepare, args=([event(b"a")],))
+    thread.start()
+    assert first.wait(20)
+    archiver.prepare([event(b"b")])
+    thread.join(20)
+    assert most == 1
