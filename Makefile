@@ -81,7 +81,7 @@ compile = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
   --output-file $(1) $(2) pyproject.toml
 
-.venv/.stamp: pyproject.toml setup.py archive/_kernel.c requirements-dev.lock $(wildcard $(PACKAGES:=/py.typed))
+.venv/.stamp: pyproject.toml setup.py $(wildcard archive/_kernel*.c) requirements-dev.lock $(wildcard $(PACKAGES:=/py.typed))
 	@$(call environment,.venv)
 	@$(BIN)/$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .

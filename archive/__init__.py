@@ -74,7 +74,7 @@ from archive.leafscan import Leaves, scan_leaves
 from archive.lmdb_store import LmdbStore
 from archive.log import Log, LogSource, PublishedLog, load_head, load_size
 from archive.memory_store import MemoryStore
-from archive.picking import Share, outline, row_at
+from archive.picking import Share, outline, row_at, subjects_at
 from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, node_key, plan
 from archive.ports import Clock, Random, Store, View, Write
 from archive.prepared import Prepared
@@ -287,6 +287,7 @@ __all__ = [
     "settle",
     "size_of",
     "steering_body",
+    "subjects_at",
     "sync_folder",
     "tag_of",
     "take_lock",

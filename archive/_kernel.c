@@ -13,6 +13,7 @@
 
 #include <limits.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
@@ -476,35 +477,43 @@ static PyObject *plain_rows(PyObject *self, PyObject *arguments) {
 
 /* --- picking --------------------------------------------------------------------------------------------- */
 
+enum { ROUTING_HASH = 8, OUTLINED = 3 };
+
 typedef struct {
     uint64_t shard, shards;
     const unsigned char *wanted; /* the one routing hash, or NULL */
     PyObject *known; /* outline of routes -> answer */
+    char last[OUTLINED * ROUTES_MAX]; /* the outline that was looked up last: the next row has mostly the same */
+    Py_ssize_t last_size; /* -1 before the first */
+    PyObject *answer; /* what is known of it, borrowed from `known` */
 } Share;
 
-enum { ROUTING_HASH = 8 };
-
 /* Return what is known of a row with these routes, borrowed, or NULL (with an exception if there is one). */
-static PyObject *answer_to(const Share *share, const unsigned char *routes, unsigned count) {
-    char outline[3 * ROUTES_MAX];
-    for (unsigned i = 0; i < count; i++, routes += ROUTE) {
+static PyObject *answer_to(Share *share, const unsigned char *routes, unsigned count) {
+    char outline[OUTLINED * ROUTES_MAX];
+    Py_ssize_t size = OUTLINED * (Py_ssize_t)count;
+    for (char *at = outline; count--; routes += ROUTE, at += OUTLINED) {
         const unsigned char *hash = routes + 2;
         int held = share->wanted ? !memcmp(hash, share->wanted, ROUTING_HASH) : get_u64(hash) % share->shards == share->shard;
-        outline[3 * i] = (char)routes[0], outline[3 * i + 1] = (char)routes[1], outline[3 * i + 2] = (char)held;
+        at[0] = (char)routes[0], at[1] = (char)routes[1], at[2] = (char)held;
     }
-    PyObject *key = PyBytes_FromStringAndSize(outline, 3 * (Py_ssize_t)count);
-    PyObject *answer = key ? PyDict_GetItemWithError(share->known, key) : NULL;
-    Py_XDECREF(key);
-    return answer;
+    if (size == share->last_size && !memcmp(outline, share->last, (size_t)size)) return share->answer;
+    PyObject *key = PyBytes_FromStringAndSize(outline, size);
+    if (!key) return NULL;
+    share->answer = PyDict_GetItemWithError(share->known, key);
+    Py_DECREF(key);
+    memcpy(share->last, outline, (size_t)size);
+    share->last_size = size;
+    return share->answer;
 }
 
 typedef struct {
-    PyObject *indices, *places, *subjects, *answers;
+    PyObject *indices, *places, *answers;
     Py_ssize_t asked; /* how many rows the caller must look at himself */
 } Picked;
 
 /* Look at one row of a known form; false with an exception. */
-static int pick(Picked *to, const Share *share, long long index, const unsigned char *row, Py_ssize_t place) {
+static int pick(Picked *to, Share *share, long long index, const unsigned char *row, Py_ssize_t place) {
     PyObject *answer = Py_None;
     if (row[1] == ROW_EVENT) {
         answer = answer_to(share, row + 4 + 8 * row[2] + IDENTIFIER, row[3]);
@@ -514,7 +523,7 @@ static int pick(Picked *to, const Share *share, long long index, const unsigned 
         if (!answer) answer = Py_None;
     } else if (row[1] != ROW_BINDING && !(row[1] & PROVISIONAL)) return 1;
     int good = append(to->places, PyLong_FromSsize_t(place)) && append(to->indices, PyLong_FromLongLong(index)) &&
-               append(to->subjects, subjects_of(row)) && PyList_Append(to->answers, answer) == 0;
+               PyList_Append(to->answers, answer) == 0;
     to->asked += answer == Py_None;
     return good;
 }
@@ -523,7 +532,7 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
     PyObject *value, *wanted;
     long long index, start, stop;
     unsigned long long shard, shards;
-    Share share = {0};
+    Share share = {.last_size = -1};
     if (!PyArg_ParseTuple(arguments, "SLLLKKOO!", &value, &index, &start, &stop, &shard, &shards, &wanted,
                           &PyDict_Type, &share.known))
         return NULL;
@@ -533,8 +542,8 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
     share.wanted = wanted == Py_None ? NULL : (unsigned char *)PyBytes_AS_STRING(wanted);
     const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
     Py_ssize_t size = PyBytes_GET_SIZE(value), at = 0;
-    Picked to = {PyList_New(0), PyList_New(0), PyList_New(0), PyList_New(0), 0};
-    int good = to.indices && to.places && to.subjects && to.answers, malformed = 0;
+    Picked to = {PyList_New(0), PyList_New(0), PyList_New(0), 0};
+    int good = to.indices && to.places && to.answers, malformed = 0;
     for (; good && !malformed && at < size && index < stop; index++) {
         uint32_t length = size - at < LENGTH ? 0 : get_u32(data + at);
         if (size - at < LENGTH || length > (uint64_t)(size - at - LENGTH)) { malformed = 1; break; }
@@ -545,13 +554,139 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
         else good = pick(&to, &share, index, row, row - data);
     }
     if (good && !malformed)
-        return Py_BuildValue("LnNNNN", index, to.asked, to.indices, to.places, to.subjects, to.answers);
+        return Py_BuildValue("LnNNN", index, to.asked, to.indices, to.places, to.answers);
     Py_XDECREF(to.indices);
     Py_XDECREF(to.places);
-    Py_XDECREF(to.subjects);
     Py_XDECREF(to.answers);
     if (!good) return NULL;
     Py_RETURN_NONE;
+}
+
+/* --- keys ------------------------------------------------------------------------------------------------ */
+
+/* Data keys of rows about one subject, by its number; and what it is called, if that was read lately.  A key has a cache
+   line of its own: with objects it would be six, and most of the time that a key takes is waiting for them.  As in
+   archive.recent there is a young half and an old one: what is asked for is young, and when the young are too many the
+   old ones are forgotten.  Every place that held a key is wiped before it is given back. */
+typedef struct {
+    uint64_t number;
+    PyObject *label; /* of ASCII letters, owned, or NULL */
+    unsigned char key[KEY];
+    uint32_t used;
+    char rest[12];
+} Known;
+
+_Static_assert(sizeof(Known) == 64, "a known key has a cache line of its own");
+
+typedef struct {
+    Known *places; /* linear probing; never more than half of them used */
+    size_t room, used; /* room is a power of 2, or 0 */
+} Half;
+
+typedef struct {
+    PyObject_HEAD
+    Half young, old;
+    size_t most; /* used places of a half */
+} Keys;
+
+static void half_drop(Half *half) {
+    for (size_t i = 0; i < half->room; i++) Py_CLEAR(half->places[i].label);
+    if (half->places) {
+        OPENSSL_cleanse(half->places, half->room * sizeof *half->places);
+        free(half->places);
+    }
+    *half = (Half){0};
+}
+
+/* Return where a number is, or where it would be put; NULL where there is no place at all. */
+static Known *place_for(const Half *half, uint64_t number) {
+    if (!half->room) return NULL;
+    size_t at = (size_t)(number * 0x9E3779B97F4A7C15u >> 20) & (half->room - 1);
+    while (half->places[at].used && half->places[at].number != number) at = (at + 1) & (half->room - 1);
+    return &half->places[at];
+}
+
+static int half_grow(Half *half) {
+    Half more = {.room = half->room ? 2 * half->room : 64, .used = half->used};
+    more.places = aligned_alloc(sizeof *more.places, more.room * sizeof *more.places);
+    if (!more.places) return 0;
+    memset(more.places, 0, more.room * sizeof *more.places);
+    for (size_t i = 0; i < half->room; i++)
+        if (half->places[i].used) {
+            *place_for(&more, half->places[i].number) = half->places[i];
+            half->places[i].label = NULL; /* it moved */
+        }
+    half_drop(half);
+    *half = more;
+    return 1;
+}
+
+/* Return a place for a number that is not young: a free one, taken.  NULL without memory. */
+static Known *young_place(Keys *keys, uint64_t number) {
+    if (keys->young.used >= keys->most) {
+        half_drop(&keys->old);
+        keys->old = keys->young;
+        keys->young = (Half){0};
+    }
+    if (2 * keys->young.used >= keys->young.room && !half_grow(&keys->young)) return NULL;
+    Known *known = place_for(&keys->young, number);
+    known->number = number;
+    known->used = 1;
+    keys->young.used++;
+    return known;
+}
+
+/* Return what is known of a subject, who is young from now on; NULL if nothing is. */
+static Known *known_of(Keys *keys, uint64_t number) {
+    Known *known = place_for(&keys->young, number), *old;
+    if (known && known->used) return known;
+    if (!(old = place_for(&keys->old, number)) || !old->used) return NULL;
+    Known copy = *old;
+    old->label = NULL; /* it moves; a key that is known twice is the same */
+    if ((known = young_place(keys, number))) memcpy(known->key, copy.key, KEY), known->label = copy.label;
+    else Py_XDECREF(copy.label);
+    OPENSSL_cleanse(copy.key, KEY);
+    return known;
+}
+
+static PyObject *keys_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "n", &size)) return NULL;
+    Keys *keys = (Keys *)type->tp_alloc(type, 0);
+    if (keys) keys->most = size < 2 ? 1 : (size_t)size / 2;
+    return (PyObject *)keys;
+}
+
+static PyObject *keys_clear(Keys *keys, PyObject *nothing) {
+    half_drop(&keys->young);
+    half_drop(&keys->old);
+    Py_RETURN_NONE;
+}
+
+static void keys_drop(Keys *keys) {
+    PyTypeObject *type = Py_TYPE(keys);
+    half_drop(&keys->young);
+    half_drop(&keys->old);
+    type->tp_free((PyObject *)keys);
+    Py_DECREF(type);
+}
+
+static PyObject *keys_put(Keys *keys, PyObject *arguments) {
+    PyObject *number;
+    const unsigned char *key;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(arguments, "O!y#", &PyLong_Type, &number, &key, &size)) return NULL;
+    uint64_t subject = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred()) return NULL;
+    if (size != KEY) return PyErr_Format(PyExc_ValueError, "a data key has %d bytes, not %zd", KEY, size);
+    Known *known = known_of(keys, subject);
+    if (!known && !(known = young_place(keys, subject))) return PyErr_NoMemory();
+    memcpy(known->key, key, KEY);
+    Py_RETURN_NONE;
+}
+
+static Py_ssize_t keys_length(Keys *keys) {
+    return (Py_ssize_t)(keys->young.used + keys->old.used);
 }
 
 static int decrypt(EVP_CIPHER_CTX *context, const unsigned char *key, const unsigned char *row, size_t head, size_t size,
@@ -566,9 +701,11 @@ static int decrypt(EVP_CIPHER_CTX *context, const unsigned char *key, const unsi
 }
 
 typedef struct {
-    const unsigned char *row, *key;
+    const unsigned char *row;
     size_t head, size; /* of the row's head, and of its opening */
     unsigned char *opening; /* NULL once it is known not to be authentic */
+    PyObject *label; /* what its subject is called, owned, or NULL: not known */
+    unsigned char key[KEY];
 } Closed;
 
 static PyObject *opened(const Closed *one) {
@@ -592,7 +729,7 @@ static void open_all(Closed *closed, Py_ssize_t count) {
 
 /* Rows that were opened together: what holds their bytes, and where each opening lies. */
 typedef struct {
-    PyObject *rows, *keys; /* tuples of bytes, owned */
+    PyObject *rows; /* a tuple of bytes, owned */
     Closed *each;
     unsigned char *room;
     size_t total;
@@ -601,9 +738,10 @@ typedef struct {
 
 static void batch_drop(Batch *batch) {
     if (batch->room) OPENSSL_clear_free(batch->room, batch->total);
+    for (Py_ssize_t i = 0; batch->each && i < batch->count; i++) Py_XDECREF(batch->each[i].label);
+    if (batch->each) OPENSSL_cleanse(batch->each, (size_t)batch->count * sizeof *batch->each);
     PyMem_Free(batch->each);
     Py_XDECREF(batch->rows);
-    Py_XDECREF(batch->keys);
 }
 
 /* The row that begins at a place of a bundle; none where the place is no place of a row. */
@@ -618,33 +756,30 @@ static const unsigned char *row_in(PyObject *bundle, PyObject *place, size_t *si
     return bytes + at;
 }
 
-/* Decrypt and authenticate all rows: each in its list or, with places, in its bundle.  False with an exception where the
-   arguments are wrong or memory is short. */
-static int batch_open(Batch *batch, PyObject *row_list, PyObject *places, PyObject *key_list) {
+/* Begin a batch of these rows; false with an exception. */
+static int batch_begin(Batch *batch, PyObject *row_list) {
     *batch = (Batch){.total = 1};
-    if (!(batch->rows = held(row_list)) || !(batch->keys = held(key_list))) return 0;
+    if (!(batch->rows = held(row_list))) return 0;
     batch->count = PyTuple_GET_SIZE(batch->rows);
-    if (PyTuple_GET_SIZE(batch->keys) != batch->count) {
-        PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", batch->count, PyTuple_GET_SIZE(batch->keys));
-        return 0;
-    }
-    if (places && PyTuple_GET_SIZE(places) != batch->count) {
-        PyErr_Format(PyExc_ValueError, "%zd bundles and %zd places", batch->count, PyTuple_GET_SIZE(places));
-        return 0;
-    }
-    batch->each = PyMem_Calloc((size_t)batch->count + 1, sizeof *batch->each);
-    for (Py_ssize_t i = 0; batch->each && i < batch->count; i++) {
-        PyObject *row = PyTuple_GET_ITEM(batch->rows, i), *key = PyTuple_GET_ITEM(batch->keys, i);
-        const unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(row);
-        size_t size = (size_t)PyBytes_GET_SIZE(row), head;
-        if (places && !(bytes = row_in(row, PyTuple_GET_ITEM(places, i), &size)) && PyErr_Occurred()) return 0;
-        head = bytes ? head_of(bytes, size) : 0;
-        if (!head || PyBytes_GET_SIZE(key) != KEY || size > OPENING_MAX || size > SIZE_MAX / 2 - batch->total) continue;
-        size_t opening = size - head - NONCE - AUTH - CRC;
-        batch->each[i] = (Closed){bytes, (unsigned char *)PyBytes_AS_STRING(key), head, opening, NULL};
-        batch->total += opening;
-    }
-    if (!batch->each || !(batch->room = OPENSSL_malloc(batch->total))) {
+    if ((batch->each = PyMem_Calloc((size_t)batch->count + 1, sizeof *batch->each))) return 1;
+    batch->count = 0;
+    PyErr_NoMemory();
+    return 0;
+}
+
+/* Take a row into the batch if it is of a known form; its key is put into the place that is returned, else NULL. */
+static Closed *batch_take(Batch *batch, Py_ssize_t i, const unsigned char *row, size_t size) {
+    size_t head = row ? head_of(row, size) : 0;
+    if (!head || size > OPENING_MAX || size > SIZE_MAX / 2 - batch->total) return NULL;
+    Closed *one = &batch->each[i];
+    one->row = row, one->head = head, one->size = size - head - NONCE - AUTH - CRC;
+    batch->total += one->size;
+    return one;
+}
+
+/* Decrypt and authenticate all rows that were taken; false with an exception where memory is short. */
+static int batch_open(Batch *batch) {
+    if (!(batch->room = OPENSSL_malloc(batch->total))) {
         PyErr_NoMemory();
         return 0;
     }
@@ -660,11 +795,81 @@ static int batch_open(Batch *batch, PyObject *row_list, PyObject *places, PyObje
     return 1;
 }
 
+/* Take rows from a list, each with its key from another; false with an exception. */
+static int batch_of_rows(Batch *batch, PyObject *row_list, PyObject *key_list) {
+    PyObject *keys = NULL;
+    int good = batch_begin(batch, row_list) && (keys = held(key_list));
+    if (good && PyTuple_GET_SIZE(keys) != batch->count) {
+        PyErr_Format(PyExc_ValueError, "%zd rows and %zd keys", batch->count, PyTuple_GET_SIZE(keys));
+        good = 0;
+    }
+    for (Py_ssize_t i = 0; good && i < batch->count; i++) {
+        PyObject *row = PyTuple_GET_ITEM(batch->rows, i), *key = PyTuple_GET_ITEM(keys, i);
+        if (PyBytes_GET_SIZE(key) != KEY) continue;
+        Closed *one = batch_take(batch, i, (unsigned char *)PyBytes_AS_STRING(row), (size_t)PyBytes_GET_SIZE(row));
+        if (one) memcpy(one->key, PyBytes_AS_STRING(key), KEY);
+    }
+    Py_XDECREF(keys);
+    return good;
+}
+
+/* The number of a row's one subject; false where it has several. */
+static int one_subject(const unsigned char *row, uint64_t *number) {
+    *number = get_u64(row + 4);
+    return row[2] == 1;
+}
+
+/* Take rows from bundles, each at its place there, those whose key is known; false with an exception. */
+static int batch_of_places(Batch *batch, PyObject *row_list, PyObject *places, Keys *keys) {
+    if (!batch_begin(batch, row_list)) return 0;
+    if (PyTuple_GET_SIZE(places) != batch->count) {
+        PyErr_Format(PyExc_ValueError, "%zd bundles and %zd places", batch->count, PyTuple_GET_SIZE(places));
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        size_t size;
+        uint64_t number;
+        const unsigned char *row = row_in(PyTuple_GET_ITEM(batch->rows, i), PyTuple_GET_ITEM(places, i), &size);
+        if (!row && PyErr_Occurred()) return 0;
+        Known *known = row && head_of(row, size) && one_subject(row, &number) ? known_of(keys, number) : NULL;
+        Closed *one = known ? batch_take(batch, i, row, size) : NULL;
+        if (!one) continue;
+        memcpy(one->key, known->key, KEY);
+        one->label = Py_XNewRef(known->label);
+    }
+    return 1;
+}
+
+static PyObject *keys_unknown(Keys *keys, PyObject *arguments) {
+    PyObject *bundle_list, *place_list, *bundles, *places = NULL, *unknown = NULL;
+    if (!PyArg_ParseTuple(arguments, "OO!", &bundle_list, &PyList_Type, &place_list)) return NULL;
+    if (!(bundles = held(bundle_list)) || !(places = PyList_AsTuple(place_list))) goto end;
+    Py_ssize_t count = PyTuple_GET_SIZE(bundles);
+    if (PyTuple_GET_SIZE(places) != count) {
+        PyErr_Format(PyExc_ValueError, "%zd bundles and %zd places", count, PyTuple_GET_SIZE(places));
+        goto end;
+    }
+    unknown = PyList_New(0);
+    for (Py_ssize_t i = 0; unknown && i < count; i++) {
+        size_t size;
+        uint64_t number;
+        const unsigned char *row = row_in(PyTuple_GET_ITEM(bundles, i), PyTuple_GET_ITEM(places, i), &size);
+        if (!row && PyErr_Occurred()) Py_CLEAR(unknown);
+        else if (row && head_of(row, size) && one_subject(row, &number) && !known_of(keys, number) &&
+                 !append(unknown, PyLong_FromUnsignedLongLong(number)))
+            Py_CLEAR(unknown);
+    }
+end:
+    Py_XDECREF(bundles);
+    Py_XDECREF(places);
+    return unknown;
+}
+
 static PyObject *open_rows(PyObject *self, PyObject *arguments) {
     PyObject *row_list, *key_list, *result = NULL;
     Batch batch;
     if (!PyArg_ParseTuple(arguments, "OO", &row_list, &key_list)) return NULL;
-    if (batch_open(&batch, row_list, NULL, key_list)) result = PyList_New(batch.count);
+    if (batch_of_rows(&batch, row_list, key_list) && batch_open(&batch)) result = PyList_New(batch.count);
     for (Py_ssize_t i = 0; result && i < batch.count; i++) {
         PyObject *one = opened(&batch.each[i]);
         if (!one) Py_CLEAR(result);
@@ -748,6 +953,7 @@ static PyObject *name_of(const char *text, size_t size) {
 
 typedef struct {
     PyObject *source, *form, *keys; /* owned */
+    PyObject *label; /* owned: what the subject is called, if it is the value of a key field */
     uint64_t received_ms;
 } Head;
 
@@ -755,14 +961,20 @@ static void head_drop(Head *head) {
     Py_CLEAR(head->source);
     Py_CLEAR(head->form);
     Py_CLEAR(head->keys);
+    Py_CLEAR(head->label);
 }
 
-static int set_key(PyObject *keys, PyObject *name, const char *text, size_t size) {
-    PyObject *value = name ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, NULL) : NULL;
-    int good = value && PyDict_SetItem(keys, name, value) == 0;
+/* Set a key field; both are ours no longer. */
+static int set_key(PyObject *keys, PyObject *name, PyObject *value) {
+    int good = name && value && PyDict_SetItem(keys, name, value) == 0;
     Py_XDECREF(name);
     Py_XDECREF(value);
     return good;
+}
+
+/* Whether a string is these bytes; `made` is of ASCII letters. */
+static int is_text(PyObject *made, const char *text, size_t size) {
+    return (size_t)PyUnicode_GET_LENGTH(made) == size && !memcmp(PyUnicode_DATA(made), text, size);
 }
 
 /* Whether a subject's label is the value of a key field (archive.entry.NO_KEY_KINDS). */
@@ -793,7 +1005,7 @@ static int take_plain_extra(Reader *from) {
 }
 
 /* Read a header of the usual kind; false if it is unusual (an exception may be set: clear it). */
-static int take_header(Reader *from, const char *special, size_t special_size, Head *head) {
+static int take_header(Reader *from, const char *special, size_t special_size, PyObject *called, Head *head) {
     const char *subject, *text, *name;
     size_t subject_size, size, name_size;
     uint64_t number;
@@ -808,13 +1020,17 @@ static int take_header(Reader *from, const char *special, size_t special_size, H
     if (!take_map(from, &count) || !(head->keys = PyDict_New())) return 0;
     while (count--)
         if (!take_text(from, &name, &name_size) || !take_text(from, &text, &size) ||
-            !set_key(head->keys, name_of(name, name_size), text, size))
+            !set_key(head->keys, name_of(name, name_size), PyUnicode_DecodeUTF8(text, (Py_ssize_t)size, NULL)))
             return 0;
     const char *colon = memchr(subject, ':', subject_size);
     size_t kind = colon ? (size_t)(colon - subject) : subject_size;
     size_t label = colon ? subject_size - kind - 1 : 0;
     if (is_key_kind(subject, kind)) {
-        if (!set_key(head->keys, name_of(subject, kind), subject + subject_size - label, label)) return 0;
+        const char *of = subject + subject_size - label;
+        /* One string for all events of a subject: whoever looks its state up need not compare letters. */
+        if (called && is_text(called, of, label)) head->label = Py_NewRef(called);
+        else if (!(head->label = PyUnicode_DecodeUTF8(of, (Py_ssize_t)label, NULL))) return 0;
+        if (!set_key(head->keys, name_of(subject, kind), Py_NewRef(head->label))) return 0;
     } else if (!is_ascii(subject, subject_size)) return 0;
     return take_plain_extra(from) && from->at == from->end;
 }
@@ -875,8 +1091,14 @@ typedef struct {
     size_t depth_max;
 } Reading;
 
+/* Remember what a subject is called, if it is still known. */
+static void keep_label(Keys *keys, uint64_t number, PyObject *label) {
+    Known *known = PyUnicode_IS_COMPACT_ASCII(label) ? known_of(keys, number) : NULL;
+    if (known) Py_XSETREF(known->label, Py_NewRef(label));
+}
+
 /* Return the event of an opening, or NULL: with an exception, or, where it is unusual, without one. */
-static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one) {
+static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one, Keys *keys) {
     size_t header = one->opening ? get_u32(one->opening + SALT) : 0;
     if (!one->opening || header > one->size - SALT - LENGTH) return NULL;
     const unsigned char *body = one->opening + SALT + LENGTH, *payload = body + header;
@@ -884,7 +1106,8 @@ static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one
     Reader from = {body, payload};
     Head head = {0};
     PyObject *value = NULL, *event = NULL, *bytes = NULL, *checked = NULL;
-    if (!take_header(&from, how->special, (size_t)how->special_size, &head)) goto end;
+    if (!take_header(&from, how->special, (size_t)how->special_size, one->label, &head)) goto end;
+    if (head.label && head.label != one->label) keep_label(keys, get_u64(one->row + 4), head.label);
     if (brackets_in(payload, payload_size) > how->depth_max) goto end;
     if (!is_ascii((const char *)payload, payload_size) &&
         !(checked = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)payload_size, NULL)))
@@ -903,41 +1126,54 @@ end:
     return event;
 }
 
+static PyTypeObject *keys_type;
+
 static PyObject *read_events(PyObject *self, PyObject *arguments) {
-    PyObject *indices, *row_list, *place_list, *key_list, *result = NULL;
+    PyObject *indices, *row_list, *place_list, *keys, *result = NULL, *left = NULL;
     Reading how;
-    Batch batch;
+    Batch batch = {0};
     Py_ssize_t depth_max;
-    if (!PyArg_ParseTuple(arguments, "O!OO!Oy#OOOn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, &key_list, &how.special,
-                          &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
+    if (!PyArg_ParseTuple(arguments, "O!OO!O!y#OOOn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, keys_type, &keys,
+                          &how.special, &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
         return NULL;
     how.depth_max = depth_max < 0 ? 0 : (size_t)depth_max;
-    PyObject *places = PyList_AsTuple(indices), *starts = PyList_AsTuple(place_list);
-    if (!places || !starts) {
-        Py_XDECREF(places);
-        Py_XDECREF(starts);
-        return NULL;
-    }
-    if (batch_open(&batch, row_list, starts, key_list)) {
-        if (PyTuple_GET_SIZE(places) != batch.count)
-            PyErr_Format(PyExc_ValueError, "%zd rows and %zd indices", batch.count, PyTuple_GET_SIZE(places));
-        else result = PyList_New(batch.count);
+    PyObject *numbers = PyList_AsTuple(indices), *places = PyList_AsTuple(place_list);
+    if (numbers && places && batch_of_places(&batch, row_list, places, (Keys *)keys)) {
+        if (PyTuple_GET_SIZE(numbers) != batch.count)
+            PyErr_Format(PyExc_ValueError, "%zd rows and %zd indices", batch.count, PyTuple_GET_SIZE(numbers));
+        else if (batch_open(&batch) && (left = PyList_New(0))) result = PyList_New(batch.count);
     }
     for (Py_ssize_t i = 0; result && i < batch.count; i++) {
-        PyObject *one = read_one(&how, PyTuple_GET_ITEM(places, i), &batch.each[i]);
-        if (!one && PyErr_Occurred()) Py_CLEAR(result);
+        PyObject *one = read_one(&how, PyTuple_GET_ITEM(numbers, i), &batch.each[i], (Keys *)keys);
+        if (!one && (PyErr_Occurred() || !append(left, PyLong_FromSsize_t(i)))) Py_CLEAR(result);
         else PyList_SET_ITEM(result, i, one ? one : Py_NewRef(Py_None));
     }
     batch_drop(&batch);
-    Py_DECREF(places);
-    Py_DECREF(starts);
-    return result;
+    Py_XDECREF(numbers);
+    Py_XDECREF(places);
+    if (result) return Py_BuildValue("NN", result, left);
+    Py_XDECREF(left);
+    return NULL;
 }
 
 static PyObject *brackets(PyObject *self, PyObject *payload) {
     if (!PyBytes_Check(payload)) return PyErr_Format(PyExc_TypeError, "a payload is bytes");
     return PyLong_FromSize_t(brackets_in((unsigned char *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload)));
 }
+
+static PyMethodDef keys_methods[] = {
+    {"put", (PyCFunction)keys_put, METH_VARARGS, "Remember the data key of a subject."},
+    {"unknown", (PyCFunction)keys_unknown, METH_VARARGS, "Return the subjects of these rows whose key is not known."},
+    {"clear", (PyCFunction)keys_clear, METH_NOARGS, "Forget all."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot keys_slots[] = {
+    {Py_tp_new, keys_new}, {Py_tp_dealloc, keys_drop}, {Py_tp_methods, keys_methods}, {Py_sq_length, keys_length},
+    {Py_tp_doc, "Data keys by the number of a subject: see archive.twin."}, {0, NULL},
+};
+
+static PyType_Spec keys_spec = {"archive._kernel.Keys", sizeof(Keys), 0, Py_TPFLAGS_DEFAULT, keys_slots};
 
 /* --- the module ------------------------------------------------------------------------------------------ */
 
@@ -995,5 +1231,10 @@ PyMODINIT_FUNC PyInit__kernel(void) {
         return NULL;
     if (!name_head || !name_tag_key || !name_data_key || !name_raw || !name_sequence || !name_header || !name_payload)
         return NULL;
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (!module || !(keys_type = (PyTypeObject *)PyType_FromSpec(&keys_spec)) || PyModule_AddType(module, keys_type)) {
+        Py_XDECREF(module);
+        return NULL;
+    }
+    return module;
 }

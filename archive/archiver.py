@@ -29,13 +29,13 @@ group commit without a timer.  What is written is decided by `archive.plan`.  Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Protocol
 
 from archive.caches import Caches
-from archive.drafting import Drafter, fault_of, id_hashes
+from archive.drafting import UNWRITABLE, Drafter, are_distinct, are_plain, fault_of, id_hashes
 from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
 from archive.errors import LOST_SEAL, OLDER_COPY, IntegrityError, StorageFailed, Unavailable
 from archive.log import Log, load_head
@@ -219,29 +219,73 @@ class Archiver:
         names.update(name for one in submissions if one.also for name in one.also)
         subjects = self._vault.admit(names)
         hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in submissions])
-        known = self._known([one for one in hashes if one != NO_ID])
-        sequences, numbered, draft = work.sequences, self._caches.sequence, self._drafter.draft
-        older = below.sequences if below is not None else dict[int, int]()
-        for one, identifier in zip(submissions, hashes, strict=True):
+        known = self._known(hashes)
+        if known or not self._load_all(work, below, hashes, subjects):
+            self._load_each(work, below, hashes, subjects, known)
+
+    def _load_all(
+        self,
+        work: Prepared,
+        below: Prepared | None,
+        hashes: Sequence[bytes],
+        subjects: Mapping[str, SubjectKeys],
+    ) -> bool:
+        """Draft all submissions at once if each is new and about one subject, as nearly all are; else do nothing."""
+        submissions = work.submissions
+        if not are_plain(submissions) or not are_distinct(hashes) or (below and below.holds_any(hashes)):
+            return False
+        keys = [subjects[one.subject] for one in submissions]
+        sequences = self._numbered(keys, work.sequences, below)
+        try:
+            drafts = self._drafter.draft_many(submissions, hashes, keys, sequences)
+        except UNWRITABLE:  # one of them: it alone is refused, and leaves no gap
+            work.sequences.clear()
+            return False
+        work.add_all(drafts, hashes)
+        return True
+
+    def _numbered(
+        self, keys: Sequence[SubjectKeys], newest: dict[int, int], below: Prepared | None
+    ) -> list[int]:
+        """Return the number of each next entry among those of its subject: in this block, the one below, and the log.
+
+        `newest` says what this block has come to, and is kept so.
+        """
+        older, kept = below.sequences if below is not None else dict[int, int](), self._caches.sequence
+        numbers = []
+        for one in keys:
+            number = one.number
+            newest[number] = 1 + (newest.get(number) or older.get(number) or kept(number))
+            numbers.append(newest[number])
+        return numbers
+
+    def _load_each(
+        self,
+        work: Prepared,
+        below: Prepared | None,
+        hashes: Sequence[bytes],
+        subjects: Mapping[str, SubjectKeys],
+        known: Mapping[bytes, tuple[Receipt, bytes]],
+    ) -> None:
+        for one, identifier in zip(work.submissions, hashes, strict=True):
             if fault := fault_of(one):
                 work.refuse("invalid", fault)
             elif identifier in known:
                 work.repeat(one, *known[identifier])
             elif identifier == NO_ID or not work.repeats(one, identifier, below):
                 keys = subjects[one.subject]
-                number = keys.number
-                sequence = 1 + (sequences.get(number) or older.get(number) or numbered(number))
+                (sequence,) = self._numbered([keys], work.sequences, below)
                 try:
                     if one.also:
                         work.add(self._of_several(one, identifier, subjects, sequence))
                     else:
-                        work.add(draft(one, identifier, keys, sequence))
-                    sequences[number] = sequence  # last: a draft that fails leaves no gap
-                except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                        work.add(self._drafter.draft(one, identifier, keys, sequence))
+                except UNWRITABLE as error:
+                    work.sequences[keys.number] = sequence - 1  # it leaves no gap
                     work.refuse("invalid", f"event whose header cannot be written: {error}")
 
     def _of_several(
-        self, one: Submission, identifier: bytes, subjects: dict[str, SubjectKeys], sequence: int
+        self, one: Submission, identifier: bytes, subjects: Mapping[str, SubjectKeys], sequence: int
     ) -> Draft:
         keys = subjects[one.subject]
         numbers = (keys.number, *(subjects[name].number for name in one.also))
@@ -250,6 +294,7 @@ class Archiver:
 
     def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
         """Return receipt and digest of the payload of those ids that the caches find in the log."""
+        hashes = [one for one in hashes if one != NO_ID]
         candidates = self._caches.candidates(hashes)
         if not any(candidates):
             return {}

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from archive.entry import NO_ID, Draft, parse_row
 from archive.files import write_parts
+from archive.kernel import kernel
 from archive.log import Log
 
 SAVE_ENTRIES = 131_072
@@ -101,14 +102,9 @@ class Caches:
     def candidates(self, identifiers: Sequence[bytes]) -> list[list[int]]:
         """Return for each id hash the indices that may carry it: mostly none or one."""
         found = [[index] if (index := self._recent.get(one)) is not None else [] for one in identifiers]
-        if self._runs and identifiers:
-            prefixes = np.frombuffer(b"".join([one[:8] for one in identifiers]), dtype=">u8").astype(
-                np.uint64
-            )
-            order = np.argsort(prefixes)  # neighbours share the pages that a search touches
-            prefixes = prefixes[order]
-            for run in self._runs:
-                _search(run, prefixes, order, found)
+        for run in self._runs:
+            for which, at in kernel.find_ids(run.prefixes, identifiers):
+                found[which].append(run.start + int(run.places[at]))
         return found
 
     def catch_up(self, log: Log) -> None:
@@ -241,17 +237,3 @@ def _mapped(path: Path, start: int, stop: int) -> _Run:
     prefixes: Words = np.memmap(path, dtype=np.uint64, mode="r", shape=(count,))
     places: Places = np.memmap(path, dtype=np.uint32, mode="r", offset=8 * count, shape=(count,))
     return _Run(start, stop, prefixes, places)
-
-
-def _search(run: _Run, prefixes: Words, owners: npt.NDArray[np.intp], found: list[list[int]]) -> None:
-    """Add the indices of `prefixes`, which are sorted, to what was found for their owners."""
-    if not len(run.prefixes):
-        return
-    left = np.searchsorted(run.prefixes, prefixes)
-    # Beyond the end all are smaller, the last one, too: so taking that one for them finds nothing.
-    hits = np.flatnonzero(run.prefixes.take(left, mode="clip") == prefixes)
-    if not len(hits):
-        return
-    right = np.searchsorted(run.prefixes, prefixes[hits], side="right")
-    for owner, start, stop in zip(owners[hits].tolist(), left[hits].tolist(), right.tolist(), strict=True):
-        found[owner].extend(run.start + int(place) for place in run.places[start:stop])

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final
 
 from archive.datakey import DataKey
 from archive.entry import (
@@ -31,11 +29,14 @@ from archive.entry import (
     SUBJECTS_MAX,
     Draft,
     all_keys,
+    encode_header,
     field_code,
     other_keys,
     routing_hash,
     row_prefix,
 )
+from archive.kernel import kernel
+from archive.twin import Shared
 from archive.vault import SubjectKeys
 from archive.wire import PAYLOAD_SIZE_MAX, Submission
 
@@ -43,31 +44,20 @@ SHARED_BYTES_MAX = 32 << 20
 SHARED_COST = 600
 """Roughly what remembering the shared parts of one key takes beside its text, bytes: tuple, dict, objects."""
 FIELD_LENGTH_MAX: Final = 64
+UNWRITABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What is raised where a header cannot be written."""
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
-
-class _Shared(NamedTuple):
-    """What entries of one kind, subject and keys have in common, and need not work out again."""
-
-    others: msgspec.Raw
-    """The key fields of the header, encoded."""
-    prefix: bytes
-    routes: bytes
-    cost: int
-    """About how many bytes it takes to remember this."""
-
-    @staticmethod
-    def of(one: Submission, number: int, route_key: bytes) -> _Shared:
-        fields = all_keys(one.subject, one.keys)
-        if any(len(name) > FIELD_LENGTH_MAX for name in fields):
-            raise ValueError(f"the name of a key field is longer than {FIELD_LENGTH_MAX} characters")
-        routes = [field_code(name) + routing_hash(route_key, name, fields[name]) for name in sorted(fields)]
-        kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
-        prefix = row_prefix(kind, (number,), len(routes))
-        cost = SHARED_COST + 4 * sum(len(name) + len(value) for name, value in fields.items())
-        others = msgspec.Raw(_encode(other_keys(one.subject, one.keys)))
-        return _Shared(others, prefix, b"".join(routes), cost)
+def shared_of(one: Submission, number: int, route_key: bytes) -> Shared:
+    """Return what entries have in common with this one that are about the same subject, kind and keys."""
+    fields = all_keys(one.subject, one.keys)
+    if any(len(name) > FIELD_LENGTH_MAX for name in fields):
+        raise ValueError(f"the name of a key field is longer than {FIELD_LENGTH_MAX} characters")
+    routes = [field_code(name) + routing_hash(route_key, name, fields[name]) for name in sorted(fields)]
+    kind = one.kind | PROVISIONAL if one.subject.startswith("provisional:") else one.kind
+    prefix = row_prefix(kind, (number,), len(routes))
+    cost = SHARED_COST + 4 * sum(len(name) + len(value) for name, value in fields.items())
+    return Shared(encode_header(other_keys(one.subject, one.keys)), prefix, b"".join(routes), cost)
 
 
 class Drafter:
@@ -75,24 +65,26 @@ class Drafter:
 
     def __init__(self, route_key: bytes) -> None:
         self._route_key = route_key
-        self._parts: dict[bytes, _Shared] = {}
+        self._shared: dict[bytes, Shared] = {}
         self._bytes = 0
 
-    def draft(self, one: Submission, identifier: bytes, keys: SubjectKeys, sequence: int) -> Draft:
-        """Return the draft of an entry about one subject, its `sequence`-th (from 1).
+    def draft_many(
+        self,
+        submissions: Sequence[Submission],
+        identifiers: Sequence[bytes],
+        keys: Sequence[SubjectKeys],
+        sequences: Sequence[int],
+    ) -> list[Draft]:
+        """Return the draft of each entry, about one subject, of which it is the `sequence`-th (from 1).
 
         Raises TypeError, ValueError, OverflowError or RecursionError where a header cannot be written.
         """
-        # One flat key: of a tuple of tuples of strings, a look-up would fetch each from main memory.
-        number, identified = keys.number, one.id
-        key = _encode((one.kind, number, one.keys))
-        others, prefix, routes, _ = self._parts.get(key) or self._learn(key, one, number)
-        extra = one.extra if identified is None else {**one.extra, "id": identified}
-        header = _encode(
-            (one.subject, sequence, one.received_us, one.source, one.sender, one.form, others, extra)
-        )
-        head = prefix + identifier + routes
-        return Draft(number, identifier, head, keys.tag_key, keys.data_key, sequence, header, one.payload)
+        return kernel.draft_many(submissions, identifiers, keys, sequences, self._shared, self._learn)
+
+    def draft(self, one: Submission, identifier: bytes, keys: SubjectKeys, sequence: int) -> Draft:
+        """Return the draft of one entry, else as `draft_many`."""
+        (made,) = self.draft_many((one,), (identifier,), (keys,), (sequence,))
+        return made
 
     def draft_of_several(
         self,
@@ -113,20 +105,31 @@ class Drafter:
         head, tag_key = prefix + identifier + routes, alone.tag_key
         return Draft(keys.number, identifier, head, tag_key, data_key, sequence, alone.header, one.payload)
 
-    def _learn(self, key: bytes, one: Submission, number: int) -> _Shared:
-        found = _Shared.of(one, number, self._route_key)
-        self._bytes += found.cost
-        if self._bytes > SHARED_BYTES_MAX:
-            self._parts.clear()
-            self._bytes = found.cost
-        self._parts[key] = found
+    def _learn(self, name: bytes | None, one: Submission, number: int) -> Shared:
+        found = shared_of(one, number, self._route_key)
+        if name is not None:
+            self._bytes += found.cost
+            if self._bytes > SHARED_BYTES_MAX:
+                self._shared.clear()
+                self._bytes = found.cost
+            self._shared[name] = found
         return found
+
+
+def are_plain(submissions: Sequence[Submission]) -> bool:
+    """Return whether each is about one subject, and may be kept: `fault_of` says nothing of it."""
+    return all(
+        not one.also
+        and len(one.keys) < ROUTES_MAX
+        and ROW_EVENT <= one.kind <= ROW_BINDING
+        and len(one.payload) <= PAYLOAD_SIZE_MAX
+        for one in submissions
+    )
 
 
 def fault_of(one: Submission) -> str:
     """Say why nobody could read this back once it is written, or nothing."""
-    plain = not one.also and len(one.keys) < ROUTES_MAX and ROW_EVENT <= one.kind <= ROW_BINDING
-    if plain and len(one.payload) <= PAYLOAD_SIZE_MAX:
+    if are_plain((one,)):
         return ""
     if len(one.payload) > PAYLOAD_SIZE_MAX:
         return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
@@ -137,6 +140,11 @@ def fault_of(one: Submission) -> str:
         numbers = f"{1 + len(one.also)} subjects and {fields} keys"
         return f"event with {numbers}; at most {SUBJECTS_MAX} and {ROUTES_MAX}"
     return ""
+
+
+def are_distinct(hashes: Sequence[bytes]) -> bool:
+    """Return whether no id hash is there twice, but for NO_ID."""
+    return len(set(hashes)) + max(0, hashes.count(NO_ID) - 1) == len(hashes)
 
 
 def id_hashes(id_key: bytes, ids: Iterable[tuple[str, str | None]]) -> list[bytes]:

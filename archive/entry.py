@@ -75,8 +75,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 _header_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _header_decoder = msgspec.msgpack.Decoder(Header)
-encode_header: Callable[[Header | tuple[Any, ...]], bytes] = _header_encoder.encode
-"""Encode a header, or a tuple of its fields in order, which is the same bytes sooner."""
+encode_header: Callable[[Header | tuple[Any, ...] | dict[str, str]], bytes] = _header_encoder.encode
+"""Encode a header, or a tuple of its fields in order, which is the same bytes sooner, or one field of it."""
 
 
 def keys_of(header: Header) -> dict[str, str]:

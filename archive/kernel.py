@@ -11,14 +11,16 @@ the other; unset, the native one is taken if it can be.  Why there are two: docs
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from archive import twin
 from archive.datakey import DataKey
 from archive.entry import Draft, Opened, Row
 from archive.picking import Share
-from archive.twin import Picked
+from archive.twin import Learn, Picked, Shared
+from archive.vault import KeyTable, SubjectKeys
+from archive.wire import Submission
 
 VARIABLE: Final = "TREERING_KERNEL"
 _Answer = TypeVar("_Answer")
@@ -38,6 +40,21 @@ class Kernel(Protocol):
 
     def bundle_hashes(self, value: bytes, /) -> list[bytes]:
         """Return the leaf hash of each part of a bundle of leaves."""
+
+    def find_ids(self, prefixes: Any, identifiers: Sequence[bytes], /) -> list[tuple[int, int]]:
+        """Return which of these id hashes may stand in a run, and where."""
+
+    def draft_many(
+        self,
+        submissions: Sequence[Submission],
+        identifiers: Sequence[bytes],
+        keys: Sequence[SubjectKeys],
+        sequences: Sequence[int],
+        remembered: dict[bytes, Shared],
+        learn: Learn,
+        /,
+    ) -> list[Draft]:
+        """Return the draft of each submission."""
 
     def seal_many(
         self, begin: bytes, drafts: Sequence[Draft], random: bytes, /
@@ -63,12 +80,16 @@ class Kernel(Protocol):
         indices: list[int],
         bundles: Sequence[bytes],
         places: list[int],
-        keys: Sequence[DataKey],
+        keys: Any,
         special: bytes,
         how: Any,
         /,
-    ) -> list[Any]:
-        """Return the event of each row that is usual, None for the others."""
+    ) -> tuple[list[Any], list[int]]:
+        """Return the event of each row that is usual, None for the others, and where those are."""
+
+    @property
+    def Keys(self) -> Callable[[int], KeyTable]:  # noqa: N802 - a class
+        """Return the table of keys that `read_events` takes."""
 
     def brackets(self, payload: bytes, /) -> int:
         """Return how many `[` and `{` there are."""

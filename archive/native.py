@@ -10,19 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from archive import _kernel, twin
-from archive._kernel import brackets, leaf_hashes, pair_up, plain_rows, seal_many
+from archive import _kernel, _kernel_prepare, twin
+from archive._kernel import Keys, brackets, leaf_hashes, pair_up, plain_rows, seal_many
+from archive._kernel_prepare import find_ids
 from archive.datakey import DataKey
-from archive.entry import Opened, Row, decode_header
+from archive.entry import Draft, Opened, Row, decode_header, encode_header
 from archive.picking import Share
-from archive.twin import How, Picked
+from archive.twin import How, Learn, Picked, Shared
+from archive.vault import SubjectKeys
+from archive.wire import Submission
 
 _Answer = TypeVar("_Answer")
 _Event = TypeVar("_Event")
 
 __all__ = [
+    "Keys",
     "brackets",
     "bundle_hashes",
+    "draft_many",
+    "find_ids",
     "leaf_hashes",
     "open_rows",
     "pair_up",
@@ -45,6 +51,20 @@ def bundle_hashes(value: bytes) -> list[bytes]:
     """Do what `twin.bundle_hashes` does."""
     hashes = _kernel.bundle_hashes(value)
     return twin.bundle_hashes(value) if hashes is None else hashes
+
+
+def draft_many(
+    submissions: Sequence[Submission],
+    identifiers: Sequence[bytes],
+    keys: Sequence[SubjectKeys],
+    sequences: Sequence[int],
+    remembered: dict[bytes, Shared],
+    learn: Learn,
+) -> list[Draft]:
+    """Do what `twin.draft_many` does."""
+    return _kernel_prepare.draft_many(
+        Draft, submissions, identifiers, keys, sequences, remembered, learn, encode_header
+    )
 
 
 def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
@@ -75,9 +95,9 @@ def read_events(
     indices: list[int],
     bundles: Sequence[bytes],
     places: list[int],
-    keys: Sequence[DataKey],
+    keys: Keys,
     special: bytes,
     how: How[_Event],
-) -> list[_Event | None]:
+) -> tuple[list[_Event | None], list[int]]:
     """Do what `twin.read_events` may do, for the usual ones."""
-    return _kernel.read_events(indices, bundles, places, [key.raw for key in keys], special, *how)
+    return _kernel.read_events(indices, bundles, places, keys, special, *how)

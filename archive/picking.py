@@ -47,4 +47,10 @@ def row_at(bundle: bytes, place: int) -> bytes:
     return bundle[place : place + int.from_bytes(bundle[place - 4 : place])]
 
 
+def subjects_at(bundle: bytes, place: int) -> tuple[int, ...]:
+    """Return whom the row that begins at a byte of a bundle is about; it must be a row."""
+    end = place + 4 + 8 * bundle[place + 2]
+    return tuple([int.from_bytes(bundle[at : at + 8]) for at in range(place + 4, end, 8)])
+
+
 _HOLDS = (b"\0", b"\1")

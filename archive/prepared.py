@@ -15,7 +15,7 @@ Who prepares and commits: `archive.archiver`.  How a block becomes bytes: `archi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -61,6 +61,19 @@ class Prepared:
             self._by_id[draft.identifier] = len(self.drafts)
         self._answers.append(len(self.drafts))
         self.drafts.append(draft)
+
+    def add_all(self, drafts: Sequence[Draft], identifiers: Sequence[bytes]) -> None:
+        """Answer as many submissions: each becomes an entry.  They are the first ones, and no id is there twice."""
+        first = len(self.drafts)
+        places = range(first, first + len(drafts))
+        self._by_id.update(zip(identifiers, places, strict=True))
+        self._by_id.pop(NO_ID, None)
+        self._answers += places
+        self.drafts += drafts
+
+    def holds_any(self, identifiers: Iterable[bytes]) -> bool:
+        """Return whether one of these ids is in it."""
+        return not self._by_id.keys().isdisjoint(identifiers)
 
     def refuse(self, reason: str, detail: str) -> None:
         """Answer the next submission: it is not kept."""

@@ -1,8 +1,8 @@
 """Reading many entries at once: what a replay does with every row of the log.
 
-    for bundle, (end, asked, indices, places, subjects, answers) in log.picked(start, stop, share, known):
+    for bundle, (end, asked, indices, places, answers) in log.picked(start, stop, share, known):
         ...                                              what is wanted by kind, routes and share, without any key
-    for piece in read_many(indices, bundles, places, subjects, vault):
+    for piece in read_many(indices, bundles, places, vault):
         ...                                              decrypted, authenticated and read, all at once
 
 One entry by itself is `archive.entry.open_row`; what an opened entry means, `archive.event`.
@@ -11,14 +11,14 @@ One entry by itself is `archive.entry.open_row`; what an opened entry means, `ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from archive.datakey import DataKey
 from archive.entry import Opened, keys_of, parse_row
 from archive.errors import InvalidEvent
 from archive.event import HOW, Event, read_event
 from archive.kernel import Kernel, kernel
 from archive.picking import row_at
-from archive.vault import Vault
+from archive.vault import KEYS_CACHED, Vault
 
 PLAIN_EXTRA = frozenset({"id", "conn", "frame"})
 """What a header may hold beside its fields and yet mean nothing but its payload."""
@@ -29,15 +29,18 @@ PIECE = 128
 Read = Event | Opened | None
 
 
+class Piece(NamedTuple):
+    """What some rows are, in order."""
+
+    read: list[Read]
+    plain: bool
+    """Whether all of them are events."""
+
+
 def read_many(
-    indices: list[int],
-    bundles: Sequence[bytes],
-    places: list[int],
-    subjects: Sequence[tuple[int, ...]],
-    vault: Vault,
-    special: str = "module:",
-) -> Iterator[list[Read]]:
-    """Yield for each row what it is, by the simplest name that says it all, in lists of PIECE (the last is shorter):
+    indices: list[int], bundles: Sequence[bytes], places: list[int], vault: Vault, special: str = "module:"
+) -> Iterator[Piece]:
+    """Yield for each row what it is, by the simplest name that says it all, PIECE rows at a time (the last are fewer):
 
     - its Event, where sender and header say nothing that changes what the payload means;
     - what was Opened, where they do, or the payload is no JSON: the caller knows the circumstances;
@@ -49,41 +52,32 @@ def read_many(
     """
     for start in range(0, len(indices), PIECE):
         part = slice(start, start + PIECE)
-        columns = indices[part], bundles[part], places[part]
-        keys = vault.data_keys(subjects[part])
-        some = [key for key in keys if key is not None]
-        if len(some) == len(keys):  # as nearly always
-            yield _read(kernel, *columns, some, special)
-            continue
-        kept = [at for at, key in enumerate(keys) if key is not None]
-        found: list[Read] = [None] * len(keys)
-        numbers, wholes, starts = columns
-        numbers, starts = [numbers[at] for at in kept], [starts[at] for at in kept]
-        read = _read(kernel, numbers, [wholes[at] for at in kept], starts, some, special)
-        for at, one in zip(kept, read, strict=True):
-            found[at] = one
-        yield found
+        yield _read(kernel, indices[part], bundles[part], places[part], vault, special)
 
 
 def _read(
-    by: Kernel,
-    indices: list[int],
-    bundles: Sequence[bytes],
-    places: list[int],
-    keys: Sequence[DataKey],
-    special: str,
-) -> list[Read]:
+    by: Kernel, indices: list[int], bundles: Sequence[bytes], places: list[int], vault: Vault, special: str
+) -> Piece:
     """Return events and openings: the usual ones by the kernel, the others one by one."""
-    found: list[Read] = by.read_events(indices, bundles, places, keys, special.encode(), HOW)
-    unusual = [at for at, one in enumerate(found) if one is None]
-    if not unusual:
-        return found
-    opened = by.open_rows(
-        [parse_row(row_at(bundles[at], places[at])) for at in unusual], [keys[at] for at in unusual]
-    )
-    for at, one in zip(unusual, opened, strict=True):
+    if vault.at_hand is None:
+        vault.at_hand = by.Keys(KEYS_CACHED)
+    keys = vault.at_hand
+    if wanted := keys.unknown(bundles, places):
+        vault.lay_out(wanted, keys)
+    found: list[Read]
+    found, left = by.read_events(indices, bundles, places, keys, special.encode(), HOW)
+    if not left:  # as nearly always
+        return Piece(found, plain=True)
+    rows = [parse_row(row_at(bundles[at], places[at])) for at in left]
+    there = [
+        (at, row, key)
+        for at, row, key in zip(left, rows, vault.data_keys([row.subjects for row in rows]), strict=True)
+        if key is not None
+    ]
+    opened = by.open_rows([row for _, row, _ in there], [key for _, _, key in there])
+    for (at, _, _), one in zip(there, opened, strict=True):
         found[at] = _meaning(indices[at], one, special)
-    return found
+    return Piece(found, plain=all(isinstance(found[at], Event) for at in left))
 
 
 def _meaning(index: int, opened: Opened, special: str) -> Event | Opened:

@@ -6,10 +6,13 @@ any arguments; the tests hold the two against each other.  Which of them runs is
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from zlib import crc32
+
+from msgspec import Raw
 
 from archive.datakey import KEY_SIZE, DataKey
 from archive.entry import (
@@ -24,6 +27,7 @@ from archive.entry import (
     Draft,
     Opened,
     Row,
+    encode_header,
     open_row,
     parse_opening,
     parse_row,
@@ -32,11 +36,16 @@ from archive.entry import (
 from archive.entry import unbundle as each_part
 from archive.errors import FormatError
 from archive.picking import Share, outline
+from archive.vault import SubjectKeys
+from archive.wire import Submission
 from merkle import leaf_hash, pair_up
 
 __all__ = [
+    "Keys",
     "brackets",
     "bundle_hashes",
+    "draft_many",
+    "find_ids",
     "leaf_hashes",
     "open_rows",
     "pair_up",
@@ -69,6 +78,68 @@ def bundle_hashes(value: bytes) -> list[bytes]:
     data[1::_RECORD] = bytes(rows)
     plain = bytes(data)
     return [sha256(plain[at : at + _RECORD - 1]).digest() for at in range(1, len(plain), _RECORD)]
+
+
+def find_ids(prefixes: Any, identifiers: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return which of these id hashes may stand in a run, and where: (place among `identifiers`, place in the run).
+
+    `prefixes` are the sorted numbers that the first 8 bytes of the run's hashes are, 64 bits each, in any buffer of
+    them; a hash whose number stands there more than once is found at each.  Raises ValueError for what is no hash.
+    """
+    if any(len(one) != len(NO_ID) for one in identifiers):
+        raise ValueError("id hashes have 16 bytes")
+    words, found = memoryview(prefixes).cast("B").cast("Q"), []
+    for which, one in enumerate(identifiers):
+        wanted = int.from_bytes(one[:8])
+        at = bisect_left(words, wanted)
+        while at < len(words) and words[at] == wanted:
+            found.append((which, at))
+            at += 1
+    return found
+
+
+class Shared(NamedTuple):
+    """What entries of one kind, subject and keys have in common, and need not work out again."""
+
+    others: bytes
+    """The key fields of the header, encoded."""
+    prefix: bytes
+    """What stands in the row before the id hash."""
+    routes: bytes
+    """And after it, up to the nonce."""
+    cost: int
+    """About how many bytes it takes to remember this."""
+
+
+Learn = Callable[[bytes | None, Submission, int], Shared]
+
+
+def draft_many(
+    submissions: Sequence[Submission],
+    identifiers: Sequence[bytes],
+    keys: Sequence[SubjectKeys],
+    sequences: Sequence[int],
+    remembered: dict[bytes, Shared],
+    learn: Learn,
+) -> list[Draft]:
+    """Return the draft of each submission, which is about one subject: its id hash, its keys, its number there.
+
+    What is `remembered` under a name (each kernel has its own) is used; else `learn(name, submission, number)` says
+    it, without a name (None) where it is not worth remembering.  Raises TypeError, ValueError, OverflowError or
+    RecursionError where a header cannot be written, and ValueError where lengths differ.
+    """
+    drafts = []
+    for one, identifier, of, sequence in zip(submissions, identifiers, keys, sequences, strict=True):
+        # One flat name: of a tuple of tuples of strings, a look-up would fetch each from main memory.
+        number, name = of.number, encode_header((one.kind, of.number, one.keys))
+        others, prefix, routes, _ = remembered.get(name) or learn(name, one, number)
+        extra = one.extra if one.id is None else {**one.extra, "id": one.id}
+        header = encode_header(
+            (one.subject, sequence, one.received_us, one.source, one.sender, one.form, Raw(others), extra)
+        )
+        head = prefix + identifier + routes
+        drafts.append(Draft(number, identifier, head, of.tag_key, of.data_key, sequence, header, one.payload))
+    return drafts
 
 
 _RECORD: Final = 2 + LEAF_PRIVATE_SIZE
@@ -106,9 +177,9 @@ def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
     return [parse_row(row) if row else None for row in rows]
 
 
-Picked = tuple[int, int, list[int], list[int], list[tuple[int, ...]], list[_Answer | None]]
+Picked = tuple[int, int, list[int], list[int], list[_Answer | None]]
 """Index after the last row that was looked at; of those that were picked how many answers are None, their indices, the
-bytes of the bundle at which they begin, whom they are about, and the answers."""
+bytes of the bundle at which they begin, and the answers."""
 
 
 def pick_rows(
@@ -124,7 +195,6 @@ def pick_rows(
         raise ValueError("a share of no shard, or of no routing hash")
     indices: list[int] = []
     places: list[int] = []
-    subjects: list[tuple[int, ...]] = []
     answers: list[_Answer | None] = []
     parts, index, end = each_part(value, 4), first, 0
     while index < stop and (part := next(parts, None)) is not None:
@@ -139,10 +209,9 @@ def pick_rows(
             if answer or (answer is None and (plain or row.provisional or row.kind == ROW_BINDING)):
                 indices.append(index)
                 places.append(place)
-                subjects.append(row.subjects)
                 answers.append(answer)
         index += 1
-    return index, answers.count(None), indices, places, subjects, answers
+    return index, answers.count(None), indices, places, answers
 
 
 def plain_rows(value: bytes, at: int) -> tuple[int, int, list[bytes], list[int]]:
@@ -200,6 +269,36 @@ def open_rows(rows: Sequence[Row], keys: Sequence[DataKey]) -> list[Opened]:
     return [parse_opening(open_row(row, key)) for row, key in zip(rows, keys, strict=True)]
 
 
+class Keys:
+    """Data keys of at most `size` subjects, by number, where `read_events` finds those of rows about one subject.
+
+    `put` remembers one, `unknown` says which are wanting for the rows at these places, `clear` forgets all.  What is
+    asked for seldom is forgotten when there are too many.  This kernel needs none, and keeps none.
+    """
+
+    def __init__(self, size: int) -> None:
+        del size
+
+    def put(self, number: int, key: bytes) -> None:
+        """Remember the data key of a subject; raise ValueError if it has not 32 bytes, OverflowError for no number."""
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"a data key has {KEY_SIZE} bytes, not {len(key)}")
+        number.to_bytes(8)
+
+    def unknown(self, bundles: Sequence[bytes], places: list[int]) -> list[int]:
+        """Return the subjects of these rows whose keys are wanted and not known."""
+        if len(bundles) != len(places):
+            raise ValueError(f"{len(bundles)} bundles and {len(places)} places")
+        return []
+
+    def clear(self) -> None:
+        """Forget all."""
+
+    def __len__(self) -> int:
+        """Return how many keys are remembered, or a few more."""
+        return 0
+
+
 _Event = TypeVar("_Event")
 How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int]
 """How events are read: their class, what decodes JSON, what finds a client's time, how deep JSON may be nested."""
@@ -209,21 +308,22 @@ def read_events(
     indices: list[int],
     bundles: Sequence[bytes],
     places: list[int],
-    keys: Sequence[DataKey],
+    keys: Keys,
     special: bytes,
     how: How[_Event],
-) -> list[_Event | None]:
-    """Return for each row, at its place in its bundle, its event, or None.
+) -> tuple[list[_Event | None], list[int]]:
+    """Return for each row, at its place in its bundle, its event, or None; and where (from 0) the latter are.
 
     None says only: read it as `archive.reading` does, one by one.
 
-    A kernel answers for those that are usual: from no sender whose name begins with `special`, and with nothing in
-    the header that changes what the payload means.  This one leaves all of them to the reader.
+    A kernel answers for those that are usual: about one subject whose key is among `keys`, from no sender whose name
+    begins with `special`, and with nothing in the header that changes what the payload means.  This one leaves all of
+    them to the reader.
     """
     del keys, special, how
     if not len(bundles) == len(indices) == len(places):
         raise ValueError(f"{len(bundles)} rows, {len(indices)} indices and {len(places)} places")
-    return [None] * len(bundles)
+    return [None] * len(bundles), list(range(len(bundles)))
 
 
 def brackets(payload: bytes) -> int:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -47,6 +47,22 @@ _COMBINED: Final = b"treering/data/v1/combined"
 def hkdf_expand(secret: bytes, info: bytes) -> bytes:
     """Return 32 bytes derived from a uniformly random secret (RFC 5869, 2.3, one block of SHA-256)."""
     return hmac.digest(secret, info + b"\x01", "sha256")
+
+
+class KeyTable(Protocol):
+    """Data keys by the number of a subject: `archive.twin.Keys`."""
+
+    def put(self, number: int, key: bytes, /) -> None:
+        """Remember one."""
+
+    def unknown(self, bundles: Sequence[bytes], places: list[int], /) -> list[int]:
+        """Return the subjects of these rows whose keys are wanted."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+    def __len__(self) -> int:
+        """Return how many there are, or a few more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,8 @@ class Vault:
         self._by_name = Recent[str, SubjectKeys](cached)
         self._by_number = Recent[int, SubjectKeys](cached)
         self._data_keys = Recent[tuple[int, ...], DataKey](cached)
+        self.at_hand: KeyTable | None = None
+        """Data keys where a kernel finds them by itself: `archive.reading` makes it."""
 
     def find(self, name: str) -> SubjectKeys | None:
         """Return the keys of the subject with this name, or None."""
@@ -121,6 +139,16 @@ class Vault:
             found = [key or read[row] for row, key in zip(rows, found, strict=True)]
         return found
 
+    def lay_out(self, numbers: Iterable[int], table: KeyTable) -> None:
+        """Put the data keys of rows about each of these subjects into a table, all in one view.
+
+        Who is erased is passed over.
+        """
+        with self._store.view() as view:
+            for number in sorted(set(numbers)):
+                with suppress(NotFound):
+                    table.put(number, hkdf_expand(self._secret(view, number)[0], _DATA))
+
     def admit(self, names: Iterable[str]) -> dict[str, SubjectKeys]:
         """Return the keys of all these subjects; those that are new are durable on return."""
         cached, missing = self._by_name.get, []
@@ -140,6 +168,8 @@ class Vault:
         """Forget all keys that were read: what is asked for next is read again, and an erased subject is not found."""
         for cache in (self._by_name, self._by_number, self._data_keys):
             cache.clear()
+        if self.at_hand is not None:
+            self.at_hand.clear()
 
     def close(self) -> None:
         """Release the store; what is cached is forgotten with this object."""

@@ -275,7 +275,7 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> OpenedNote:
 
 def is_name(name: str) -> bool:
     """Tell whether a key can have this name: not empty, and without any space, plus or control character."""
-    return is_line(name) and "+" not in name and not any(character.isspace() for character in name)
+    return is_line(name) and "+" not in name and name.split() == [name]
 
 
 def check_name(name: str) -> None:

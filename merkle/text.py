@@ -57,4 +57,4 @@ def is_note_text(text: str) -> bool:
 
 def _is_unicode(text: str) -> bool:
     """Tell lone surrogates, which no UTF-8 can hold, from characters."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import FormatError, IntegrityError, Row, Share, outline, parse_row, row_at, twin
+from archive import FormatError, IntegrityError, Row, Share, outline, parse_row, row_at, subjects_at, twin
 from archive.datakey import DataKey
 from archive.entry import (
     HEAD_SIZE_MAX,
@@ -123,11 +123,12 @@ def test_the_native_kernel_was_built() -> None:
     if os.environ.get("TREERING_KERNEL") != "python":
         hint = "needs a C compiler and the headers of OpenSSL 3 (libssl-dev); or set TREERING_KERNEL=python"
         assert native is not twin, f"archive/_kernel was not built: {hint}, then `pip install -e .` again"
-        from archive import _kernel
+        from archive import _kernel, _kernel_prepare
 
-        extension = Path(_kernel.__file__ or "")
-        source = Path(twin.__file__).with_name("_kernel.c")
-        assert extension.stat().st_mtime >= source.stat().st_mtime, "older than its source; run `make` again"
+        for module in (_kernel, _kernel_prepare):
+            source = Path(twin.__file__).with_name(f"{module.__name__.split('.')[1]}.c")
+            built_at = Path(module.__file__ or "").stat().st_mtime
+            assert built_at >= source.stat().st_mtime, f"older than {source.name}; run `make` again"
 
 
 @given(st.lists(drafts, max_size=5))
@@ -300,11 +301,12 @@ def test_rows_are_picked_alike_and_by_what_they_say(
         answer = known.get(outline(row.routes, share)) if plain else None
         if answer or (answer is None and (plain or row.provisional or row.kind == 4)):
             due.append((index, row.data, row.subjects, answer))
-    end, asked, indices, places, *columns = found
-    picked = [row_at(bundle(rows, 4), place) for place in places]
-    assert list(zip(indices, picked, *columns, strict=True)) == due
+    end, asked, indices, places, told = found
+    whole = bundle(rows, 4)
+    picked = [(row_at(whole, place), subjects_at(whole, place)) for place in places]
+    assert [(at, *row, one) for at, row, one in zip(indices, picked, told, strict=True)] == due
     assert end == min(max(stop, 100), 100 + len(rows))
-    assert asked == sum(answer is None for _, _, _, answer in due)
+    assert asked == sum(answer is None for *_, answer in due)
 
 
 @given(st.lists(routed_rows(), min_size=1, max_size=3), st.data())
@@ -321,11 +323,75 @@ def test_a_damaged_bundle_is_picked_alike(rows: list[bytes], data: st.DataObject
 def test_a_place_that_is_none_is_no_row(place: int) -> None:
     """A kernel reads nothing beyond a bundle: what begins nowhere is unusual, and too few places are a mistake."""
     _, (row,), _ = twin.seal_many(BEGIN, [draft()], chance(1))
-    whole, key = bundle([row], 4), DataKey(bytes(32))
-    how = (dict, json.loads, max, 200)
-    assert native.read_events([1], [whole], [place], [key], b"module:", how) == [None]
-    assert native.read_events([1], [whole[:-1]], [4], [key], b"module:", how) == [None]
-    assert same("read_events", [1], [whole], [], [key], b"module:", how) is ValueError
+    whole, how = bundle([row], 4), (dict, json.loads, max, 200)
+    for kernel in KERNELS:
+        keys = kernel.Keys(9)
+        keys.put(0, bytes(32))
+        assert kernel.read_events([1], [whole], [place], keys, b"module:", how) == ([None], [0])
+        assert kernel.read_events([1], [whole[:-1]], [4], keys, b"module:", how) == ([None], [0])
+        assert keys.unknown([whole], [place]) == keys.unknown([whole[:-1]], [4]) == []
+        for call in (
+            lambda: kernel.read_events([1], [whole], [], keys, b"module:", how),  # noqa: B023
+            lambda: kernel.read_events([], [whole], [4], keys, b"module:", how),  # noqa: B023
+            lambda: keys.unknown([whole], []),  # noqa: B023
+        ):
+            assert outcome(call) is ValueError
+
+
+def row_of(*subjects: int) -> bytes:
+    """Return the bundle of one row about these subjects, under a key that is their first one's number."""
+    key = DataKey(spec.u64(subjects[0]) * 4)
+    header = encode_header(Header(f"student:{subjects[0]}", 1, 5, "", "", "json", {"doc_id": "d"}, {}))
+    made = draft(head=row_prefix(1, subjects, 0) + NO_ID, data_key=key, header=header, payload=b"7")
+    return bundle(twin.seal_many(BEGIN, [made], chance(1))[1], 4)
+
+
+def test_keys_are_found_by_the_subject_of_a_row() -> None:
+    """Whoever is not known is asked for once; a row about several is nobody's, and is left to the reader."""
+    keys, numbers = native.Keys(100), [0, 5, 2**64 - 1, 5]
+    bundles = [*map(row_of, numbers), row_of(5, 6)]
+    if native is not twin:
+        assert keys.unknown(bundles, [4] * 5) == numbers
+    keys.put(5, spec.u64(5) * 4)
+    keys.put(0, bytes(32))
+    how = (lambda **fields: fields, json.loads, max, 200)
+    found, left = native.read_events([1, 2, 3, 4, 5], bundles, [4] * 5, keys, b"module:", how)
+    if native is not twin:
+        assert keys.unknown(bundles, [4] * 5) == [2**64 - 1]
+        assert left == [2, 4]
+        assert [one and (one["index"], one["data"], one["keys"]["student"]) for one in found] == [
+            (1, 7, "0"), (2, 7, "5"), None, (4, 7, "5"), None,
+        ]  # fmt: skip
+        assert found[1]["keys"]["student"] is found[3]["keys"]["student"], "one string for all of a subject"
+    keys.clear()
+    assert (len(keys), native.read_events([1], bundles[:1], [4], keys, b"", how)) == (0, ([None], [0]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=200), st.integers(-1, 12))
+def test_a_table_of_keys_forgets_and_never_errs(steps: list[tuple[int, bool]], size: int) -> None:
+    """However many subjects come by, no more keys than asked for are held, and none is ever another one's."""
+    keys, how = native.Keys(size), (lambda **fields: fields, json.loads, max, 200)
+    for number, put in steps:
+        one = row_of(number)
+        if put:
+            keys.put(number, spec.u64(number) * 4)
+        unknown = keys.unknown([one], [4])
+        assert unknown in ([], [number])
+        assert not (put and unknown)
+        (event,), left = native.read_events([1], [one], [4], keys, b"module:", how)
+        assert native is twin or bool(unknown) == bool(left)
+        assert left or event["keys"] == {"doc_id": "d", "student": str(number)}
+        assert len(keys) <= max(size, 2)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=["twin", "native"])
+def test_what_is_no_key_is_refused(kernel: Kernel) -> None:
+    """A key of another length, or the number of nobody, is a mistake of the caller."""
+    keys = kernel.Keys(9)
+    assert outcome(lambda: keys.put(1, bytes(31))) is ValueError
+    assert outcome(lambda: keys.put(-1, bytes(32))) is OverflowError
+    assert outcome(lambda: keys.put(2**64, bytes(32))) is OverflowError
+    assert len(keys) == 0
 
 
 @given(st.binary(min_size=36, max_size=80), st.integers(0, 60))

@@ -6,7 +6,7 @@ The yardstick is the plain way, written out here: open the row, take its header,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -36,7 +36,7 @@ from archive import (
 from archive.datakey import DataKey
 from archive.entry import NO_ID, Draft, bundle, encode_header, leaf_prefix, row_prefix
 from archive.kernel import Kernel
-from archive.vault import TABLES
+from archive.vault import TABLES, KeyTable
 from tests.archive.test_kernel import KERNELS, chance, outcome
 
 SPECIAL = "module:"
@@ -122,8 +122,24 @@ def all_plainly(rows: Sequence[Row]) -> list[Event | Opened]:
 
 def read(by: Kernel, rows: Sequence[Row], key: DataKey = KEY) -> Any:
     """Read rows by one kernel; the first has index 5."""
-    indices, columns = list(range(5, 5 + len(rows))), bundled(rows)
-    return outcome(lambda: reading._read(by, indices, *columns, [key] * len(rows), SPECIAL))
+    indices, columns, vault = list(range(5, 5 + len(rows))), bundled(rows), OneKey(key)
+    return outcome(lambda: reading._read(by, indices, *columns, vault, SPECIAL).read)
+
+
+class OneKey(Vault):
+    """A vault in which all have the same key."""
+
+    def __init__(self, key: DataKey) -> None:
+        self.at_hand, self._key = None, key
+
+    def data_keys(self, rows: Sequence[tuple[int, ...]]) -> list[DataKey | None]:
+        """Return the key for each."""
+        return [self._key] * len(rows)
+
+    def lay_out(self, numbers: Iterable[int], table: KeyTable) -> None:
+        """Put the key for each."""
+        for number in numbers:
+            table.put(number, self._key.raw)
 
 
 def bundled(rows: Sequence[Row]) -> tuple[list[bytes], list[int]]:
@@ -186,12 +202,41 @@ def test_the_erased_leave_a_gap_and_nothing_else() -> None:
         person = keys[people[n % 5]]
         header = encode_header((person.name, 1, n * 1_000, "", "", "json", {}, {"id": str(n)}))
         rows.append(sealed(header, b"[%d]" % n, person.data_key, person.number))
-    about = [row.subjects for row in rows]
-    found = list(
-        chain.from_iterable(reading.read_many(list(range(1_000, 1_300)), *bundled(rows), about, vault))
-    )
+    pieces = list(reading.read_many(list(range(1_000, 1_300)), *bundled(rows), vault))
+    found = list(chain.from_iterable(piece.read for piece in pieces))
+    assert not any(piece.plain for piece in pieces)
     assert [at for at, one in enumerate(found) if one is None] == list(range(2, 300, 5))
     for at, one in enumerate(found):
         if isinstance(one, Event):
             assert (one.index, one.data, one.keys) == (1_000 + at, [at], {"student": str(at % 5)})
-    assert list(reading.read_many([], [], [], [], vault)) == []
+    assert list(reading.read_many([], [], [], vault)) == []
+
+
+def test_whoever_is_erased_is_not_read_once_the_vault_has_forgotten() -> None:
+    """A key at hand outlives an erasure only until `forget`, as every other remembered key does."""
+    store = MemoryStore(TABLES)
+    vault = Vault(store, bytes(32), lambda size: bytes([7]) * size)
+    ann = vault.admit(["student:ann"])["student:ann"]
+    row = sealed(encode_header((ann.name, 1, 0, "", "", "json", {}, {})), b"1", ann.data_key, ann.number)
+    (before,) = reading.read_many([1], *bundled([row]), vault)
+    store.commit([Write("subjects", ann.number.to_bytes(8), None)])
+    vault.forget()
+    (after,) = reading.read_many([1], *bundled([row]), vault)
+    assert (before.plain, after) == (True, reading.Piece([None], plain=False))
+
+
+def test_a_message_about_several_is_read_among_others() -> None:
+    """A row about two people has a key of both, and comes in its place; so does a subject never seen before."""
+    store = MemoryStore(TABLES)
+    vault = Vault(store, bytes(32), lambda size: bytes([7]) * size)
+    ann, bob = (vault.admit([name])[name] for name in ("student:ann", "student:bob"))
+    header = encode_header((ann.name, 1, 0, "", "", "json", {}, {}))
+    head = row_prefix(1, (ann.number, bob.number), 0) + NO_ID
+    both = vault.data_key((ann.number, bob.number))
+    draft = Draft(0, NO_ID, head, bytes(32), both, 1, header, b"2")
+    (together,) = KERNELS[0].seal_many(leaf_prefix(0), [draft], chance(1))[1]
+    alone = sealed(header, b"1", ann.data_key, ann.number)
+    rows = [alone, parse_row(together), alone]
+    (piece,) = reading.read_many([1, 2, 3], *bundled(rows), vault)
+    assert piece.plain
+    assert [one.data for one in piece.read if isinstance(one, Event)] == [1, 2, 1]
