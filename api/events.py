@@ -53,7 +53,7 @@ def router(services: Services) -> APIRouter:
         rules = Rules.parse(parameters)
         async with services.bodies.body(request) as body:
             now_us = services.clock.now_us()
-            await services.client.ready(READY_WAIT_S)
+            await services.ready(READY_WAIT_S)
             await services.client.room()
             try:
                 events = split_events(request.headers.get("content-type", ""), body)

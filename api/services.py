@@ -27,6 +27,7 @@ from archive import (
     PublishedLog,
     PublishedSize,
     Receipt,
+    Stopped,
     Store,
     Submission,
     Unavailable,
@@ -92,8 +93,12 @@ class Services:
     def log(self, size: int | None = None) -> AbstractContextManager[Log]:
         """Return the log up to its published size, or a smaller one.
 
-        Raises Unavailable before the first start; entering it does, where the database is an older copy.
+        Raises Unavailable before the first start, and where the archiver refuses the database because it is not the
+        one that was sealed; entering it does, where the database is an older copy by what was published.
         """
+        stopped = None if self.client.connected else read_stopped(self.folder.stopped)
+        if stopped is not None and stopped.refuses_log:
+            raise _down(stopped)
         try:
             self._source = self._source or PublishedLog(self.folder.open_log(), self.published)
         except NotFound as error:
@@ -116,11 +121,16 @@ class Services:
     def _not_yet(self, error: NotFound) -> Unavailable:
         """Return why nothing is there: nobody is about to start where the archiver waits for a person."""
         stopped = read_stopped(self.folder.stopped)
-        if stopped is None:
-            return Unavailable(str(error))
-        return Unavailable(
-            f"the archiver is down until a person looks: {stopped.reason}", section=stopped.section
-        )
+        return Unavailable(str(error)) if stopped is None else _down(stopped)
+
+    async def ready(self, wait_s: float) -> None:
+        """Wait until the archiver takes events; raise Unavailable, with why it is down, if it does not in time."""
+        try:
+            await self.client.ready(wait_s)
+        except Unavailable:
+            if (stopped := read_stopped(self.folder.stopped)) is None:
+                raise
+            raise _down(stopped) from None
 
     async def read(self, ask: Callable[[], T]) -> T:
         """Return what reading states gives, without holding up others while it waits."""
@@ -143,3 +153,10 @@ class Services:
         except NotFound as error:
             raise Unavailable(str(error)) from None
         return self._vault
+
+
+def _down(stopped: Stopped) -> Unavailable:
+    """Return what is said to whoever asks while the archiver waits for a person."""
+    return Unavailable(
+        f"the archiver is down until a person looks: {stopped.reason}", section=stopped.section
+    )

@@ -57,6 +57,11 @@ class Stopped(msgspec.Struct, frozen=True):
     since_s: float
     """Unix seconds."""
 
+    @property
+    def refuses_log(self) -> bool:
+        """Whether the archiver found the database to be another one than was sealed: then nobody may read it either."""
+        return self.section == OLDER_COPY
+
     def remedy(self, data: str | Path) -> str:
         """Return what helps first; where no section is named, the reason says it."""
         return remedy_of(self.section, data) or "mend what it says, then start the server again"

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.stream import Hub, _Stream
-from archive import IntegrityError, PublishedLog, read_stopped, write_stopped
+from archive import IntegrityError, PublishedLog, Unavailable, read_stopped, write_stopped
 from archive.errors import LOST_SEAL, OLDER_COPY
 from tests.api.front import Front, http_client, not_started, problem_of
 from tests.world import event
@@ -30,29 +30,64 @@ def older(front: Front) -> Front:
     return front
 
 
+READS = [
+    "/v1/states/event_count",
+    "/v1/states/event_count?student=ann",
+    "/v1/states/event_count?student=nobody",
+    "/v1/states/event_count?student=ann&at_size=3",
+    "/v1/states/event_count?student=ann&min_size=1000",
+    "/v1/events/2",
+    "/v1/events/2/proof",
+    "/v1/events/2/opening",
+    "/v1/events/999999",
+    "/log/checkpoint",
+    "/log/tile/0/000.p/3",
+    "/log/tile/entries/000.p/3",
+]
+
+
 @pytest.mark.usefixtures("older")
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/states/event_count",
-        "/v1/states/event_count?student=ann",
-        "/v1/states/event_count?student=nobody",
-        "/v1/states/event_count?student=ann&at_size=3",
-        "/v1/states/event_count?student=ann&min_size=1000",
-        "/v1/events/2",
-        "/v1/events/2/proof",
-        "/v1/events/2/opening",
-        "/v1/events/999999",
-        "/log/checkpoint",
-        "/log/tile/0/000.p/3",
-        "/log/tile/entries/000.p/3",
-    ],
-)
+@pytest.mark.parametrize("path", READS)
 def test_of_an_older_copy_nothing_is_read(http: TestClient, path: str) -> None:
     """503, which says why and where to look; a 404 would deny what was shown before."""
     detail = problem_of(http.get(path), 503)
     assert "it is an older copy; nothing is read from it" in detail
     assert f'docs/recovery.md, "{OLDER_COPY}"' in detail
+
+
+@pytest.mark.parametrize("path", READS)
+def test_what_the_archiver_refuses_nobody_reads(front: Front, http: TestClient, path: str) -> None:
+    """A database of another history may be long enough: only the archiver, which has the seal, can tell that."""
+    front.archiver.step([event("ann")])
+    front.reduce()
+    front.direct.is_connected = False
+    write_stopped(front.folder.stopped, IntegrityError("not what was sealed", section=OLDER_COPY), 7.0)
+    assert "looks: not what was sealed" in problem_of(http.get(path), 503)
+    assert ">ann<" not in http.get("/").text
+
+
+def test_what_waits_for_its_seal_is_read(front: Front, http: TestClient) -> None:
+    """An archiver that cannot find its seal has found nothing wrong with the log: the class goes on being shown."""
+    front.archiver.step([event("ann")])
+    front.reduce()
+    front.direct.is_connected = False
+    write_stopped(front.folder.stopped, IntegrityError("no seal", section=LOST_SEAL), 7.0)
+    assert http.get("/v1/states/event_count?student=ann").json()["state"] == {"events": 1}
+
+
+def test_a_sender_hears_why_nothing_is_taken(
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends events is told what the archiver waits for, and not to try again shortly."""
+
+    async def away(_: float) -> None:
+        raise Unavailable("the archiver is not running; try again shortly")
+
+    monkeypatch.setattr(front.direct, "ready", away)
+    body = {"type": "t", "keys": {"student": "ann"}}
+    assert "try again shortly" in problem_of(http.post("/v1/events", json=body), 503)
+    write_stopped(front.folder.stopped, IntegrityError("no seal", section=LOST_SEAL), 7.0)
+    assert "looks: no seal" in problem_of(http.post("/v1/events", json=body), 503)
 
 
 def test_of_an_older_copy_nothing_is_streamed(older: Front) -> None:
