@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from archive.archiver import Archiver
 from archive.attested import Attestations
+from archive.belonging import check_begun, check_vault_there, mark_begun
 from archive.block import Block, decode_block
 from archive.caches import Caches
 from archive.client import ArchiverClient, Unknown
@@ -56,7 +57,7 @@ from archive.errors import (
     Unavailable,
 )
 from archive.event import Event, parse_json, read_event, type_of
-from archive.files import make_folder, sync_folder, write_whole
+from archive.files import make_folder, naming, sync_folder, write_whole
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
 from archive.fsck import Check, Given, check_log, size_of
@@ -97,7 +98,16 @@ from archive.steering import (
     parse_steering,
     steering_body,
 )
-from archive.stopped import REMEDIES, Stopped, forget_stopped, read_stopped, remedy_of, write_stopped
+from archive.stopped import (
+    REMEDIES,
+    Stopped,
+    check_disk,
+    disk_of,
+    forget_stopped,
+    read_stopped,
+    remedy_of,
+    write_stopped,
+)
 from archive.stretch import STRETCH, Job, Keys, OneKey, check_stretch, joined_root
 from archive.stretch import Answer as StretchAnswer
 from archive.structure import check_structure, missing_bytes
@@ -222,19 +232,23 @@ __all__ = [
     "View",
     "Write",
     "all_seals",
+    "check_begun",
     "check_complete",
+    "check_disk",
     "check_log",
     "check_opening",
     "check_receipt",
     "check_row",
     "check_stretch",
     "check_structure",
+    "check_vault_there",
     "checks_of",
     "commitment_of",
     "control_body",
     "current_signer",
     "decode_block",
     "decode_frames",
+    "disk_of",
     "encode_control",
     "encode_frame",
     "encode_key",
@@ -251,7 +265,9 @@ __all__ = [
     "load_head",
     "load_size",
     "make_folder",
+    "mark_begun",
     "missing_bytes",
+    "naming",
     "newest_seal",
     "next_key_id",
     "node_key",

@@ -34,6 +34,7 @@ from hashlib import sha256
 from threading import Lock
 from typing import Any, Protocol
 
+from archive.belonging import check_published, check_vault
 from archive.caches import Caches
 from archive.drafting import UNWRITABLE, Drafter, are_distinct, are_plain, fault_of, id_hashes
 from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
@@ -58,6 +59,9 @@ class Sealing(Protocol):
 
 class Publishing(Protocol):
     """Where readers look for the published size."""
+
+    def get(self) -> int:
+        """Return what was published last, 0 if nobody knows."""
 
     def set(self, size: int) -> None:
         """Publish a size."""
@@ -104,8 +108,8 @@ class Archiver:
         """Take the log up where it stands and append the control entries of a start.
 
         `start` is the body of the start entry (software and configuration digests); `follows` names the log that a
-        new one follows (origin, size, root).  Raises IntegrityError if the database does not reach its seal or its
-        tables disagree.
+        new one follows (origin, size, root).  Raises IntegrityError if the database does not reach its seal or what was
+        published, if its tables disagree, or if the vault is not its own.
         """
         with self._store.view() as view:
             self.head = load_head(view)
@@ -113,6 +117,7 @@ class Archiver:
             log = Log(view, self.head.size)
             self._check_seal(log)
             self._caches.load(log)
+            check_vault(log, self._vault, self._caches.subjects)
         bodies = [{"control": "start", **start}]
         if self.head.size == 0:
             created_s = self._clock.now_us() // 1_000_000
@@ -345,6 +350,7 @@ class Archiver:
                 raise IntegrityError(
                     "the log has entries but no seal; see docs/recovery.md, lost seal", section=LOST_SEAL
                 )
+            check_published(0, self._published.get())
             # A crash right after the first commit then leaves a log ahead of its seal, not one without.
             self._seal.write(0, log.root(), 0)
             return
@@ -359,6 +365,7 @@ class Archiver:
                 f"the first {seal.size} entries are not those that were sealed; run verify-log",
                 section=OLDER_COPY,
             )
+        check_published(log.size, self._published.get())
         if log.size:
             self._seal.write(log.size, log.root(), self.head.block - 1)
             self._published.set(log.size)

@@ -76,6 +76,12 @@ class Caches:
         """Return how many entries a subject has as its primary one."""
         return self._sequences[subject] if subject < len(self._sequences) else 0
 
+    @property
+    def subjects(self) -> int:
+        """One more than the greatest number of a subject that has entries."""
+        numbers = reversed(range(len(self._sequences)))
+        return 1 + next((number for number in numbers if self._sequences[number]), -1)
+
     def learn(self, index: int, subject: int | None, identifier: bytes) -> None:
         """Take note of entry `index` (None for a control entry's subject); entries come in order."""
         if subject is not None:

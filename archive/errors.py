@@ -16,6 +16,7 @@ OLDER_COPY = "The database is older than its seal"
 DISK_FAILED = "The disk failed"
 ROTTEN = "Rotten bytes"
 KEYS = "Keys"
+VAULT = "The vault is not this log's"
 
 
 class ArchiveError(Exception):

@@ -2,7 +2,7 @@
 
     DIR/log/<partition>/    the log: LMDB, seal, lock, caches
     DIR/vault/              secrets and names
-    DIR/keys/               log-<partition>.key (signs), vault.key (unwraps); 0600 or refused
+    DIR/keys/               log-<partition>.key (signs), .begun (it has signed), vault.key (unwraps); 0600 or refused
     DIR/state/              derived states, may be deleted
     DIR/run/                sockets, the published size, and what the server says of itself; made anew at each start
 
@@ -78,6 +78,11 @@ class DataFolder:
     def log_key(self) -> Path:
         """The key that signs checkpoints."""
         return self.path / "keys" / f"log-{self.partition}.key"
+
+    @property
+    def begun(self) -> Path:
+        """The file that says that the log's key has signed a log."""
+        return self.path / "keys" / f"log-{self.partition}.begun"
 
     @property
     def next_log_key(self) -> Path:

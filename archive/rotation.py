@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 from archive.archiver import Archiver
+from archive.belonging import check_begun
 from archive.errors import KEYS, IntegrityError, NotFound
 from archive.files import sync_folder, write_whole
 from archive.folder import DataFolder
@@ -50,11 +51,13 @@ def current_signer(
 ) -> Ed25519Signer:
     """Return the key that must sign the next checkpoint; finish a rotation that was interrupted.
 
-    For an empty log it is made for `origin` if there is none.  Raises IntegrityError if no file holds the key that
-    the log expects: one checkpoint signed by another would spoil the log for all who know its key.
+    For an empty log it is made for `origin` if there is none.  Raises IntegrityError if it has signed another log,
+    which is not there, or if no file holds the key that the log expects: one checkpoint signed by another key would
+    spoil the log for all who know its own.
     """
     with store.view() as view:
         log = Log(view, load_size(view))
+        check_begun(folder.begun, log.size)
         if log.size == 0:
             return folder.signer(random, origin)
         path, signer = find_signer(folder, log)

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from archive.errors import DISK_FAILED, KEYS, LOST_SEAL, OLDER_COPY, ROTTEN
+from archive.errors import DISK_FAILED, KEYS, LOST_SEAL, OLDER_COPY, ROTTEN, VAULT, StorageFailed
 from archive.files import write_whole
 
 REASON_MAX: Final = 500
@@ -33,6 +33,7 @@ REMEDIES: Final[dict[str, str]] = {
     DISK_FAILED: "look at dmesg; copy the folder after a restart of the machine, and serve a copy that verifies",
     ROTTEN: "verify-log {data} --vkey KEY says where; treering restore BACKUP --data {data}",
     KEYS: "bring back the keys/ folder that this log was written with",
+    VAULT: "stop the server and bring the newest {data}/vault back (is its disk mounted?), else that of a backup",
 }
 """What helps first, by section of docs/recovery.md."""
 
@@ -56,6 +57,8 @@ class Stopped(msgspec.Struct, frozen=True):
     """Of docs/recovery.md; empty where the reason says everything."""
     since_s: float
     """Unix seconds."""
+    disk: str = ""
+    """Where a write or a sync failed (`disk_of`); empty if that is not why."""
 
     @property
     def refuses_log(self) -> bool:
@@ -75,9 +78,12 @@ def read_stopped(path: Path) -> Stopped | None:
         return None
 
 
-def write_stopped(path: Path, error: Exception, now_s: float) -> None:
-    """Write down why the archiver stops; where that is not possible (a full disk), it was said all the same."""
-    stopped = Stopped(str(error)[:REASON_MAX], getattr(error, "section", ""), now_s)
+def write_stopped(path: Path, error: Exception, now_s: float, *, disk: str = "") -> None:
+    """Write down why the archiver stops; where that is not possible (a full disk), it was said all the same.
+
+    `disk` says where a write or a sync has failed, if one has.
+    """
+    stopped = Stopped(str(error)[:REASON_MAX], getattr(error, "section", ""), now_s, disk)
     with suppress(OSError):
         write_whole(path, msgspec.json.encode(stopped) + b"\n")
 
@@ -86,3 +92,31 @@ def forget_stopped(path: Path) -> None:
     """Take the last words of the archiver before away."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def disk_of(path: Path) -> str:
+    """Return what names a file until the machine starts again: what is read of it since may come from memory.
+
+    Empty where that cannot be told.
+    """
+    try:
+        found = path.stat()
+        return f"{_BOOT.read_text().strip()} {found.st_dev}:{found.st_ino}"
+    except OSError:
+        return ""
+
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def check_disk(path: Path, database: Path) -> None:
+    """Raise StorageFailed if the last archiver stopped because `database` failed it, and nothing has changed since.
+
+    A copy is another file; after a start of the machine all is read from the disk.  `path` is where it was written.
+    """
+    stopped = read_stopped(path)
+    if stopped is not None and stopped.disk and stopped.disk == disk_of(database):
+        raise StorageFailed(
+            f"{stopped.reason}: that was before, and this is the same file, on a machine that has not been started "
+            "again since: what it shows may be only in memory. Copy the folder after a start, and serve what verifies"
+        )

@@ -164,6 +164,12 @@ class Vault:
                 found |= self._create(new)
         return found
 
+    @property
+    def admitted(self) -> int:
+        """How many subjects were ever admitted; their numbers are 0…admitted-1."""
+        with self._store.view() as view:
+            return int.from_bytes(view.get("meta", b"next") or b"")
+
     def forget(self) -> None:
         """Forget all keys that were read: what is asked for next is read again, and an erased subject is not found."""
         for cache in (self._by_name, self._by_number, self._data_keys):
@@ -230,8 +236,7 @@ class Vault:
     # --- writing -----------------------------------------------------------------------------------
 
     def _create(self, names: Sequence[str]) -> dict[str, SubjectKeys]:
-        with self._store.view() as view:
-            first = int.from_bytes(view.get("meta", b"next") or b"")
+        first = self.admitted
         created: dict[str, SubjectKeys] = {}
         subjects, hashes = [], []
         for number, name in enumerate(names, first):

@@ -119,6 +119,7 @@ class CrashingSeal:
 
 
 class _Publishing(Protocol):
+    def get(self) -> int: ...
     def set(self, size: int) -> None: ...
 
 
@@ -128,6 +129,10 @@ class CrashingPublished:
 
     inner: _Publishing
     schedule: Schedule
+
+    def get(self) -> int:
+        """Return what was published."""
+        return self.inner.get()
 
     def set(self, size: int) -> None:
         """Publish, or fail."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import platform
 import secrets
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from archive import (
     ArchiveError,
@@ -32,8 +34,15 @@ from archive import (
     SteadyClock,
     StorageFailed,
     Unavailable,
+    check_begun,
+    check_disk,
+    check_vault_there,
     current_signer,
+    disk_of,
     forget_stopped,
+    load_size,
+    mark_begun,
+    read_stopped,
     take_lock,
     write_stopped,
 )
@@ -46,8 +55,12 @@ from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, quiet_collector, say, 
 def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
     """Open everything the archiver needs, making what is missing; the caller holds the log's lock.
 
-    Raises InvalidEvent if `origin` is not the name that the log has already, and what opening raises.
+    Raises InvalidEvent if `origin` is not the name that the log has already, StorageFailed if its disk has failed the
+    last one, and what opening raises.
     """
+    check_disk(folder.stopped, folder.log / "data.mdb")
+    if not (folder.log / "data.mdb").exists():
+        check_begun(folder.begun, 0)  # before there is an empty one in its place
     store = folder.open_log(read_only=False)
     signer = current_signer(folder, store, os.urandom, origin or new_origin(folder.partition))
     if origin is not None and origin != signer.name:
@@ -55,6 +68,8 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver
             f"origin {origin}: this log is {signer.name}, and a log keeps its name; leave origin out, or "
             "choose another data folder for another log"
         )
+    with store.view() as view:
+        check_vault_there(folder.path / "vault" / "data.mdb", load_size(view))
     return Archiver(
         signer.name,
         store,
@@ -66,6 +81,14 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver
         random=os.urandom,
         sign=lambda text: _sign(text, signer),
     )
+
+
+def begin(
+    archiver: Archiver, folder: DataFolder, start: dict[str, Any], follows: dict[str, Any] | None = None
+) -> None:
+    """Open an archiver, and note beside its key that it has signed a log from now on."""
+    archiver.open(start, follows)
+    mark_begun(folder.begun, archiver.origin)
 
 
 def new_origin(partition: int) -> str:
@@ -117,37 +140,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seal", type=Path, help="where the seal lies; best on another disk")
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data, arguments.partition)
+    archiver: Archiver | None = None
     try:
         folder.create()
         take_lock(folder.log / "lock")
-        forget_stopped(folder.stopped)
         archiver = build(folder, arguments.origin, arguments.seal)
-        archiver.open(
+        forget_stopped(folder.stopped)
+        begin(
+            archiver,
+            folder,
             {
                 "software": f"treering {version()}",
                 "python": platform.python_version(),
                 "reducers": shipped().fingerprint(),
                 "configuration": arguments.configuration,
-            }
+            },
         )
         asyncio.run(serve(folder, archiver))
     except Unavailable as error:
         say(f"archiver: {error}")
         return EXIT_AGAIN
     except (ArchiveError, MerkleError) as error:
-        return _stopped(folder, error)
+        return _stopped(folder, error, archiver)
     except OSError as error:
         if exit_of(error) == EXIT_STOP:
-            return _stopped(folder, StorageFailed(str(error)))
+            return _stopped(folder, StorageFailed(str(error)), archiver)
         say(f"archiver: {error}")
         return exit_of(error)
     return 0
 
 
-def _stopped(folder: DataFolder, error: Exception) -> int:
-    """Say why no restart helps, where the operator is and where he may look later."""
+def _stopped(folder: DataFolder, error: Exception, archiver: Archiver | None) -> int:
+    """Say why no restart helps, where the operator is and where he may look later.
+
+    What the last one wrote of a disk that failed it stays, where this one did not get so far as to take it away.
+    """
     say(f"archiver stopped: {error}")
-    write_stopped(folder.stopped, error, time.time())
+    last = read_stopped(folder.stopped)
+    if last is None or not last.disk:
+        failed = (archiver is not None and archiver.failed) or os.strerror(errno.EIO) in str(error)
+        disk = disk_of(folder.log / "data.mdb") if failed else ""
+        write_stopped(folder.stopped, error, time.time(), disk=disk)
     return EXIT_STOP
 
 

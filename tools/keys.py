@@ -41,7 +41,7 @@ from archive import (
     write_new_key,
 )
 from merkle import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Ed25519Signer, MerkleError
-from tools.archiver import build
+from tools.archiver import begin, build
 from tools.process import EXIT_GOOD, EXIT_USAGE, say, version
 from tools.settings import load
 
@@ -129,7 +129,7 @@ def change_key(arguments: argparse.Namespace) -> Said:
     old = current_signer(folder, store, os.urandom)
     store.close()
     archiver = build(folder, None, settings.seal)
-    archiver.open({"software": f"treering {version()}", "purpose": "rotate"})
+    begin(archiver, folder, {"software": f"treering {version()}", "purpose": "rotate"})
     new = rotate(archiver, folder, old, os.urandom)
     archiver.close()
     before, after, size = old.verifier.encode(), new.verifier.encode(), archiver.head.size

@@ -33,6 +33,7 @@ from archive import (
     InvalidEvent,
     Log,
     NotFound,
+    PublishedSize,
     Seal,
     make_folder,
     newest_seal,
@@ -42,7 +43,7 @@ from archive import (
     write_whole,
 )
 from merkle import Ed25519Verifier, MerkleError
-from tools.archiver import build
+from tools.archiver import begin, build
 from tools.backup import (
     FORMAT,
     MANIFEST,
@@ -113,7 +114,7 @@ def _run(folder: DataFolder, arguments: argparse.Namespace) -> dict[str, Any]:
     verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
     checked(backup, manifest, keys_of=_keys_at_hand(backup, folder), verifier=verifier)
     seal = newest_seal(seal_path.read_bytes()) if seal_path.is_file() else None
-    behind = how_far_behind(backup, manifest, seal, arguments.at_least)
+    behind = how_far_behind(backup, manifest, seal, arguments.at_least, published_in(folder))
     answer = {
         "old_origin": manifest.origin,
         "origin": manifest.origin,
@@ -167,10 +168,21 @@ def read_manifest(backup: DataFolder) -> Manifest:
     return manifest
 
 
-def how_far_behind(backup: DataFolder, manifest: Manifest, seal: Seal | None, at_least: int | None) -> int:
+def published_in(folder: DataFolder) -> int:
+    """Return the size that was published last from a data folder, 0 if nobody knows."""
+    try:
+        return PublishedSize(folder.published).get()
+    except NotFound:
+        return 0
+
+
+def how_far_behind(
+    backup: DataFolder, manifest: Manifest, seal: Seal | None, at_least: int | None, published: int
+) -> int:
     """Return how many entries that were told are not in the backup.
 
-    Raises InvalidEvent if nobody knows how many were, IntegrityError if the seal is of another history.
+    What was published here counts, and is not enough: nobody syncs it.  Raises InvalidEvent if nobody knows how many
+    were told, IntegrityError if the seal is of another history.
     """
     if seal is None and at_least is None:
         raise InvalidEvent(
@@ -185,7 +197,7 @@ def how_far_behind(backup: DataFolder, manifest: Manifest, seal: Seal | None, at
                     raise IntegrityError("the seal in this folder is of another log, or of another history")
         finally:
             store.close()
-    known = max(0 if seal is None else seal.size, at_least or 0)
+    known = max(0 if seal is None else seal.size, at_least or 0, published)
     return max(0, known - manifest.size)
 
 
@@ -281,6 +293,8 @@ def begin_anew(folder: DataFolder, origin: str, manifest: Manifest, seal_path: P
         folder.vault_key,
         folder.next_log_key,
         folder.log_key,
+        folder.begun,
+        folder.published,
     ):
         if path.exists():
             shutil.move(path, replaced / f"{path.parent.name}-{path.name}")
@@ -288,7 +302,8 @@ def begin_anew(folder: DataFolder, origin: str, manifest: Manifest, seal_path: P
         shutil.move(seal_path, replaced / "seal")
     archiver = build(folder, origin, seal_path)
     follows = {"origin": manifest.origin, "size": manifest.size, "root": manifest.root}
-    archiver.open({"software": f"treering {version()}", "python": platform.python_version()}, follows)
+    start = {"software": f"treering {version()}", "python": platform.python_version()}
+    begin(archiver, folder, start, follows)
     archiver.close()
     write_whole(before.parent / "README", _NOTE.encode())
 

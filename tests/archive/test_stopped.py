@@ -13,6 +13,8 @@ from archive import (
     NotFound,
     Stopped,
     StorageFailed,
+    check_disk,
+    disk_of,
     forget_stopped,
     read_stopped,
     remedy_of,
@@ -33,6 +35,24 @@ def test_last_words_are_kept_until_the_next_start(tmp_path: Path) -> None:
     forget_stopped(path)
     forget_stopped(path)
     assert read_stopped(path) is None
+
+
+def test_only_the_disk_that_failed_is_not_trusted(tmp_path: Path) -> None:
+    """The same file, and the same start of the machine; a copy, and any other reason to stop, may be tried again."""
+    path, database, other = tmp_path / "stopped", tmp_path / "data.mdb", tmp_path / "copy.mdb"
+    database.write_bytes(b"log")
+    other.write_bytes(b"log")
+    check_disk(path, database)
+    write_stopped(path, StorageFailed("EACCES"), 7.0)
+    check_disk(path, database)
+    write_stopped(path, StorageFailed("EIO"), 7.0, disk=disk_of(database))
+    with pytest.raises(StorageFailed, match=r"^EIO: that was before, and this is the same file"):
+        check_disk(path, database)
+    check_disk(path, other)
+    check_disk(path, tmp_path / "missing")
+    earlier = disk_of(database).replace(disk_of(database)[:8], "00000000")
+    write_stopped(path, StorageFailed("EIO"), 7.0, disk=earlier)
+    check_disk(path, database)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"reason": 1}', bytes(9)])

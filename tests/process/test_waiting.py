@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from archive import DataFolder
+from archive import DataFolder, read_stopped
 from tests.process.served import Served, run_json, serving
 from tests.process.test_recovery import refusing
-from tools.process import EXIT_FINDING
+from tools.process import EXIT_FINDING, EXIT_STOP
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 
@@ -169,4 +171,51 @@ def check_nothing_is_read(get: Callable[[str], Any]) -> None:
     for path in ("/v1/states/event_count?student=ann", "/v1/states/event_count", "/log/checkpoint"):
         answer = get(path)
         assert answer.status_code == 503, answer.text
-        assert "it is an older copy; nothing is read from it" in answer.json()["detail"]
+        assert "it is an older copy" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("part", "section"),
+    [("log/0", "The database is older than its seal"), ("vault", "The vault is not this log's")],
+)
+def test_a_part_that_is_not_there_is_waited_for(left: Path, tmp_path: Path, part: str, section: str) -> None:
+    """A disk that is not mounted: nothing is begun in its place, and once it is there again all goes on."""
+    shutil.copytree(left.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+    data = tmp_path / "copy" / "data"
+    (data / part).rename(tmp_path / "away")
+    with refusing(data, EXIT_FINDING) as server:
+        server.wait(lambda: "stopped" in server.get("/readyz").json())
+        assert server.get("/readyz").json()["stopped"]["section"] == section
+    assert not (data / part / "data.mdb").exists(), "nothing was begun in its place"
+    shutil.rmtree(data / part)
+    (tmp_path / "away").rename(data / part)
+    with serving(data) as whole:
+        whole.wait_ready()
+        assert whole.get("/v1/states/event_count", student="ann").json()["state"] == {"events": 2}
+
+
+def archive_once(data: Path, *under: str) -> tuple[int, str]:
+    """Run an archiver until it is ready or has ended; return its exit code and what it said."""
+    command = [*under, sys.executable, "-P", "-m", "tools.archiver", "--data", str(data)]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_disk_that_failed_a_sync_is_not_trusted_by_starting_again(left: Path, tmp_path: Path) -> None:
+    """Not until the machine was started again, or the folder is a copy: what it shows may be in memory only."""
+    data = tmp_path / "data"
+    shutil.copytree(left, data, ignore=shutil.ignore_patterns("*.sock"))
+    trace = ("strace", "-f", "-o", str(tmp_path / "trace"), "-e", "inject=fdatasync:error=EIO:when=1")
+    code, said = archive_once(data, *trace)
+    assert (code, "archiver stopped: " in said) == (EXIT_STOP, True), said
+    for _ in range(2):
+        code, said = archive_once(data)
+        assert code == EXIT_STOP
+        assert "this is the same file, on a machine that has not been started again since" in said
+    words = read_stopped(DataFolder(data).stopped)
+    assert words is not None
+    assert words.section == "The disk failed"
+    assert "same file" not in words.reason, "the first words stay"
+    shutil.copytree(data, tmp_path / "copied", ignore=shutil.ignore_patterns("*.sock"))
+    assert archive_once(tmp_path / "copied") == (0, "ready\n")
+    assert read_stopped(DataFolder(tmp_path / "copied").stopped) is None

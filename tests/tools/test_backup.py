@@ -15,6 +15,7 @@ import pytest
 from archive import (
     DataFolder,
     Log,
+    PublishedSize,
     Receipt,
     SealFile,
     Unavailable,
@@ -26,6 +27,7 @@ from archive import (
 from archive.entry import encode_control
 from archive.lmdb_store import LmdbStore
 from tests.archive.site import event
+from tests.quota import files_at_most
 from tools import backup, restore
 from tools.archiver import build
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
@@ -172,6 +174,20 @@ def test_a_backup_never_overwrites_and_leaves_nothing_half(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "taken"]
 
 
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_a_backup_that_does_not_fit_names_its_own_disk(
+    data: Path, tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the log lies there may be room enough; nothing half is left behind."""
+    with files_at_most(size):
+        assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert said.startswith(f"treering backup: {tmp_path / 'saved.partial'}")
+    assert "no space left for the copy; make room there" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
+
+
 def test_a_log_that_does_not_verify_is_no_backup(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +268,23 @@ def test_a_backup_below_what_was_told_is_refused(
     assert run_restore(saved, data) == EXIT_FINDING
     assert run_restore(saved, data, "--at-least", "0") == EXIT_FINDING, "what is sealed is not argued with"
     assert files(data) == before
+
+
+def test_what_was_published_here_counts_as_told(
+    data: Path, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody may say less with --at-least; a log of a new name is not held against what the old one had published."""
+    grow(data, 5, 1)
+    for name in ("log/0/data.mdb", "log/0/seal"):
+        (data / name).unlink()
+    before = files(data)
+    assert run_restore(saved, data, "--at-least", "7") == EXIT_FINDING
+    assert "has 7 entries, but 9 were signed and told" in capsys.readouterr().err
+    assert files(data) == before
+    assert run_restore(saved, data, "--new-origin", "example.org/second", "--at-least", "9") == EXIT_GOOD
+    assert PublishedSize(DataFolder(data).published).get() == 2
+    assert DataFolder(data).begun.read_text() == "example.org/second\n"
+    assert grow(data, 9, 1) == 4
 
 
 def test_a_seal_that_the_backup_reaches_allows_the_same_name(data: Path, tmp_path: Path) -> None:
