@@ -14,8 +14,8 @@ the four steps out and a power cut can leave an empty file under the final name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,7 +28,7 @@ def write_parts(path: Path, parts: Iterable[bytes], final: Callable[[], Path], *
     """Write a file part by part, as `write_whole` does, and return its path.
 
     `final` is asked for that when all is written, since a name may tell what is in the file; `path` tells where the
-    parts are gathered.
+    parts are gathered.  Raises OSError that names the file, also where a write fails: the system names none then.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -42,12 +42,30 @@ def write_parts(path: Path, parts: Iterable[bytes], final: Callable[[], Path], *
         finally:
             os.close(descriptor)
         os.rename(temporary, path := final())
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(temporary)
+        error.filename = error.filename or os.fspath(path)
         raise
     sync_folder(path.parent)
     return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the system's errors name the file at `path`, also where a write fails: the system names none then.
+
+    >>> with naming(Path("states/0")):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'states/0'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync_folder(path: Path) -> None:

@@ -178,16 +178,7 @@ class LmdbStore:
         """Return whether an I/O error was a write cut short: there is no room for another one of its size."""
         if os.strerror(errno.EIO) not in str(error):
             return False
-        needed = PROBE_SIZE + 2 * sum(len(write.value or b"") for write in writes)
-        try:
-            descriptor = os.open(self._path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, needed)
-            finally:
-                os.close(descriptor)
-        except OSError as found:
-            return found.errno in NO_SPACE
-        return False
+        return not _has_room(self._path, PROBE_SIZE + 2 * sum(len(write.value or b"") for write in writes))
 
     def _nothing_kept(self, number: int) -> None:
         """Make sure that transaction `number`, which found no space, left nothing; else raise StorageFailed.
@@ -210,7 +201,8 @@ class LmdbStore:
     def copy(self, folder: Path) -> None:
         """Copy what is committed to another folder, compacted and synced, while others read and write.
 
-        The copy is of one moment, and pins pages until it is done.  Raises Unavailable if it does not fit.
+        The copy is of one moment, and pins pages until it is done.  Raises Unavailable if it does not fit there,
+        StorageFailed if it cannot be written, IntegrityError if a page of this one cannot be read.
         """
         try:
             make_folder(folder)
@@ -223,8 +215,10 @@ class LmdbStore:
                 os.close(descriptor)
             sync_folder(folder)
         except lmdb.Error as error:
-            raise _translated(error, self._path) from error
+            raise _translated_copy(error, self._path, folder) from error
         except OSError as error:
+            if error.errno in NO_SPACE:
+                raise _no_copy(folder) from error
             raise _translated_os(error, folder) from error
 
     def clear_dead_readers(self) -> int:
@@ -278,6 +272,33 @@ def _reserve_lock_file(folder: Path) -> None:
 
 def _no_space(path: Path) -> Unavailable:
     return Unavailable(f"{path}: no space left; make room, nothing of this request was kept")
+
+
+def _has_room(folder: Path, needed: int) -> bool:
+    """Return whether a database can grow by so many bytes; where nobody can say, it can."""
+    try:
+        descriptor = os.open(folder / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, needed)
+        finally:
+            os.close(descriptor)
+    except OSError as found:
+        return found.errno not in NO_SPACE
+    return True
+
+
+def _no_copy(folder: Path) -> Unavailable:
+    return Unavailable(f"{folder}: no space left for the copy; make room there, or copy to another disk")
+
+
+def _translated_copy(error: lmdb.Error, path: Path, folder: Path) -> Exception:
+    """Say where a copy failed: LMDB reads `path` in memory and writes to `folder`, and tells only what went wrong."""
+    failure = _translated(error, path)
+    if isinstance(failure, IntegrityError):
+        return failure
+    if isinstance(failure, Unavailable) or not _has_room(folder, PROBE_SIZE):
+        return _no_copy(folder)
+    return _failed(error, folder)
 
 
 def _translated_os(error: OSError, path: Path) -> Exception:

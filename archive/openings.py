@@ -121,7 +121,8 @@ class Openings:
 
     def _usual(self, one: Entry, row: Row, opened: Opened) -> bool:
         """Judge an entry that commits to what was opened, in its usual spelling; else return False."""
-        text = encode_header(opened.header)
+        if (text := canonical_header(opened.header)) is None:
+            return False
         opening = b"".join((opened.salt, len(text).to_bytes(4), text, opened.payload))
         if commitment_of(opening) != one.leaf[_COMMITMENT]:
             return False
@@ -139,7 +140,7 @@ class Openings:
             raise IntegrityError("its private row is not what the leaf commits to")
         header = parse_opening(opening).header
         length = int.from_bytes(opening[32:36])
-        usual = opening[36 : 36 + length] == encode_header(header)
+        usual = opening[36 : 36 + length] == canonical_header(header)
         keys = self.vault.keys(row.subjects[0])
         self._judge(index, leaf.tag, row, keys, header, counted, usual=usual)
 
@@ -207,6 +208,14 @@ class Openings:
             found = b"".join(pieces)
             self._routes.put(cached, found)
         return found
+
+
+def canonical_header(header: Header) -> bytes | None:
+    """Return the one spelling of a header; None if it has none: a map in it has keys that are no text."""
+    try:
+        return encode_header(header)
+    except TypeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

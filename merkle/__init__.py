@@ -36,7 +36,7 @@ from merkle.cosignature import (
     cosigned_message,
     subtree_message,
 )
-from merkle.errors import FormatError, MerkleError, NoteError, ProofError, SignatureError
+from merkle.errors import FormatError, MerkleError, NoteError, ProofError, SignatureError, UnknownKeyError
 from merkle.frontier import Frontier
 from merkle.hashing import (
     EMPTY_ROOT,
@@ -46,7 +46,6 @@ from merkle.hashing import (
     pair_up,
     root_of,
     row_root,
-    subtree_root,
 )
 from merkle.note import (
     ED25519,
@@ -58,6 +57,7 @@ from merkle.note import (
     Signer,
     Verifier,
     key_id,
+    key_label,
     open_note,
     sign_note,
 )
@@ -75,7 +75,6 @@ from merkle.proof import (
     frontier_at,
     prove_consistency,
     prove_inclusion,
-    root_at,
     verify_consistency,
     verify_inclusion,
 )
@@ -96,7 +95,6 @@ from merkle.tile import (
     tile_rows,
     tile_width,
     tiles_between,
-    tiles_of_size,
 )
 from merkle.vkey import LOG_TYPES, WITNESS_TYPES, AnyVerifier, decode_vkey
 from merkle.witness import SIZE_TYPE, AddCheckpoint, Witness, WitnessAnswer, read_cosignatures
@@ -144,6 +142,7 @@ __all__ = [
     "TileRow",
     "TileSpan",
     "TlogProof",
+    "UnknownKeyError",
     "Verifier",
     "Witness",
     "WitnessAnswer",
@@ -159,6 +158,7 @@ __all__ = [
     "frontier_at",
     "inclusion_nodes",
     "key_id",
+    "key_label",
     "leaf_hash",
     "node_hash",
     "nodes_from_tiles",
@@ -169,19 +169,16 @@ __all__ = [
     "prove_inclusion",
     "range_nodes",
     "read_cosignatures",
-    "root_at",
     "root_nodes",
     "root_of",
     "row_root",
     "sign_checkpoint",
     "sign_note",
     "subtree_message",
-    "subtree_root",
     "tile_for_node",
     "tile_rows",
     "tile_width",
     "tiles_between",
-    "tiles_of_size",
     "verify_consistency",
     "verify_inclusion",
 ]

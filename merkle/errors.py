@@ -37,3 +37,7 @@ class NoteError(MerkleError):
 
 class SignatureError(NoteError):
     """A well-formed note is not signed as required: ignore its text; is the right key configured?"""
+
+
+class UnknownKeyError(SignatureError):
+    """None of the keys that signed a note is known: had the log another key then, or is it another log?"""

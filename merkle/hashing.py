@@ -63,16 +63,6 @@ def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
     return level[0] if level else EMPTY_ROOT
 
 
-def subtree_root(hashes: Sequence[bytes]) -> bytes:
-    """Return the root of a full tile, that is, over exactly 256 hashes: one hash of the tile above it.
-
-    Raises ValueError for any other number: a partial tile is never hashed upwards (C2SP tlog-tiles).
-    """
-    if len(hashes) != 256:
-        raise ValueError(f"a full tile has 256 hashes, not {len(hashes)}; use root_of for a partial one")
-    return root_of(hashes)
-
-
 def row_root(subtrees: Sequence[bytes]) -> bytes:
     """Return the root over a row of perfect subtrees, largest first: one for each 1 bit of the size.
 

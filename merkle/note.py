@@ -31,7 +31,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from merkle.errors import NoteError, SignatureError
+from merkle.errors import NoteError, SignatureError, UnknownKeyError
 from merkle.text import decode_base64, encode_base64, is_line, is_note_text
 
 ED25519 = 0x01
@@ -41,6 +41,7 @@ MAX_SIGNATURES = 100
 """More are refused unread, lest a note make its reader verify for ever; the specification asks for 16."""
 
 _KEY_ID_SIZE = 4
+_LABELS_MAX = 5
 
 
 class Signer(Protocol):
@@ -247,11 +248,20 @@ def sign_note(text: str, signers: Iterable[Signer]) -> bytes:
     return Note(text, tuple(signatures)).encode()
 
 
+def key_label(key: Verifier | Signature) -> str:
+    """Return how a key is told from others of its name, the beginning of its vkey: <name>+<key id in hex>.
+
+    >>> key_label(Ed25519Signer("example.com/log", bytes(32)).verifier)
+    'example.com/log+1dde4531'
+    """
+    return f"{key.name}+{key.key_id.hex()}"
+
+
 def open_note(data: bytes, verifiers: Sequence[Verifier]) -> OpenedNote:
     """Return the note's text after checking it against the known keys (C2SP signed-note, "Signatures").
 
-    Raises NoteError if it is malformed; SignatureError if a known key's signature does not fit, or if there
-    is none of any known key; ValueError if two verifiers share name and key id.
+    Raises NoteError if it is malformed; SignatureError if a known key's signature does not fit, UnknownKeyError if
+    there is none of any known key; ValueError if two verifiers share name and key id.
     """
     note = Note.decode(data)
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
@@ -268,9 +278,15 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> OpenedNote:
         else:
             raise SignatureError(f"the signature of {signature.name!r} does not fit: the note was altered")
     if not verified:
-        names = ", ".join(sorted(verifier.name for verifier in verifiers)) or "none"
-        raise SignatureError(f"no known key has signed this note (known: {names})")
+        signed, known_ones = (_labels(keys) for keys in (note.signatures, verifiers))
+        raise UnknownKeyError(f"no known key has signed this note (signed by: {signed}; known: {known_ones})")
     return OpenedNote(note.text, tuple(verified.values()), tuple(unknown))
+
+
+def _labels(keys: Iterable[Verifier | Signature]) -> str:
+    labels = sorted({key_label(key) for key in keys})
+    more = f" and {len(labels) - _LABELS_MAX} more" if len(labels) > _LABELS_MAX else ""
+    return (", ".join(labels[:_LABELS_MAX]) or "none") + more
 
 
 def is_name(name: str) -> bool:

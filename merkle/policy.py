@@ -88,6 +88,11 @@ class Policy:
             raise FormatError("there is no quorum line; without witnesses it is: quorum none")
         return Policy(tuple(reading.logs), tuple(reading.witnesses), tuple(reading.groups), reading.quorum)
 
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether a checkpoint counts without any witness."""
+        return self.quorum == NONE
+
     def met(self, cosigned: AbstractSet[str]) -> bool:
         """Tell whether witnesses of these names (and no others) make up the quorum."""
         good = {NONE, *cosigned}

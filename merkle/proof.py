@@ -35,11 +35,6 @@ ReadNodes = Callable[[Sequence[Node]], Sequence[bytes]]
 """Returns the hash of each perfect subtree asked for, in the same order; every function asks exactly once."""
 
 
-def root_at(size: int, read_nodes: ReadNodes) -> bytes:
-    """Return the root of the first `size` leaves of a stored tree."""
-    return frontier_at(size, read_nodes).root()
-
-
 def frontier_at(size: int, read_nodes: ReadNodes) -> Frontier:
     """Return the frontier of the first `size` leaves of a stored tree, ready to be extended."""
     return Frontier(size, tuple(read_nodes(root_nodes(size).nodes)))

@@ -140,14 +140,10 @@ def tile_rows(size: int) -> list[TileRow]:
     return rows
 
 
-def tiles_of_size(size: int) -> Iterator[Tile]:
-    """Yield every tile of a tree of `size`, lowest level first, left to right: about `size` / 255 of them."""
-    return tiles_between(0, size)
-
-
 def tiles_between(old: int, new: int) -> Iterator[Tile]:
     """Yield the tiles that a tree of `new` leaves has and one of `old` leaves had not, lowest level first.
 
+    From 0 on these are all tiles of the tree, left to right in each level: about `new` / 255 of them.
     These are the tiles to write when a log grows: full ones, and at most one partial one a level, which may
     be left out (`Tile.is_full`) where partial tiles are made on demand.
     """

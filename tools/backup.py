@@ -42,7 +42,7 @@ from archive import (
     write_whole,
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, Note
-from tools.console import number, print_json
+from tools.console import in_words, number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
 from tools.verify_folder import Outcome, Request, verify_folder
 
@@ -98,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IntegrityError as error:
         say(f"treering backup: {error}")
         return EXIT_FINDING
-    except (ArchiveError, OSError) as error:
+    except OSError as error:
+        say(f"treering backup: {in_words(error)}; no backup was made")
+        return EXIT_USAGE
+    except ArchiveError as error:
         say(f"treering backup: {error}")
         return EXIT_USAGE
     report(
@@ -188,11 +191,15 @@ def seal_at_head(folder: DataFolder, path: Path) -> None:
         seal.close()
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a folder, each whole and for its owner alone."""
+def copy_files(source: Path, target: Path, *, missing: bool = False) -> None:
+    """Copy the files of a folder, or only those that are `missing` in the other; each whole and for its owner alone."""
     make_folder(target)
     for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.endswith(".tmp"):
+        if (
+            path.is_file()
+            and not path.name.endswith(".tmp")
+            and not (missing and (target / path.name).exists())
+        ):
             write_whole(target / path.name, path.read_bytes())
 
 
@@ -261,9 +268,9 @@ def checked(
     if outcome.findings:
         first = outcome.findings[0]
         place = "log" if first.index is None else f"entry {first.index}"
-        raise IntegrityError(
-            f"{copy.path}: {len(outcome.findings)} findings, the first: {place}: {first.check}: {first.detail}"
-        )
+        remarks = "".join(f"; note: {one}" for one in outcome.tally.remarks)
+        count = "1 finding" if len(outcome.findings) == 1 else f"{len(outcome.findings)} findings, the first"
+        raise IntegrityError(f"{copy.path}: {count}: {place}: {first.check}: {first.detail}{remarks}")
     tally = outcome.tally
     if (tally.entries, tally.root.hex(), tally.origin) != (manifest.size, manifest.root, manifest.origin):
         raise IntegrityError(f"{copy.path}: the log is not the one that {MANIFEST} describes")

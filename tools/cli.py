@@ -1,6 +1,7 @@
 """treering: the one command, and which module each of its commands is.
 
-Commands are imported when they are called, so that `treering keys` does not wait for a web server to load.
+Commands are imported when they are called, so that `treering keys` does not wait for a web server to load.  What holds
+for each of them as a program, such as that it may be piped into `head`, is `tools.console.as_program`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from tools.console import as_program
 from tools.process import EXIT_GOOD, EXIT_USAGE, version
 
 COMMANDS = {
@@ -46,7 +48,9 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        return as_program(main)
+    arguments = list(argv)
     if arguments[:1] == ["--version"]:
         print(f"treering {version()}")
         return EXIT_GOOD

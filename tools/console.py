@@ -9,21 +9,81 @@ read.  A progress bar is drawn on a terminal only, so logs and pipes stay clean.
 >>> number(25505), rate(25505, 4.2), duration(75.31)
 ('25,505', '6,073/s', '1 min 15 s')
 
+`as_program` runs a command whose reader may stop reading, as `| head` does: then it ends there, in good order.
+
 The bar itself is `tools.bars`; exit codes and what services share are in `tools.process`.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 import msgspec
 
-from tools.process import EXIT_FINDING
+from tools.process import EXIT_FINDING, EXIT_USAGE
 
 Advance = Callable[[int], None]
+EXIT_UNREAD = 141
+"""Nobody reads on: neither good nor bad.  A shell says the same of what SIGPIPE has ended (128 + 13)."""
+
+
+def as_program(run: Callable[[Sequence[str]], int]) -> int:
+    """Run a command with the arguments of this process, and return its exit code.
+
+    If the reader of standard output goes away, SystemExit is raised where the command prints: not an error of files,
+    which commands catch and report, and what they have begun is put away on the way out.  The same, with a word, if a
+    full disk takes no more of it.  Who writes to `sys.stdout.buffer` gets OSError, as ever.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout = _Printed.instead_of(sys.stdout)
+    try:
+        return run(sys.argv[1:])
+    finally:
+        if sys.stdout is not None:  # what was closed by the shell is None
+            sys.stdout.flush()
+
+
+class _Printed(io.TextIOWrapper):
+    """Standard output that ends the process when it cannot be written."""
+
+    @classmethod
+    def instead_of(cls, stream: io.TextIOWrapper) -> _Printed:
+        """Return one that writes where another did, in the same way."""
+        stream.flush()
+        return cls(
+            io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False)),
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+
+    def write(self, text: str, /) -> int:
+        """Write as a file does."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._end(error)
+
+    def flush(self) -> None:
+        """Flush as a file does."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, error: OSError) -> NoReturn:
+        # What is buffered would be written, and fail, once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(EXIT_UNREAD) from None
+        raise SystemExit(fail(f"what was to be printed: {in_words(error)}; make room", EXIT_USAGE)) from None
 
 
 @contextmanager
@@ -69,6 +129,28 @@ def printable(text: str) -> str:
     'student:zoë\\x1b[2J\\u202e'
     """
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def in_words(error: OSError) -> str:
+    """Return what the system refused, and of which file, without its number.
+
+    >>> in_words(FileNotFoundError(2, "No such file or directory", "data/x"))
+    'data/x: No such file or directory'
+    """
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}"
+
+
+def when(time_s: int) -> str:
+    """Return a time (Unix seconds) as people write it; a leaf may hold one that no calendar has.
+
+    >>> when(1_764_090_000), when(1 << 63)
+    ('2025-11-25T17:00:00+00:00', '9223372036854775808 s after 1970')
+    """
+    try:
+        return datetime.fromtimestamp(time_s, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{time_s} s after 1970"
 
 
 def rate(n: int, seconds: float) -> str:

@@ -224,14 +224,23 @@ def copy_of(view: View, entries: int, signer: Ed25519Signer, vault: Vault | None
     rotated = next(
         (at for at, leaf in enumerate(book.leaves) if b'"control":"rotate"' in leaf), len(book.leaves)
     )
-    size = max((size for size in book.sizes if size <= min(max(entries, ENTRIES_MIN), rotated)), default=0)
-    if size < ENTRIES_MIN:
-        raise NotFound(f"{size} entries can be copied; a drill takes {ENTRIES_MIN}. Leave --data out")
+    size = _size_of_copy([one for one in book.sizes if one <= rotated], entries)
     book.sizes = [one for one in book.sizes if one <= size]
     if len(book.sizes) < COMMITS_MIN:
         book.sizes = [2, *(size * number // COMMITS_MIN for number in range(1, COMMITS_MIN + 1))]
     whole.rewrite(Book(book.leaves[:size], book.rows[:size], book.sizes))
     return whole
+
+
+def _size_of_copy(sizes: Sequence[int], entries: int) -> int:
+    """Return at which of the commits a copy of about so many entries ends; raise NotFound if all are too small."""
+    if not sizes or sizes[-1] < ENTRIES_MIN:
+        raise NotFound(
+            f"only {sizes[-1] if sizes else 0} entries can be copied, up to the first change of key; a drill takes "
+            f"{ENTRIES_MIN}: leave --data out, to try it on a log that is made for it"
+        )
+    enough = [size for size in sizes if size >= ENTRIES_MIN]
+    return max((size for size in enough if size <= entries), default=enough[0])
 
 
 def small_log(folder: DataFolder, *, commits: int = 26, commit: int = 24, students: int = 9) -> Ed25519Signer:

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from archive import (
     read_cosigned,
 )
 from merkle import MerkleError
-from tools.console import fail, number, print_json, progress
+from tools.console import fail, in_words, number, print_json, progress
 from tools.leaves import unsigned
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import (
@@ -103,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(arguments, folder, LogSource(store, lambda: size), size)
     except (IntegrityError, MerkleError) as error:
         return fail(f"export: {error}", EXIT_FINDING)
-    except (ArchiveError, OSError) as error:
+    except OSError as error:
+        return fail(
+            f"export: {in_words(error)}; make room, or name another folder",
+            EXIT_USAGE,
+        )
+    except ArchiveError as error:
         return fail(f"export: {error}", EXIT_USAGE)
 
 
@@ -175,9 +181,25 @@ def write_subject(
 ) -> list[int]:
     """Write a subject's folder, the manifest last; return the entries whose keys are gone.
 
-    Raises InvalidEvent if the folder is not empty.
+    Raises InvalidEvent if the folder is not empty.  Where it cannot be finished, nothing of it stays: half a list
+    would have to be told from a whole one, and the next try would be refused.
     """
+    was_there = out.exists()
     make_private(out)
+    try:
+        return _write_all(out, source, vault, found, size, tag_keys)
+    except BaseException:
+        for path in out.iterdir() if was_there else (out,):
+            with suppress(NotADirectoryError):
+                shutil.rmtree(path)
+                continue
+            path.unlink()
+        raise
+
+
+def _write_all(
+    out: Path, source: LogSource, vault: Vault, found: Sequence[SubjectEntries], size: int, tag_keys: bool
+) -> list[int]:
     with source.open(size) as log:
         _, note = log.checkpoint()
     write_file(out, CHECKPOINT, note)

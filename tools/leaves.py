@@ -29,8 +29,10 @@ from merkle import (
     TlogProof,
     Verifier,
     decode_bundle,
+    key_label,
     leaf_hash,
     open_checkpoint,
+    open_note,
 )
 
 TIMEOUT_S = 30.0
@@ -121,6 +123,7 @@ def open_signed(note: bytes, verifiers: Sequence[Verifier]) -> Checkpoint:
     for verifier in verifiers[:-1]:
         with suppress(SignatureError):
             return open_checkpoint(note, verifier)
+    _refuse_strangers(note, verifiers)
     return open_checkpoint(note, verifiers[-1])
 
 
@@ -129,7 +132,13 @@ def check_signed(proof: TlogProof, verifiers: Sequence[Verifier]) -> tuple[Check
     for verifier in verifiers[:-1]:
         with suppress(SignatureError):
             return check_receipt(proof, verifier)
+    _refuse_strangers(proof.checkpoint, verifiers)
     return check_receipt(proof, verifiers[-1])
+
+
+def _refuse_strangers(note: bytes, verifiers: Sequence[Verifier]) -> None:
+    """Raise UnknownKeyError, which names all keys that were tried, if none of them has signed."""
+    open_note(note, list({key_label(one): one for one in verifiers}.values()))
 
 
 def unsigned(note: bytes) -> Checkpoint:

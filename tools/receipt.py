@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,17 @@ from archive import (
     Unavailable,
     check_opening,
 )
-from merkle import Checkpoint, MerkleError, TlogProof, Verifier
+from merkle import Checkpoint, MerkleError, TlogProof, UnknownKeyError, Verifier
 from tools.completeness import check_folder, report, show
-from tools.console import fail, number, print_json, printable
+from tools.console import fail, number, print_json, printable, when
 from tools.leaves import check_signed, open_leaves
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import read_manifest
 from tools.verify_log import read_vkey
+
+ANOTHER_KEY = (
+    "; the log may have had another key then: --vkey again for each that `treering keys history` lists"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,9 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (NotFound, Unavailable, OSError) as error:
         return fail(f"receipt: {printable(str(error))}", EXIT_USAGE)
     except (ArchiveError, MerkleError) as error:
+        why = f"{error}{ANOTHER_KEY}" if isinstance(error, UnknownKeyError) else str(error)
         if arguments.json:
-            print_json({"verified": False, "error": str(error)})
-        return fail(f"NOT VERIFIED: {printable(str(error))}", EXIT_FINDING)
+            print_json({"verified": False, "error": why})
+        return fail(f"NOT VERIFIED: {printable(why)}", EXIT_FINDING)
 
 
 # --- one receipt ---------------------------------------------------------------------------------
@@ -166,18 +170,6 @@ def _report(checked: Checked) -> dict[str, Any]:
             "payload_bytes": len(opened.payload),
         }
     return answer
-
-
-def when(time_s: int) -> str:
-    """Return a time (Unix seconds) as people write it; a leaf may hold one that no calendar has.
-
-    >>> when(1_764_090_000), when(1 << 63)
-    ('2025-11-25T17:00:00+00:00', '9223372036854775808 s after 1970')
-    """
-    try:
-        return datetime.fromtimestamp(time_s, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        return f"{time_s} s after 1970"
 
 
 def _show(checked: Checked) -> None:

@@ -37,7 +37,6 @@ from archive import (
     Given,
     IntegrityError,
     Job,
-    KeyRing,
     Keys,
     Log,
     LogSource,
@@ -55,8 +54,9 @@ from archive import (
     ring_of,
     size_of,
 )
-from merkle import Checkpoint, Ed25519Verifier, MerkleError, NoteError, Policy, Verifier, check_policy
+from merkle import Checkpoint, Ed25519Verifier, MerkleError, NoteError, Policy, UnknownKeyError
 from tools.console import progress
+from tools.verify_policy import cosigned_size, key_of, quorum
 
 PROCESSES_FROM = 2 * STRETCH
 """Entries from which on it pays to start processes."""
@@ -79,7 +79,7 @@ class Request:
     anyway: bool = False
     """Whether to read on although the file's pages are damaged."""
     policy: Policy | None = None
-    """Whose signatures the outside asks for."""
+    """Whose signatures the outside asks for; without a verifier, its line about this log names the key."""
     processes: int = 0
     """0: as many as there are processors."""
 
@@ -97,6 +97,15 @@ class Outcome:
     """Entries read for it."""
     public: bool = False
     """Whether only what is public was there to be checked."""
+    signed: bool = False
+    """Whether signatures were checked, with a key that the auditor or his policy named."""
+    cosigned: int | None = None
+    """Up to which size enough witnesses have signed; None where no policy asks for any, or too few have."""
+
+    @property
+    def newest_s(self) -> int | None:
+        """When the last entry was taken in (Unix seconds): old, if a copy stands still.  None if it is not verified."""
+        return None if self.resume is None or not self.tally.entries else self.resume.time_s
 
 
 def verify_folder(request: Request) -> Outcome:
@@ -114,7 +123,7 @@ def verify_folder(request: Request) -> Outcome:
         raise NotFound("the saved check was one of the public part, which knows no blocks; leave --since out")
     tally = Tally()
     seals, findings = _seals(request.seal or folder.log / "seal", tally, named=request.seal is not None)
-    resume = None
+    outcome = Outcome(findings, tally, signed=request.verifier is not None)
     try:
         if lacking := missing_bytes(folder.log):
             raise IntegrityError(f"the database file is {lacking:,} bytes shorter than it says itself")
@@ -123,17 +132,18 @@ def verify_folder(request: Request) -> Outcome:
         if damaged and not request.anyway:
             tally.remarks.append("entries were not read: such a file may crash its reader; --anyway tries it")
         else:
-            resume = _check(folder, request, seals, tally, findings)
+            _check(folder, request, seals, outcome)
     except IntegrityError as error:
         findings.append(Finding("storage", None, str(error), "unreadable"))
-    seconds = time.monotonic() - started
-    read = max(tally.entries - (request.resume.size if request.resume else 0), 0)
-    return Outcome(findings, tally, seconds, None if findings else resume, read)
+    outcome.seconds = time.monotonic() - started
+    outcome.read = max(tally.entries - (request.resume.size if request.resume else 0), 0)
+    if findings:
+        outcome.resume = None
+    return outcome
 
 
-def _check(
-    folder: DataFolder, request: Request, seals: list[Seal], tally: Tally, findings: list[Finding]
-) -> Resume | None:
+def _check(folder: DataFolder, request: Request, seals: list[Seal], outcome: Outcome) -> None:
+    findings, tally = outcome.findings, outcome.tally
     store = folder.open_log()
     vault = None
     try:
@@ -145,10 +155,13 @@ def _check(
         with store.view() as view:
             size = size_of(view)
             log = Log(view, size)
-            keys = _keys(log, request.verifier, tally)
             newest = log.checkpoint()[1] if size else b""
+            verifier = request.verifier or key_of(request.policy, newest)
+            keys = _keys(log, verifier, tally)
+        outcome.signed = verifier is not None
+        tally.remarks += stranger(newest, keys) if size else []
         kept = (*request.kept, *open_kept(request.notes, keys))
-        kept += tuple(_cosigned(folder, request.policy, keys, newest, findings))
+        kept += tuple(_cosigned(folder, request.policy, keys, newest, outcome))
         given = Given(keys, vault, request.vault, seals, kept, request.resume)
         mine = _Open(LogSource(store, lambda: size), keys, vault)
         with (
@@ -157,7 +170,7 @@ def _check(
         ):
             check = Check(mine.source, size, given, tally, advance, run)
             findings += check.findings()
-        return check.resume
+        outcome.resume = check.resume
     finally:
         store.close()
         if vault is not None:
@@ -184,6 +197,18 @@ def _keys(log: Log, verifier: Ed25519Verifier | None, tally: Tally) -> Keys:
         return OneKey(verifier)
 
 
+def stranger(newest: bytes, keys: Keys) -> list[str]:
+    """Return what to say if no known key has signed the newest checkpoint: then none of what is signed will hold."""
+    try:
+        keys.open(newest)
+    except UnknownKeyError as error:
+        what = "it is another log's, or of a time when the log had another key"
+        return [f"the newest checkpoint: {error}; {what}: bring that key (treering keys history lists all)"]
+    except MerkleError:  # a finding, with its place
+        pass
+    return []
+
+
 def open_kept(notes: Iterable[bytes], keys: Keys) -> list[Checkpoint]:
     """Return the checkpoints in notes that were kept; raise NoteError if one was not signed by the key of its size."""
     found = []
@@ -196,7 +221,7 @@ def open_kept(notes: Iterable[bytes], keys: Keys) -> list[Checkpoint]:
 
 
 def _cosigned(
-    folder: DataFolder, policy: Policy | None, keys: Keys, newest: bytes, findings: list[Finding]
+    folder: DataFolder, policy: Policy | None, keys: Keys, newest: bytes, outcome: Outcome
 ) -> list[Checkpoint]:
     """Return the checkpoint that the outside is shown, which must be a part of this log, if a policy is given.
 
@@ -206,34 +231,13 @@ def _cosigned(
         return []
     there = folder.cosigned.is_file()
     checked = quorum(folder.cosigned.read_bytes() if there else newest, policy, keys)
-    if isinstance(checked, Finding) and not there:
+    if isinstance(checked, Finding) and checked.kind == "missing" and not there:
         checked = Finding("quorum", None, "no checkpoint was cosigned yet", "missing")
     if isinstance(checked, Finding):
-        findings.append(checked)
+        outcome.findings.append(checked)
         return []
+    outcome.cosigned = cosigned_size(policy, checked)
     return [checked]
-
-
-def quorum(note: bytes, policy: Policy, keys: Keys) -> Checkpoint | Finding:
-    """Return the checkpoint in a note if enough witnesses have signed it, else the finding."""
-    try:
-        checkpoint = keys.open(note)
-        signed = check_policy(note, policy, _signers(keys, checkpoint.size))
-    except MerkleError as error:
-        return Finding("quorum", None, str(error), "signature")
-    if signed.met:
-        return checkpoint
-    names = ", ".join(one.name for one in signed.cosigned) or "none"
-    detail = f"size {checkpoint.size}: the witnesses that signed ({names}) are not enough for the policy"
-    return Finding("quorum", None, detail, "signature")
-
-
-def _signers(keys: Keys, size: int) -> list[Verifier]:
-    """Return the log's keys that sign a size, as far as they are known."""
-    if isinstance(keys, KeyRing):
-        return [keys.at(size)]
-    known = keys.verifier if isinstance(keys, OneKey) else None
-    return [] if known is None else [known]
 
 
 def _seals(path: Path, tally: Tally, *, named: bool) -> tuple[list[Seal], list[Finding]]:

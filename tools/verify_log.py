@@ -2,11 +2,13 @@
 
     $ verify-log data --vkey treering.local/5f2a…/0+4d1c8a7b+AYk…
     verified: 25,537 entries, 1,204 blocks, root 9c4e…
+    newest entry: 2026-01-15T09:00:00+00:00
 
-Every leaf, node, root, block and checkpoint is recomputed from the leaves and compared.  Without `--vkey` the log is
-shown to agree with itself only: whoever rewrote all of it would agree with himself, too.  With `--vault` the private
-rows are opened and held against what the leaves commit to.  A URL (or a folder of tiles) is checked as the public sees
-it: leaves, tiles and the checkpoint; the verdict says "in public, and no more".
+Every leaf, node, root, block and checkpoint is recomputed from the leaves and compared.  With neither `--vkey` nor a
+policy that names the log's key, the log is shown to agree with itself only: whoever rewrote all of it would agree with
+himself, too.  With `--vault` the private rows are opened and held against what the leaves commit to.  A URL, or a
+folder of tiles, is checked as the public sees it: leaves, tiles and the checkpoint; the verdict says "in public, and no
+more".  With `--policy` it says up to where witnesses have cosigned: what is beyond, the log alone has signed.
 
 What one remembers is the strongest check: `--save FILE` writes where the log stood, `--since FILE` goes on from there,
 and `--checkpoint FILE` takes any checkpoint that was kept elsewhere.  A log that was rewritten does not continue them.
@@ -26,7 +28,7 @@ from pathlib import Path
 
 from archive import ArchiveError, OneKey, Resume, write_whole
 from merkle import Ed25519Verifier, MerkleError, NoteError, Policy
-from tools.console import duration, printable, rate
+from tools.console import as_program, duration, in_words, printable, rate, when
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.verify_folder import Outcome, Request, open_kept, verify_folder
 from tools.verify_public import is_public, verify_public
@@ -63,7 +65,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--anyway", action="store_true", help="read on although the file's pages are damaged (it may crash)"
     )
     made.add_argument(
-        "--policy", type=Path, metavar="FILE", help="whose signatures the outside asks for (C2SP tlog-policy)"
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="whose log it must be, and whose signatures the outside asks for (C2SP tlog-policy)",
     )
     made.add_argument("--partition", type=int, default=0)
     made.add_argument("--processes", type=int, default=0, help="how many at once; by default one a processor")
@@ -78,21 +83,23 @@ def command(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
     """Run verify-log."""
+    if argv is None:
+        return as_program(main)
     arguments = parser(prog).parse_args(argv)
     try:
         verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
         outcome = verify(arguments, verifier)
-        if arguments.save is not None:
-            save(arguments.save, outcome)
     except (ArchiveError, MerkleError, OSError) as error:
         say(f"verify-log: {printable(str(error))}")
         return EXIT_USAGE
-    signed = verifier is not None
     if arguments.json:
-        print(json.dumps(report(outcome, signed)))
+        print(json.dumps(report(outcome)), flush=True)
     else:
-        show(outcome, signed)
-    return EXIT_FINDING if outcome.findings else EXIT_GOOD
+        show(outcome)
+    saved = arguments.save is None or save(arguments.save, outcome)
+    if outcome.findings:
+        return EXIT_FINDING
+    return EXIT_GOOD if saved else EXIT_USAGE
 
 
 def verify(arguments: argparse.Namespace, verifier: Ed25519Verifier | None) -> Outcome:
@@ -153,28 +160,36 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def save(path: Path, outcome: Outcome) -> None:
-    """Write where the next check may go on, unless something was found."""
+def save(path: Path, outcome: Outcome) -> bool:
+    """Write where the next check may go on, unless something was found; return whether it is written."""
     if outcome.resume is None:
         say(f"verify-log: {path}: not written, since not all is well")
-    else:
+        return False
+    try:
         write_whole(path, outcome.resume.encode())
+    except (ArchiveError, OSError) as error:
+        why = in_words(error) if isinstance(error, OSError) else str(error)
+        say(f"verify-log: {why}; the log was checked, and the check was not saved: --save to another disk")
+        return False
+    return True
 
 
-def report(outcome: Outcome, signed: bool) -> dict[str, object]:
+def report(outcome: Outcome) -> dict[str, object]:
     """Return the result as a JSON object (docs/formats/findings.md)."""
     seen = {**asdict(outcome.tally), "root": outcome.tally.root.hex()}
     return {
         "verified": not outcome.findings,
-        "signatures": signed,
+        "signatures": outcome.signed,
         "public": outcome.public,
+        "cosigned": outcome.cosigned,
+        "newest_s": outcome.newest_s,
         **seen,
         "seconds": round(outcome.seconds, 3),
         "findings": [asdict(finding) for finding in outcome.findings],
     }
 
 
-def show(outcome: Outcome, signed: bool) -> None:
+def show(outcome: Outcome) -> None:
     """Print the result for people."""
     findings, tally = outcome.findings, outcome.tally
     for finding in findings[:SHOWN]:
@@ -183,16 +198,25 @@ def show(outcome: Outcome, signed: bool) -> None:
         print(f"… and {len(findings) - SHOWN} more; --json lists all")
     for remark in tally.remarks:
         print(f"note: {printable(remark)}")
-    verdict = (
-        "NOT VERIFIED" if findings else "verified" if signed else "self-consistent only (no --vkey given)"
-    )
+    good = "verified" if outcome.signed else "self-consistent only (no --vkey given)"
+    verdict = "NOT VERIFIED" if findings else good
     seen = "in public, and no more" if outcome.public else f"{tally.blocks:,} blocks"
-    print(f"{verdict}: {tally.entries:,} entries, {seen}, root {tally.root.hex()}")
+    print(f"{verdict}: {tally.entries:,} entries{_witnessed(outcome)}, {seen}, root {tally.root.hex()}")
+    if outcome.newest_s is not None:
+        print(f"newest entry: {when(outcome.newest_s)}")
     if tally.opened or tally.erased:
         print(
             f"opened {tally.opened:,} private rows, {tally.erased:,} erased, {tally.control:,} control entries"
         )
     print(f"{duration(outcome.seconds)}, {rate(outcome.read, outcome.seconds)}", file=sys.stderr)
+
+
+def _witnessed(outcome: Outcome) -> str:
+    """Return how many of the entries the witnesses have cosigned, if a policy asks for any."""
+    if outcome.cosigned is None:
+        return ""
+    some = f"cosigned up to {outcome.cosigned:,} only"
+    return f" ({some if outcome.cosigned < outcome.tally.entries else 'all cosigned'})"
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ from merkle import (
 )
 from tools.console import Advance, progress
 from tools.leaves import address
-from tools.verify_folder import Outcome, open_kept, quorum
+from tools.verify_folder import Outcome, open_kept, stranger
+from tools.verify_policy import cosigned_size, key_of, quorum
 
 AT_ONCE = 8
 TRIES = 3
@@ -90,12 +91,20 @@ def verify_public(
             raise NotFound(f"{data}: no checkpoint there; name a server, or a folder of exported tiles")
         checkpoint = Checkpoint.decode(Note.decode(note).text)
         check = _Public(read, checkpoint, open_kept(kept, OneKey()), resume)
+        known = verifier or key_of(policy, note)
         with progress("verifying", max(checkpoint.size - check.frontier.size, 0)) as advance:
-            findings = [*check.findings(advance), *check.signed(note, verifier, policy)]
-        open_kept(kept, check.keys(verifier))
-    made = None if findings else check.resume()
-    read_entries = max(check.tally.entries - (resume.size if resume else 0), 0)
-    return Outcome(findings, check.tally, time.monotonic() - started, made, read_entries, public=True)
+            findings = [*check.findings(advance), *check.signed(note, known, policy)]
+        open_kept(kept, check.keys(known))
+    return Outcome(
+        findings,
+        check.tally,
+        time.monotonic() - started,
+        None if findings else check.resume(),
+        max(check.tally.entries - (resume.size if resume else 0), 0),
+        public=True,
+        signed=known is not None,
+        cosigned=check.cosigned,
+    )
 
 
 @contextmanager
@@ -148,6 +157,7 @@ class _Public:
         self._rotations: list[tuple[int, dict[str, Any]]] = []
         self._attestations = Attestations()
         self._whole = True
+        self.cosigned: int | None = None
 
     def findings(self, advance: Advance) -> Iterator[Finding]:
         """Yield every finding but those about signatures."""
@@ -169,15 +179,20 @@ class _Public:
         """Yield what is wrong with the signatures, once the entries said which keys there were."""
         try:
             keys: Keys = OneKey() if verifier is None else _ring(self._rotations, verifier)
+            self.tally.remarks += stranger(note, keys)
             keys.open(note)
         except IntegrityError as error:
             yield Finding("keys", None, str(error), "signature")
         except MerkleError as error:
             yield Finding("checkpoint", None, f"size {self._checkpoint.size}: {error}", "signature")
         else:
-            checked = None if policy is None else quorum(note, policy, keys)
+            if policy is None:
+                return
+            checked = quorum(note, policy, keys)
             if isinstance(checked, Finding):
                 yield checked
+            else:
+                self.cosigned = cosigned_size(policy, checked)
 
     def keys(self, verifier: Ed25519Verifier | None) -> Keys:
         """Return the log's keys, once its entries were read; the known one alone, where they do not lead to others."""

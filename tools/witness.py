@@ -1,7 +1,7 @@
 """treering witness: remember other people's logs, and cosign what continues them (C2SP tlog-witness).
 
-    $ treering witness --state DIR --log example.com/log+4d1c8a7b+AYk… --listen 127.0.0.1:8401
-    Witness is ready: http://127.0.0.1:8401/ witness.example/w1+9e07b2c1+BOv…
+    $ treering witness --state DIR --log example.com/log+4d1c8a7b+AYk… --listen 127.0.0.1:8402
+    Witness is ready: http://127.0.0.1:8402/ witness.example/w1+9e07b2c1+BOv…
 
     POST /add-checkpoint                    a proof and a signed checkpoint in, a cosignature out
     GET  /<sha256 of the origin>/checkpoint the newest one, for monitors
@@ -191,7 +191,7 @@ def listen(address: str) -> socket.socket:
     """Return a socket that listens on HOST:PORT; raise InvalidEvent if it cannot."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
-        raise InvalidEvent(f"--listen {address}: expected HOST:PORT, such as 127.0.0.1:8401")
+        raise InvalidEvent(f"--listen {address}: expected HOST:PORT, such as 127.0.0.1:8402")
     host = host.strip("[]")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -212,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--log", action="append", required=True, metavar="VKEY", help="a log's key; may be given again"
     )
-    made.add_argument("--listen", default="127.0.0.1:8401", metavar="HOST:PORT", help="default: %(default)s")
+    made.add_argument("--listen", default="127.0.0.1:8402", metavar="HOST:PORT", help="default: %(default)s")
     made.add_argument(
         "--key",
         action="append",

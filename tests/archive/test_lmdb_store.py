@@ -5,11 +5,9 @@ What every store promises is in `test_store_contract`; faults below the process,
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -18,6 +16,7 @@ import pytest
 from archive import IntegrityError, LmdbStore, NotFound, StorageFailed, Unavailable, Write, files
 from archive.files import make_folder
 from archive.lmdb_store import CHECK_READERS_EVERY, LOCK_FILE_SIZE
+from tests.quota import files_at_most
 
 
 @pytest.fixture
@@ -33,17 +32,6 @@ def rows(store: LmdbStore) -> dict[bytes, bytes]:
     """Return all rows."""
     with store.view() as view:
         return {bytes(key): bytes(value) for key, value in view.scan("t")}
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size: a write across it is cut short, the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [0, 1, 4096, 5000, 20_000])
@@ -135,6 +123,25 @@ def test_a_copy_is_of_one_moment_and_for_its_owner(store: LmdbStore, tmp_path: P
     assert (tmp_path / "copy" / "data.mdb").stat().st_mode & 0o777 == 0o600
     with pytest.raises(StorageFailed):
         store.copy(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("room", [100, 5_000, 32_768])
+def test_a_copy_that_does_not_fit_names_where_it_should_go(
+    store: LmdbStore, tmp_path: Path, room: int
+) -> None:
+    """The disk that is full is the copy's: whoever is told the log's name makes room in the wrong place.
+
+    Also where the disk ends in the middle of a page, which LMDB calls an invalid argument.
+    """
+    store.commit([Write("t", b"%04d" % number, bytes(500)) for number in range(200)])
+    with files_at_most(room), pytest.raises(Unavailable) as refused:
+        store.copy(tmp_path / "copy")
+    assert str(refused.value).startswith(f"{tmp_path / 'copy'}: no space left for the copy; make room there")
+    assert str(tmp_path / "log") not in str(refused.value)
+    store.copy(tmp_path / "second")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageFailed, match=f"^{tmp_path / 'file'}"):
+        store.copy(tmp_path / "file" / "copy")
 
 
 def test_a_rotten_page_is_found_where_it_is_read(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def forgeries(site: Site, size: int) -> Iterator[list[Entry]]:
     yield put(spelled(encode_header(replaced(header, sequence=9))))
     yield put(spelled(encode_header(replaced(header, extra={"id": "another"}))))
     yield put(spelled(encode_header(replaced(header, keys={"doc": "d"}))))
+    odd = replaced(header, extra={**header.extra, "more": {1: 2}})  # no text as key: it has no canonical form
+    yield put(spelled(msgspec.msgpack.encode(odd)))
     wide = encode_header(header)  # its sequence number, 3, in two bytes
     yield put(spelled(wide[:1] + wide[1:].replace(b"\x03", b"\xcc\x03", 1)))
     yield [*good[:3], Entry(5, leaf_of_it[:12] + bytes(1) + leaf_of_it[13:], good[3].row), *good[4:]]

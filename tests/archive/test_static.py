@@ -25,7 +25,7 @@ from archive import (
     read_tile,
 )
 from archive.static import CHECKPOINT
-from merkle import Bundle, Tile, encode_bundle, tiles_of_size
+from merkle import Bundle, Tile, encode_bundle, tiles_between
 from tests.archive.published_log import SignedLog, reference_levels
 from tests.archive.static_disk import StaticDisk, Stopped
 
@@ -74,7 +74,7 @@ def faults(disk: StaticDisk, least: int) -> list[str]:
     if size < least:
         return [f"the checkpoint is of size {size}, after {least}"]
     found = []
-    for tile in tiles_of_size(size):
+    for tile in tiles_between(0, size):
         start = tile.index * 256
         if disk.file(tile.path()) != b"".join(levels()[tile.level][start : start + tile.width]):
             found.append(f"{tile.path()} is missing or wrong")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root, subtree_root
+from merkle import EMPTY_ROOT, HASH_SIZE, leaf_hash, node_hash, root_of, row_root
 from merkle.hashing import pair_up
 from tests.merkle.rfc6962 import mth, stored_tree, vectors
 
@@ -62,15 +62,6 @@ def test_roots_of_any_entries_equal_the_recursive_definition(entries: list[bytes
 def test_no_entry_can_pose_as_a_node(left: bytes, right: bytes) -> None:
     """The bytes of two children, logged as an entry, do not get the hash of their parent."""
     assert leaf_hash(left + right) != node_hash(left, right)
-
-
-def test_a_subtree_root_is_over_256_hashes_and_over_nothing_else() -> None:
-    """A partial tile is never hashed upwards."""
-    hashes = stored_tree(257).levels[0]
-    assert subtree_root(hashes[:256]) == stored_tree(257).levels[8][0]
-    for number in (0, 1, 255, 257):
-        with pytest.raises(ValueError, match="256"):
-            subtree_root(hashes[:number])
 
 
 def test_bulk_hashing_does_not_touch_its_argument() -> None:

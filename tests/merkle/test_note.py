@@ -16,7 +16,9 @@ from merkle import (
     NoteError,
     Signature,
     SignatureError,
+    UnknownKeyError,
     key_id,
+    key_label,
     open_note,
     sign_note,
 )
@@ -90,10 +92,31 @@ def test_one_bad_signature_of_a_known_key_condemns_the_note() -> None:
 def test_a_note_of_unknown_keys_only_is_refused() -> None:
     """Text that nobody we know has signed is not shown; the error names the keys that were tried."""
     third = Ed25519Signer("example.com/another", bytes([2]) * 32)
-    with pytest.raises(SignatureError, match=r"\(known: example\.com/another, example\.com/other\)"):
+    with pytest.raises(UnknownKeyError) as refused:
         open_note(SIGNED, [OTHER.verifier, third.verifier])
-    with pytest.raises(SignatureError, match=r"\(known: none\)"):
+    tried = f"{key_label(third.verifier)}, {key_label(OTHER.verifier)}"
+    assert str(refused.value).endswith(f"(signed by: {key_label(OURS.verifier)}; known: {tried})")
+    with pytest.raises(UnknownKeyError, match=r"known: none\)$"):
         open_note(SIGNED, [])
+
+
+def test_two_keys_of_one_name_can_be_told_apart_in_the_error() -> None:
+    """A log that changed its key keeps its name: without the key ids the error would say "known: the same"."""
+    later = Ed25519Signer(OURS.name, bytes([3]) * 32)
+    with pytest.raises(UnknownKeyError) as refused:
+        open_note(SIGNED, [later.verifier])
+    for key in (OURS, later):
+        assert key_label(key.verifier) in str(refused.value)
+        assert key.verifier.encode().startswith(key_label(key.verifier) + "+")
+
+
+def test_an_error_about_many_unknown_keys_stays_short() -> None:
+    """A stranger's note with a hundred signatures does not fill the reader's screen."""
+    strangers = [Ed25519Signer(f"example.com/{n:02}", bytes([n]) * 32) for n in range(40)]
+    with pytest.raises(UnknownKeyError, match=r"example\.com/04\+\w{8} and 35 more; known"):
+        open_note(sign_note(TEXT, strangers), [OURS.verifier])
+    with pytest.raises(UnknownKeyError, match=r"example\.com/04\+\w{8}; known"):
+        open_note(sign_note(TEXT, strangers[:5]), [OURS.verifier])
 
 
 def test_a_key_counts_once_however_often_it_signed() -> None:

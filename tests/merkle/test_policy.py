@@ -68,6 +68,8 @@ def test_one_witness_and_none_may_be_the_quorum() -> None:
     assert check_policy(cosigned(2), policy("quorum w2")).met
     assert not check_policy(cosigned(1), policy("quorum w2")).met
     assert check_policy(cosigned(), policy("quorum none")).met
+    assert policy("quorum none").asks_nobody
+    assert not policy("quorum w2").asks_nobody
     with pytest.raises(SignatureError):
         check_policy(sign_note(CHECKPOINT.encode(), [WITNESSES[0].at(1)]), policy("quorum none"))
 

@@ -17,9 +17,9 @@ from merkle import (
     ProofError,
     SignatureError,
     TlogProof,
+    frontier_at,
     leaf_hash,
     prove_inclusion,
-    root_at,
     sign_checkpoint,
 )
 from tests.merkle.rfc6962 import stored_tree, vectors
@@ -55,7 +55,7 @@ def test_a_proof_from_a_growing_log_verifies_at_its_size() -> None:
     """Receipts are bound to their checkpoint, not to the head of the log."""
     tree = stored_tree(3000)
     for index, size in ((0, 1), (299, 300), (17, 3000)):
-        checkpoint = Checkpoint(SIGNER.name, size, root_at(size, tree.read))
+        checkpoint = Checkpoint(SIGNER.name, size, frontier_at(size, tree.read).root())
         path = tuple(prove_inclusion(index, size, tree.read))
         text = TlogProof(index, path, sign_checkpoint(checkpoint, SIGNER)).encode()
         assert TlogProof.decode(text).verify(tree.levels[0][index], SIGNER.verifier) == checkpoint

@@ -27,12 +27,10 @@ from merkle import (
     prove_consistency,
     prove_inclusion,
     root_of,
-    subtree_root,
     tile_for_node,
     tile_rows,
     tile_width,
     tiles_between,
-    tiles_of_size,
     verify_consistency,
     verify_inclusion,
 )
@@ -69,7 +67,7 @@ def test_the_tiles_of_a_size_follow_the_formula_of_the_specification(size: int) 
         hashes = size // 256**level
         expected += [Tile(level, index) for index in range(hashes // 256)]
         expected += [Tile(level, hashes // 256, hashes % 256)] if hashes % 256 else []
-    assert list(tiles_of_size(size)) == expected
+    assert list(tiles_between(0, size)) == expected
     for row in tile_rows(size):
         assert (row.full + bool(row.partial), len(tile_rows(size))) != (0, 0)
         assert tile_width(row.level, row.full, size) == row.partial
@@ -87,11 +85,11 @@ def test_the_examples_of_the_specification_hold() -> None:
 @pytest.mark.parametrize("size", [256, 65_536, 70_000])
 def test_each_hash_of_a_higher_tile_is_the_root_of_a_full_tile_below(size: int) -> None:
     """What is served on level 1 and up can be recomputed from the level below it."""
-    for tile in tiles_of_size(size):
+    for tile in tiles_between(0, size):
         if tile.level:
             for number, value in enumerate(decode_tile(tile_bytes(tile))):
                 below = Tile(tile.level - 1, tile.index * 256 + number)
-                assert subtree_root(decode_tile(tile_bytes(below))) == value
+                assert root_of(decode_tile(tile_bytes(below))) == value
 
 
 @given(st.lists(st.sampled_from(BOUNDARIES) | st.integers(0, 70_000), min_size=2, max_size=2).map(sorted))
@@ -99,7 +97,7 @@ def test_growing_writes_exactly_the_tiles_that_were_not_there(sizes: list[int]) 
     """Between two sizes each new tile is named once, no finished tile is written again, none is forgotten."""
     old, new = sizes
     assert list(tiles_between(old, new)) == [
-        t for t in tiles_of_size(new) if t not in set(tiles_of_size(old))
+        t for t in tiles_between(0, new) if t not in set(tiles_between(0, old))
     ]
 
 
@@ -142,7 +140,7 @@ def test_reading_nodes_asks_for_each_tile_once_and_only_for_those_of_the_size() 
 
     prove_inclusion(65_536, 70_000, nodes_from_tiles(70_000, read))
     assert len(asked) == len(set(asked))
-    assert set(asked) <= set(tiles_of_size(70_000))
+    assert set(asked) <= set(tiles_between(0, 70_000))
 
 
 def test_tiles_of_a_wrong_width_and_nodes_beyond_the_size_are_refused() -> None:

@@ -206,6 +206,11 @@ def test_two_of_three_publish_though_one_is_down_and_one_lies(tmp_path: Path) ->
             last = public(server, policy)
             assert last is not None
             assert last.checkpoint.size == check.checkpoint.size, "one witness is not enough"
+            cosigned = server.get("/readyz").json()["cosigned"]
+            assert cosigned["size"] == check.checkpoint.size, (
+                "whoever looks after the server sees where it stands"
+            )
+            assert f"treering_cosigned_size {float(cosigned['size'])}" in server.get("/metrics").text
     checked = run_json("verify-log", str(data), "--vkey", log, "--policy", str(policy_file))
     assert checked["verified"] is True
 

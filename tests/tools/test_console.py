@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tools import console
+from tools.process import PYTHON
 
 
 class Terminal(io.StringIO):
@@ -57,6 +63,92 @@ def test_results_and_failures_go_their_own_ways(capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert json.loads(out) == {"a": [1, "é"]}
     assert err == "treering: port 8400 is taken; choose another\ntreering: unknown file\n"
+
+
+def printing(text: str, before: str) -> Callable[[Sequence[str]], int]:
+    """Return a command that prints, takes care of errors of its files, and puts away what it has begun."""
+
+    def run(arguments: Sequence[str]) -> int:
+        assert arguments == ["--count", "3"]
+        Path(before).touch()
+        try:
+            print(text, end="", flush="now" in text)  # noqa: T201 - what commands do
+        except OSError:
+            return 2
+        finally:
+            Path(before).unlink()
+        return 1
+
+    return run
+
+
+@contextmanager
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Let standard output be a pipe; yield its other end."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(sys, "argv", ["treering", "--count", "3"])
+        yield reading
+
+
+@pytest.mark.parametrize("text", ["a line\n" * 20_000, "said now", "little, and late"])
+def test_a_command_whose_reader_goes_away_ends_in_good_order(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`treering doctor | head`: no traceback, no word of a broken file, nothing half done, and no verdict either."""
+    with piped(monkeypatch) as reading:
+        os.close(reading)
+        with pytest.raises(SystemExit) as ended:
+            console.as_program(printing(text, f"{tmp_path}/begun"))
+    assert ended.value.code == console.EXIT_UNREAD
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_is_what_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is read to its end has its own exit code, and not a byte less or more arrives."""
+    with piped(monkeypatch) as reading:
+        assert console.as_program(printing("zoë\n", f"{tmp_path}/begun")) == 1
+    with os.fdopen(reading) as stream:
+        assert stream.read() == "zoë\n"
+
+
+def test_output_that_the_disk_does_not_take_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`treering doctor > report` on a full disk: a sentence and exit code 2, where 1 would say "something is wrong"."""
+    monkeypatch.setattr(sys, "argv", ["treering", "--count", "3"])
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            console.as_program(printing("much", f"{tmp_path}/begun"))
+    assert ended.value.code == 2
+    assert "what was to be printed: No space left on device" in capsys.readouterr().err
+
+
+def test_a_command_without_standard_output_ends_as_it_would(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shell may close it (`>&-`)."""
+    monkeypatch.setattr(sys, "argv", ["treering", "--count", "3"])
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert console.as_program(printing("unheard", f"{tmp_path}/begun")) == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "command", [["tools.cli", "--help"], ["tools.cli", "doctor", "--help"], ["tools.verify_log", "-h"]]
+)
+def test_each_program_may_be_piped_into_one_that_reads_no_more(command: list[str]) -> None:
+    """Both entry points are run in that way: by their scripts, `treering` and `verify-log`, and by `python -m`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*PYTHON, *command], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (console.EXIT_UNREAD, b"")
 
 
 def test_rates_of_nothing_are_numbers() -> None:

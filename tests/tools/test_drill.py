@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from archive import CHECKS
+from archive import CHECKS, NotFound
 from tests.golden import golden_copy
 from tools import drill
 from tools.drill import CASES, Bench, Result
 from tools.drill_case import WHO, Case
+from tools.drill_copy import _size_of_copy
 from tools.verify_folder import Outcome, Request, verify_folder
 
 NAMES = [case.name for case in CASES]
@@ -102,6 +103,25 @@ def test_a_real_log_is_copied_and_left_alone(tmp_path: Path, capsys: pytest.Capt
             case.name for case in CASES if not case.needs_vault
         ]
         assert before == {path: path.read_bytes() for path in files}
+
+
+def test_a_copy_ends_at_the_commit_that_is_nearest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any number may be asked for; below what a drill takes, and between two commits, the next one that will do."""
+    assert [_size_of_copy([200, 290, 314, 500], n) for n in (0, 300, 313, 314, 499, 9_000)] == [
+        *[314] * 5,
+        500,
+    ]
+    monkeypatch.setattr(drill, "CASES", [case for case in CASES if case.name == "bit in a node"])
+    for entries in ("1", "300", "314"):
+        assert drill.main(["--entries", entries, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["entries"] == 314
+    for sizes in ([], [2, 299]):
+        with pytest.raises(
+            NotFound, match=f"only {max(sizes, default=0)} entries can be copied.*leave --data out"
+        ):
+            _size_of_copy(sizes, 1_000)
 
 
 def test_without_a_log_there_is_no_drill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from archive import (
 )
 from merkle import Bundle, Ed25519Signer, Note, sign_note
 from tests.api.front import Front
+from tests.quota import files_at_most
 from tests.world import connection, frames, raw_event
 from tools import export, receipt
 
@@ -69,6 +70,26 @@ def ann(data: Path, tmp_path: Path) -> Path:
     out = tmp_path / "ann"
     assert export.main(["subject", "student:ann", "--data", str(data), "--out", str(out), "--tag-key"]) == 0
     return out
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("size", [100, 700, 1_500])
+def test_an_export_that_does_not_fit_can_be_done_again(
+    data: Path, tmp_path: Path, size: int, there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the checkpoint, a receipt or the list at the end: the file is named, and nothing of it stays."""
+    out = tmp_path / "ann"
+    if there:
+        out.mkdir()
+    command = ["subject", "student:ann", "--data", str(data), "--out", str(out), "--tag-key"]
+    with files_at_most(size):
+        assert export.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"treering: export: {out}/")
+    assert "File too large; make room, or name another folder" in said
+    assert out.exists() == there
+    assert not there or not list(out.iterdir())
+    assert export.main(command) == 0
 
 
 Run = Callable[..., Any]

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from archive import DataFolder, Log, load_size
-from merkle import Checkpoint, Cosigner, Ed25519Signer, sign_checkpoint
+from archive import DataFolder, Log, Prover, load_size
+from merkle import Checkpoint, Cosigner, Ed25519Signer, Ed25519Verifier, key_label, sign_checkpoint
 from tests.api.front import Front
 from tests.world import event
 from tools import export, keys, receipt, verify_log
@@ -32,6 +32,8 @@ class Given(NamedTuple):
     vkey: str
     kept: Path
     """A checkpoint from before the change."""
+    before: Path
+    """A copy of the data folder from before the change."""
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +48,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Given:
     with store.view() as view:
         (path / "kept").write_bytes(Log(view, load_size(view)).checkpoint()[1])
     store.close()
+    copytree(folder.path, path / "before")
     assert keys.main(["rotate", "--data", str(folder.path)]) == 0
     assert export.main(["tiles", str(path / "public"), "--data", str(folder.path)]) == 0
     vkey = folder.signer(os.urandom).verifier.encode()
-    return Given(folder.path, path / "public", first, vkey, path / "kept")
+    return Given(folder.path, path / "public", first, vkey, path / "kept", path / "before")
 
 
 @pytest.fixture
@@ -149,6 +152,55 @@ def test_a_kept_checkpoint_of_a_longer_log_is_still_found(given: Given, run: Any
         said = run(place, "--vkey", given.vkey, "--checkpoint", tmp_path / "other")
         assert said.code == 1
         assert {one["check"] for one in said.report["findings"]} == {"kept"}
+
+
+def label(vkey: str) -> str:
+    """Return name and key id of a verifier key."""
+    return key_label(Ed25519Verifier.decode(vkey))
+
+
+def test_a_receipt_under_an_older_key_is_told_from_a_forged_one(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both keys have the log's name: their ids are said, and where the older one is to be had; with it, all is well."""
+    store, file = DataFolder(given.data).open_log(), tmp_path / "1.tlog-proof"
+    with store.view() as view:
+        file.write_bytes(Prover(Log(view, load_size(view))).receipt(1).encode())
+    store.close()
+    assert receipt.main(["check", str(file), "--vkey", given.vkey]) == 1
+    said = capsys.readouterr().err
+    assert f"(signed by: {label(given.first)}; known: {label(given.vkey)})" in said
+    assert (
+        "the log may have had another key then: --vkey again for each that `treering keys history` lists"
+        in said
+    )
+    for more in ([], ["--json"]):
+        assert receipt.main(["check", str(file), "--vkey", given.vkey, "--vkey", given.first, *more]) == 0
+    stranger = Ed25519Signer(Ed25519Verifier.decode(given.vkey).name, b"s" * 32).verifier.encode()
+    capsys.readouterr()
+    assert receipt.main(["check", str(file), "--vkey", given.vkey, "--vkey", stranger]) == 1
+    tried = ", ".join(sorted(map(label, (given.vkey, stranger))))
+    assert f"known: {tried})" in capsys.readouterr().err, "all keys that were tried are named"
+
+
+def test_a_copy_from_before_a_change_of_key_says_which_key_to_bring(
+    given: Given, run: Any, tmp_path: Path
+) -> None:
+    """The newest key has signed nothing in it, and nothing in it leads there: no reason to suspect the copy."""
+    public = tmp_path / "before"
+    assert export.main(["tiles", str(public), "--data", str(given.before)]) == 0
+    for place in (given.before, public):
+        said = run(place, "--vkey", given.vkey)
+        assert said.code == 1
+        (remark,) = said.report["remarks"]
+        assert f"(signed by: {label(given.first)}; known: {label(given.vkey)})" in remark
+        assert (
+            "of a time when the log had another key: bring that key (treering keys history lists all)"
+            in remark
+        )
+        assert f"note: {remark}" in said.out
+        said = run(place, "--vkey", given.first)
+        assert (said.code, said.report["remarks"]) == (0, [])
 
 
 LONG = "a+" * 200

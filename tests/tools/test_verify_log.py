@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from archive import DataFolder
+from archive import DataFolder, parse_leaf
 from merkle import (
     Bundle,
     Checkpoint,
@@ -25,10 +25,13 @@ from merkle import (
     leaf_hash,
     sign_checkpoint,
     sign_note,
-    tiles_of_size,
+    tiles_between,
 )
+from tests.quota import files_at_most
 from tools import verify_log
+from tools.console import when
 from tools.drill_copy import Book, Copy, copy_of, small_log
+from tools.verify_folder import Outcome
 
 KEY = Ed25519Signer("example.org/drill", b"k" * 32)
 VKEY = KEY.verifier.encode()
@@ -117,6 +120,43 @@ def test_what_was_saved_is_gone_on_from(
     before = saved.read_bytes()
     code, report = run(capsys, tmp_path / "early", "--vkey", VKEY, "--since", saved, "--save", saved)
     assert (code, checks(report), saved.read_bytes()) == (1, ["since"], before)
+
+
+def test_a_check_that_cannot_be_saved_is_told_all_the_same(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict took the time; a full disk, or a folder that is not there, costs the saved check alone."""
+    save = verify_log.save
+
+    def on_a_full_disk(path: Path, outcome: Outcome) -> bool:
+        with files_at_most(100):
+            return save(path, outcome)
+
+    for saved, how in ((tmp_path / "saved", on_a_full_disk), (tmp_path / "nowhere/saved", save)):
+        monkeypatch.setattr(verify_log, "save", how)
+        for more in ([], ["--json"]):
+            code = verify_log.main([str(data), "--vkey", VKEY, "--save", str(saved), *more])
+            said = capsys.readouterr()
+            assert (code, "626" in said.out, "verified" in said.out) == (2, True, True)
+            assert f"verify-log: {saved}" in said.err
+            assert "the log was checked, and the check was not saved" in said.err
+        assert not saved.exists()
+
+
+def test_the_verdict_says_how_old_the_newest_entry_is(
+    honest: Copy, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy that was frozen, or a server that shows an old log, verifies: only its age tells."""
+    newest = parse_leaf(honest.book().leaves[-1]).time_s
+    published(honest, tmp_path / "public")
+    for place in (data, tmp_path / "public"):
+        assert verify_log.main([str(place), "--vkey", VKEY]) == 0
+        assert f"\nnewest entry: {when(newest)}\n" in capsys.readouterr().out
+        assert run(capsys, place, "--vkey", VKEY)[1]["newest_s"] == newest
+    other = Ed25519Signer(KEY.name, b"o" * 32).verifier.encode()
+    assert run(capsys, data, "--vkey", other)[1]["newest_s"] is None, (
+        "of what is not verified nothing is said"
+    )
 
 
 def test_a_checkpoint_that_was_kept(
@@ -221,7 +261,7 @@ def published(copy: Copy, folder: Path, note: bytes | None = None) -> dict[str, 
     while len(rows[-1]) >= 256:
         full = len(rows[-1]) // 256
         rows.append([Frontier.of(rows[-1][256 * n : 256 * n + 256]).root() for n in range(full)])
-    for tile in tiles_of_size(len(leaves)):
+    for tile in tiles_between(0, len(leaves)):
         start = 256 * tile.index
         files[tile.path()] = encode_tile(rows[tile.level][start : start + tile.width])
         if tile.level == 0:

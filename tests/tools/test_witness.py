@@ -31,9 +31,11 @@ from merkle import (
 )
 from tests.faults import Crash, Outcome, Schedule
 from tests.merkle.rfc6962 import consistency, mth
+from tools import demo
 from tools import witness as module
 from tools.process import EXIT_FINDING, EXIT_USAGE
-from tools.witness import Application, Memory, listen, main, open_witness
+from tools.settings import load
+from tools.witness import Application, Memory, listen, main, open_witness, parser
 
 ORIGIN = "example.com/log"
 LOG = Ed25519Signer(ORIGIN, bytes(32))
@@ -172,6 +174,13 @@ def test_a_crash_while_remembering_never_lets_a_fork_through(
         sizes = [size for size, _ in given]
         assert sizes == sorted(sizes), "a log was set back"
         assert any(all(root == mth(tree[:size]) for size, root in given) for tree in (TRUNK, FORK)), given
+
+
+def test_a_server_a_demo_and_a_witness_find_each_a_port_of_its_own() -> None:
+    """Whoever tries all three on one machine, as the pages say, is not told that a port is taken."""
+    given = parser().parse_args(["--state", "w", "--log", "x"]).listen
+    ports = [load({}, {}, None).port, demo.parser().parse_args([]).port, int(given.partition(":")[2])]
+    assert len(set(ports)) == 3
 
 
 def test_what_cannot_be_kept_is_not_cosigned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
