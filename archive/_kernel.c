@@ -485,7 +485,7 @@ typedef struct {
     PyObject *known; /* outline of routes -> answer */
     char last[OUTLINED * ROUTES_MAX]; /* the outline that was looked up last: the next row has mostly the same */
     Py_ssize_t last_size; /* -1 before the first */
-    PyObject *answer; /* what is known of it, borrowed from `known` */
+    PyObject *answer; /* what is known of it, owned, or NULL */
 } Share;
 
 /* Return what is known of a row with these routes, borrowed, or NULL (with an exception if there is one). */
@@ -500,7 +500,7 @@ static PyObject *answer_to(Share *share, const unsigned char *routes, unsigned c
     if (size == share->last_size && !memcmp(outline, share->last, (size_t)size)) return share->answer;
     PyObject *key = PyBytes_FromStringAndSize(outline, size);
     if (!key) return NULL;
-    share->answer = PyDict_GetItemWithError(share->known, key);
+    Py_XSETREF(share->answer, Py_XNewRef(PyDict_GetItemWithError(share->known, key)));
     Py_DECREF(key);
     memcpy(share->last, outline, (size_t)size);
     share->last_size = size;
@@ -553,6 +553,7 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
         if (!head_of(row, length)) malformed = 1;
         else good = pick(&to, &share, index, row, row - data);
     }
+    Py_XDECREF(share.answer);
     if (good && !malformed)
         return Py_BuildValue("LnNNN", index, to.asked, to.indices, to.places, to.answers);
     Py_XDECREF(to.indices);

@@ -18,7 +18,7 @@ from archive.errors import InvalidEvent
 from archive.event import HOW, Event, read_event
 from archive.kernel import Kernel, kernel
 from archive.picking import row_at
-from archive.vault import KEYS_CACHED, Vault
+from archive.vault import Vault
 
 PLAIN_EXTRA = frozenset({"id", "conn", "frame"})
 """What a header may hold beside its fields and yet mean nothing but its payload."""
@@ -60,7 +60,7 @@ def _read(
 ) -> Piece:
     """Return events and openings: the usual ones by the kernel, the others one by one."""
     if vault.at_hand is None:
-        vault.at_hand = by.Keys(KEYS_CACHED)
+        vault.at_hand = by.Keys(vault.cached)
     keys = vault.at_hand
     if wanted := keys.unknown(bundles, places):
         vault.lay_out(wanted, keys)

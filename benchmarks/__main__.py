@@ -1,6 +1,6 @@
 """make bench: measure, print ratios, keep the figures in benchmarks/out/.
 
-python -m benchmarks [--size 100000] [--only kernels|storage|replay|states|server|live|isolation|growth] [--json]
+python -m benchmarks [--size 100000] [--only PART] [--json]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.table import Row, machine, show
 from tools.process import quiet_collector
 
 OUT = Path(__file__).parent / "out"
-PARTS = ("kernels", "storage", "replay", "states", "server", "live", "isolation", "growth")
+PARTS = ("kernels", "storage", "replay", "states", "server", "live", "isolation", "growth", "replay-growth")
 
 
 def main() -> int:
@@ -46,6 +46,8 @@ def main() -> int:
             rows += isolation.measure(path)
         if arguments.only == "growth":  # minutes, and gigabytes: only when asked for
             rows += growth.measure(path, arguments.size)
+        if arguments.only == "replay-growth":
+            rows += growth.measure_replay(path, arguments.size)
     OUT.mkdir(exist_ok=True)
     record = {"machine": machine(), "size": arguments.size, "rows": [row.as_json() for row in rows]}
     (OUT / "latest.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -1,11 +1,15 @@
 """Does anything get slower, or larger, as a log grows?  One log from 10,000 entries on, tenfold at a time.
 
     make bench ARGS="--only growth --size 10000000"        about 7 GB in the temporary folder, and half an hour
+    make bench ARGS="--only replay-growth --size 10000000" the same space, a few minutes: one log, and its replays
 
 Twice: with 10,000 subjects, whose keys all stay in memory, and with a million, whose keys do not.  SQLite keeps
-the same events beside it.  The writer is a process of its own, as it is in a server; this one only looks at its
-memory, 20 times a second, so that what is needed for a moment is seen too.  *Anonymous* memory (RssAnon) is what a
-process cannot give back; pages of the log that it has mapped are not counted: the system takes them back at will.
+the same events beside it.  At each size a process of its own verifies the log, and one replays the first of the two
+from its beginning; what a replay does once for each subject is most of its time at the first size, so that a rate
+that does not change with the log grows at first.  The writer is a process of its own, as it is in a server; this one
+only looks at its memory, 20 times a second, so that what is needed for a moment is seen too.  *Anonymous* memory
+(RssAnon) is what a process cannot give back; pages of the log that it has mapped are not counted: the system takes
+them back at will.
 
 The rate of a step is over all its commits, with everything that happens now and then in between; the slowest commit
 stands beside it.  Every ratio is to the first row of its kind.
@@ -29,6 +33,7 @@ from typing import NamedTuple
 
 from archive import Submission
 from benchmarks.events import SIZE, submissions
+from benchmarks.folding import Rates
 from benchmarks.logs import archiver, keep_all
 from benchmarks.storage import COMMIT
 from benchmarks.table import Row
@@ -178,14 +183,27 @@ def anonymous_bytes(pid: int) -> int:
 
 def measure(path: Path, count: int) -> list[Row]:
     """Return the rows about growth to `count` entries."""
+    few, many = SUBJECTS
     found = [
-        row for subjects in SUBJECTS for row in grown(path / f"log-{subjects}", count, subjects, kind="log")
+        *grown(path / f"log-{few}", count, few, (verified, replayed)),
+        *grown(path / f"log-{many}", count, many, (verified,)),
+        *grown(path / "sqlite", count, few, kind="sqlite"),
     ]
-    found += grown(path / "sqlite", count, SUBJECTS[0], kind="sqlite")
     return with_ratios(found)
 
 
-def grown(path: Path, count: int, subjects: int, *, kind: str) -> Iterator[Row]:
+def measure_replay(path: Path, count: int) -> list[Row]:
+    """Return the rows about one log that grows to `count` entries, and its replay at each size."""
+    return with_ratios(list(grown(path / "log", count, SUBJECTS[0], (replayed,))))
+
+
+Look = Callable[[Path, Step, int], Iterator[Row]]
+"""Measures something of a log at one step: its folder, the step, how many subjects there are."""
+
+
+def grown(
+    path: Path, count: int, subjects: int, looks: Sequence[Look] = (), *, kind: str = "log"
+) -> Iterator[Row]:
     """Yield the rows of one writer, which is ended, and its files removed, when all are there."""
     path.mkdir()
     command = [sys.executable, "-m", "benchmarks.growth", str(path), str(count), str(subjects), kind]
@@ -197,8 +215,8 @@ def grown(path: Path, count: int, subjects: int, *, kind: str) -> Iterator[Row]:
         for line in writer.stdout:
             step = Step(*json.loads(line))
             yield from rows(step, subjects, memory.take(), kind)
-            if kind == "log":
-                yield from verified(path, step, subjects)
+            for look in looks:
+                yield from look(path, step, subjects)
             memory.take()
             writer.stdin.write("\n")
             writer.stdin.flush()
@@ -242,6 +260,22 @@ def verified(path: Path, step: Step, subjects: int) -> Iterator[Row]:
     took_s = time.perf_counter() - started
     name, at = f"verify-log, {subjects:,} subjects", f"at {step.size:,} entries"
     yield Row(f"{name}, {at}", step.size / took_s, "leaves/s")
+    yield Row(f"{name}, the most anonymous memory, {at}", memory.take()[1], "MiB")
+
+
+def replayed(path: Path, step: Step, subjects: int) -> Iterator[Row]:
+    """Yield the rows about a replay of one small reducer over all of the log, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.folding", str(path), str(step.size)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as replay:
+        memory = Memory(replay.pid)
+        said = replay.communicate()[0]
+        memory.stop()
+    if replay.returncode:
+        raise RuntimeError(f"the replay ended with {replay.returncode}")
+    name, at = f"replay, {subjects:,} subjects", f"at {step.size:,} entries"
+    rates = Rates(*json.loads(said))
+    yield Row(f"{name}, {at}", rates.elapsed, "events/s")
+    yield Row(f"{name}, of processor time, {at}", rates.processor, "events/s")
     yield Row(f"{name}, the most anonymous memory, {at}", memory.take()[1], "MiB")
 
 

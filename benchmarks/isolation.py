@@ -2,13 +2,15 @@
 
 Each row of one run: the same probes, one after the other, on the same machine; the harm is done after a quarter of
 them.  p50 and p99 are of all probes, harm included; *longest* is the one that met it: the pause that neighbours see.
-One of the vile module's reducers raises at every event, in all cases.
+All students that are asked about are in the shard that meets the harm.  One of the vile module's reducers raises at
+every event, in all cases.
 
     alone              no module beside those that come along
     idle               the vile module is there, and counts like any other
     in a cell          the same, configured as a cell
     crashes            one segmentation fault (then a cell, then parked)
-    loops              one endless loop (killed after `seconds_per_event`, then a cell, then parked)
+    loops              one endless loop (moved after a second, killed after `seconds_per_event`, a cell, parked)
+    without a spare    the same, with `spare_workers = 0`
 
     python -m benchmarks --only isolation
 """
@@ -21,38 +23,56 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 
+from archive import DataFolder
 from benchmarks.table import Row
+from replay import home_of
 
-PROBES = 400
+PROBES, STUDENTS, SHARDS = 400, 20, 2
+CULPRIT = "mallory"
+"""Whose event does the harm."""
 SECONDS_PER_EVENT = 2.0
 VILE = Path(__file__).parents[1] / "tests" / "vile"
-CASES: tuple[tuple[str, bool, str, str], ...] = (
-    ("alone", False, "shared", ""),
-    ("beside an idle one", True, "shared", ""),
-    ("beside one in a cell", True, "cell", ""),
-    ("while one crashes", True, "shared", "vile.crash"),
-    ("while one loops", True, "shared", "vile.spin"),
-    ("while one crashes in a cell", True, "cell", "vile.crash"),
-    ("while one loops in a cell", True, "cell", "vile.spin"),
+
+
+class Case(NamedTuple):
+    """What is measured: its name, whether the module is installed, its level, its deed, how many workers stand by."""
+
+    name: str
+    vile: bool = True
+    level: str = "shared"
+    deed: str = ""
+    spares: int = 1
+
+
+CASES = (
+    Case("alone", vile=False),
+    Case("beside an idle one"),
+    Case("beside one in a cell", level="cell"),
+    Case("while one crashes", deed="vile.crash"),
+    Case("while one crashes, without a spare", deed="vile.crash", spares=0),
+    Case("while one loops", deed="vile.spin"),
+    Case("while one crashes in a cell", level="cell", deed="vile.crash"),
+    Case("while one loops in a cell", level="cell", deed="vile.spin"),
 )
-"""What is measured: its name, whether the module is installed, its level, its deed."""
 
 
 @contextmanager
-def serving(path: Path, *, vile: bool, level: str) -> Iterator[httpx2.Client]:
+def serving(path: Path, case: Case) -> Iterator[httpx2.Client]:
     """Run a server, with the vile module or without, and return a client of it."""
     path.mkdir()
     file = path / "config.toml"
-    table = f'[module.vile]\nisolation = "{level}"\n' if vile else ""
-    file.write_text(f"seconds_per_event = {SECONDS_PER_EVENT}\n{table}")
+    table = f'[module.vile]\nisolation = "{case.level}"\n' if case.vile else ""
+    file.write_text(f"seconds_per_event = {SECONDS_PER_EVENT}\nspare_workers = {case.spares}\n{table}")
     data = ("--data", str(path / "data"), "--port", "0", "--config", str(file))
-    environment = {**os.environ, "PYTHONPATH": str(VILE)} if vile else dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": str(VILE)} if case.vile else dict(os.environ)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tools.cli", "serve", *data],
         stdout=subprocess.PIPE,
@@ -89,21 +109,35 @@ def readable_ms(client: httpx2.Client, reducer: str, student: str) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def settled(client: httpx2.Client) -> None:
+def settled(client: httpx2.Client, case: Case, students: Sequence[str]) -> None:
     """Wait until everything is ready, and warm."""
-    while client.get("/readyz").status_code != 200:
+    standing_by = f"treering_spare_workers {case.spares}.0"
+    while client.get("/readyz").status_code != 200 or standing_by not in client.get("/metrics").text:
         time.sleep(0.05)
     for number in range(50):
-        readable_ms(client, "event_count", f"student-{number % 20}")
+        readable_ms(client, "event_count", students[number % STUDENTS])
 
 
-def probed(client: httpx2.Client, deed: str) -> list[float]:
+def neighbours(data: Path) -> list[str]:
+    """Return students whose states are in the shard that the culprit's event goes to."""
+    vault = DataFolder(data).open_vault(os.urandom)
+
+    def home(student: str) -> int:
+        return home_of("event_count", ("student",), (student,), vault.route_key, SHARDS)
+
+    names = (f"student-{number}" for number in count())
+    found = list(islice((one for one in names if home(one) == home(CULPRIT)), STUDENTS))
+    vault.close()
+    return found
+
+
+def probed(client: httpx2.Client, deed: str, students: Sequence[str]) -> list[float]:
     """Return the times of all probes, sorted; after a quarter of them, the deed is done."""
     times = []
     for number in range(PROBES):
         if deed and number == PROBES // 4:
-            send(client, deed, "mallory")
-        times.append(readable_ms(client, "event_count", f"student-{number % 20}"))
+            send(client, deed, CULPRIT)
+        times.append(readable_ms(client, "event_count", students[number % STUDENTS]))
     return sorted(times)
 
 
@@ -111,15 +145,14 @@ def measure(path: Path) -> list[Row]:
     """Return the rows about isolation."""
     rows: list[Row] = []
     base: dict[str, float] = {}
-    for place, (name, vile, level, deed) in enumerate(CASES):
-        with serving(path / f"isolation-{place}", vile=vile, level=level) as client:
-            settled(client)
-            times = probed(client, deed)
-            own = (
-                [readable_ms(client, "evil", f"student-{n % 20}") for n in range(50)]
-                if vile and not deed
-                else []
-            )
+    for place, case in enumerate(CASES):
+        folder = path / f"isolation-{place}"
+        with serving(folder, case) as client:
+            students = neighbours(folder / "data")
+            settled(client, case, students)
+            times = probed(client, case.deed, students)
+            asked = students * 3 if case.vile and not case.deed else []
+            own = [readable_ms(client, "evil", student) for student in asked]
         figures = {
             "p50": statistics.median(times),
             "p99": times[int(PROBES * 0.99) - 1],
@@ -130,7 +163,7 @@ def measure(path: Path) -> list[Row]:
             ratio = None if figures is base else value / base[which]
             rows.append(
                 Row(
-                    f"event_count readable {name}, {which}",
+                    f"event_count readable {case.name}, {which}",
                     value,
                     "ms",
                     ratio,
@@ -138,5 +171,5 @@ def measure(path: Path) -> list[Row]:
                 )
             )
         if own:
-            rows.append(Row(f"its own state readable ({level}), p50", statistics.median(own), "ms"))
+            rows.append(Row(f"its own state readable ({case.level}), p50", statistics.median(own), "ms"))
     return rows

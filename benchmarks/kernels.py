@@ -83,22 +83,20 @@ def _here(path: Path) -> dict[str, Any]:
     return {"kernel": getattr(kernel, "__name__", ""), "archiver": archived, "rows": rows, "events": events}
 
 
-def _rows(source: LogSource, start: int) -> tuple[list[int], list[bytes], list[int], list[tuple[int, ...]]]:
+def _rows(source: LogSource, start: int) -> tuple[list[int], list[bytes], list[int]]:
     indices: list[int] = []
     bundles: list[bytes] = []
     places: list[int] = []
-    subjects: list[tuple[int, ...]] = []
     with source.open() as log:
-        for bundle, (_, _, some, starts, about, _) in log.picked(start, start + COMMIT, Share(), {}):
+        for bundle, (_, _, some, starts, _) in log.picked(start, start + COMMIT, Share(), {}):
             indices += some
             bundles += [bundle] * len(some)
             places += starts
-            subjects += about
-    return indices, bundles, places, subjects
+    return indices, bundles, places
 
 
 def _events(source: LogSource, start: int, vault: Vault) -> int:
-    return sum(map(len, read_many(*_rows(source, start), vault)))
+    return sum(len(piece.read) for piece in read_many(*_rows(source, start), vault))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@
 binding entry they are folded, in ascending order, before anything later; however many they are, they are loaded in
 pieces no larger than a slice.  The backlog is a function of the log up to the position, so it is saved with the states.
 
+**Rotten rows.**  A row that cannot be opened, or is of no known form, is `Rotten` in place of an event: what its event
+says nobody knows, so whoever needs it stops there, and nobody else (`replay.runner`).
+
 **Ticks** are entries, too: `Portion.tick` says that every key of the reducers of that period is to see it.
 
 What is folded with it is `replay.holding`; who turns the wheel, `replay.runner`.
@@ -15,7 +18,7 @@ What is folded with it is `replay.holding`; who turns the wheel, `replay.runner`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -23,6 +26,8 @@ from archive import (
     ROW_BINDING,
     ROW_EVENT,
     Event,
+    FormatError,
+    IntegrityError,
     InvalidEvent,
     Log,
     LogSource,
@@ -39,6 +44,7 @@ from archive import (
     read_event,
     read_many,
     row_at,
+    subjects_at,
 )
 from reducers import Reducer, due, tick
 from replay.layout import Waiting
@@ -49,7 +55,6 @@ SLICE_ENTRIES = 4_096
 SLICE_BYTES_MAX = 32 << 20
 MODULE_SENDER = "module:"
 """How the sender of every message of a module begins; nobody outside can be it (`api.ingest`)."""
-_EVENTS: Final = {Event}
 TICK_SENDER = MODULE_SENDER + "treering.tick"
 
 
@@ -72,7 +77,6 @@ class _Run(NamedTuple):
     indices: list[int]
     bundles: list[bytes]
     places: list[int]
-    subjects: list[tuple[int, ...]]
     reducers: list[list[Reducer[Any]]]
 
     def extend(
@@ -80,18 +84,41 @@ class _Run(NamedTuple):
         indices: Iterable[int],
         bundle: bytes,
         places: Sequence[int],
-        subjects: Iterable[tuple[int, ...]],
         reducers: Iterable[list[Reducer[Any]]],
     ) -> None:
         """Add entries of one bundle behind these."""
         self.indices.extend(indices)
         self.bundles.extend([bundle] * len(places))
         self.places.extend(places)
-        self.subjects.extend(subjects)
         self.reducers.extend(reducers)
 
+    def part(self, start: int, stop: int) -> _Run:
+        """Return the entries from place `start` up to `stop`."""
+        part = slice(start, stop)
+        return _Run(self.indices[part], self.bundles[part], self.places[part], self.reducers[part])
 
-class _Bound(msgspec.Struct, frozen=True, gc=False):
+    def about(self, at: int) -> tuple[int, ...]:
+        """Return whom the entry at a place is about."""
+        return subjects_at(self.bundles[at], self.places[at])
+
+
+class Rotten(msgspec.Struct, frozen=True, gc=False):
+    """An entry whose private row cannot be read, though nobody was erased."""
+
+    at: int
+    reducers: list[Reducer[Any]]
+    """Those that it may concern."""
+    reason: str
+
+
+_Unsound = (IntegrityError, FormatError)
+_ALONE = 256
+"""Rows that are read one by one where one of them is not sound: as many as a bundle has, at most."""
+_Picked = tuple[int, int, list[int], list[int], list[list[Reducer[Any]] | None]]
+"""As `archive` says it of a bundle."""
+
+
+class Bound(msgspec.Struct, frozen=True, gc=False):
     """A binding, and the backlog that is to be folded at it."""
 
     at: int
@@ -114,35 +141,41 @@ class Feed:
         self.routing = routing
         self._vault = vault
 
-    def load(self, log: Log, until: int | None = None) -> tuple[list[_Run | _Bound], int]:
+    def load(self, log: Log, until: int | None = None) -> tuple[list[_Run | Bound | Rotten], int]:
         """Return what of the next slice is ours, in folding order, and where the slice ends.  Nothing moves yet."""
         stop = min(log.size if until is None else until, self.position + SLICE_ENTRIES)
-        work: list[_Run | _Bound] = []
-        run, size, position, routing = _Run([], [], [], [], []), 0, self.position, self.routing
-        for bundle, picked in log.picked(position, stop, routing.share, routing.seen):
-            end, asked, indices, places, subjects, answers = picked
+        work: list[_Run | Bound | Rotten] = []
+        run, size, position, routing = _Run([], [], [], []), 0, self.position, self.routing
+        for bundle, picked in self._picked(log, position, stop):
+            if isinstance(picked, Rotten):
+                work += [run, picked]
+                run, position = _Run([], [], [], []), picked.at + 1
+                continue
+            end, asked, indices, places, answers = picked
             if not asked:
-                run.extend(indices, bundle, places, subjects, cast("list[list[Reducer[Any]]]", answers))
+                run.extend(indices, bundle, places, cast("list[list[Reducer[Any]]]", answers))
             else:
-                for index, place, about, known in zip(indices, places, subjects, answers, strict=True):
+                for index, place, known in zip(indices, places, answers, strict=True):
                     row = parse_row(row_at(bundle, place))
                     if row.kind == ROW_BINDING:
-                        work += [run, _Bound(index, row, self._taken(row))]
-                        run = _Run([], [], [], [], [])
+                        work += [run, Bound(index, row, self._taken(row))]
+                        run = _Run([], [], [], [])
                     elif row.provisional:
-                        self._wait(about[0], index)
+                        self._wait(row.subjects[0], index)
                     elif reducers := routing.concerned(row) if known is None else known:
-                        run.extend([index], bundle, [place], [about], [reducers])
+                        run.extend([index], bundle, [place], [reducers])
             size, position = size + len(bundle), end
             if size > SLICE_BYTES_MAX:
                 break
         return [*work, run], position
 
-    def portions(self, work: list[_Run | _Bound], source: LogSource) -> Iterator[Portion]:
+    def portions(self, work: list[_Run | Bound | Rotten], source: LogSource) -> Iterator[Portion | Rotten]:
         """Yield the events of a slice in order, a portion at a time; no view is open meanwhile."""
         for one in work:
             if isinstance(one, _Run):
                 yield from self._opened(one)
+            elif isinstance(one, Rotten):
+                yield one
             elif one.indices:
                 yield from self._backlog_of(one, source)
 
@@ -164,6 +197,33 @@ class Feed:
                 del self.stored[subject]
         self.touched.clear()
 
+    def _picked(self, log: Log, start: int, stop: int) -> Iterator[tuple[bytes, _Picked | Rotten]]:
+        """Yield each bundle with what is wanted of it; one of which a row is none, row by row."""
+        share, seen = self.routing.share, self.routing.seen
+        while start < stop:
+            try:
+                for bundle, picked in log.picked(start, stop, share, seen):
+                    start = picked[0]
+                    yield bundle, picked
+                return
+            except FormatError:
+                end = min(stop, start + _ALONE)
+                yield from (one for index in range(start, end) for one in self._picked_alone(log, index))
+                start = end
+
+    def _picked_alone(self, log: Log, index: int) -> Iterator[tuple[bytes, _Picked | Rotten]]:
+        """Yield the row of an entry as a bundle of its own, if it is wanted; its form says what it is, or nothing."""
+        try:
+            data = log.row(index)
+            row = parse_row(data) if data else None
+        except FormatError as error:
+            yield b"", Rotten(index, self.routing.everyone, str(error))
+            return
+        wanted = row is not None and (row.kind in {ROW_EVENT, ROW_BINDING} or row.provisional)
+        count = 1 if wanted else 0
+        picked: _Picked = (index + 1, count, [index] * count, [4] * count, [None] * count)
+        yield len(data).to_bytes(4) + data, picked
+
     def _wait(self, subject: int, index: int) -> None:
         self.touched.setdefault(subject, self.stored.get(subject, 0))
         self.backlog.setdefault(subject, []).append(index)
@@ -175,47 +235,72 @@ class Feed:
         indices = self.backlog.pop(subject, [])
         return indices if self.routing.bound_here(binding) else []
 
-    def _backlog_of(self, bound: _Bound, source: LogSource) -> Iterator[Portion]:
+    def _backlog_of(self, bound: Bound, source: LogSource) -> Iterator[Portion | Rotten]:
         at = 0
         while at < len(bound.indices):
             with source.open() as log:
                 piece, at = self._piece(log, bound, at)
-            yield from portions_of(item for work in piece if (item := self._item(work)) is not None)
+            yield from _in_order(one if isinstance(one, Rotten) else self._item(one) for one in piece)
 
-    def _piece(self, log: Log, bound: _Bound, at: int) -> tuple[list[_Work], int]:
+    def _piece(self, log: Log, bound: Bound, at: int) -> tuple[list[_Work | Rotten], int]:
         """Return what is ours of a backlog from its `at`-th entry on, a slice at most, and where that ends."""
-        piece: list[_Work] = []
+        piece: list[_Work | Rotten] = []
         size, stop = 0, min(at + SLICE_ENTRIES, len(bound.indices))
         while at < stop and size <= SLICE_BYTES_MAX:
-            data = log.row(bound.indices[at])
-            row = parse_row(data)
+            try:
+                data = log.row(bound.indices[at])
+                row = parse_row(data)
+            except FormatError as error:
+                piece.append(Rotten(bound.indices[at], self.routing.everyone, str(error)))
+                at += 1
+                continue
             if row.kind == ROW_EVENT and (reducers := self.routing.concerned(row, bound.binding)):
                 piece.append(_Work(bound.indices[at], bound.at, row, reducers, bound.binding))
             at, size = at + 1, size + len(data)
         return piece, at
 
-    def _opened(self, run: _Run) -> Iterator[Portion]:
+    def _opened(self, run: _Run) -> Iterator[Portion | Rotten]:
         """Yield the events of a run, in pieces that were opened together."""
         at = 0
-        for found in read_many(*run[:4], self._vault, MODULE_SENDER):
-            part = slice(at, at + len(found))
-            if set(map(type, found)) == _EVENTS:  # as nearly always
-                yield Portion(cast("list[Event]", found), run.reducers[part], run.subjects[part])
+        for piece in self._read(run):
+            if piece is None:
+                stop = min(at + _ALONE, len(run.indices))
+                yield from _in_order(self._alone(run.part(place, place + 1)) for place in range(at, stop))
+                at = stop
+                continue
+            found, plain = piece
+            part = run.part(at, at + len(found))
+            if plain:  # as nearly always
+                yield Portion(cast("list[Event]", found), part.reducers, part.about)
             else:
-                cut = _Run(
-                    run.indices[part],
-                    run.bundles[part],
-                    run.places[part],
-                    run.subjects[part],
-                    run.reducers[part],
-                )
-                yield from portions_of(self._items(cut, found))
+                yield from portions_of(self._items(part, found))
             at += len(found)
 
+    def _read(self, run: _Run) -> Iterator[tuple[list[Read], bool] | None]:
+        """Yield what the rows of a run are, in pieces; None in place of `_ALONE` rows of which one is not sound."""
+        at = 0
+        while at < len(run.indices):
+            rest = run.part(at, len(run.indices)) if at else run
+            try:
+                for piece in read_many(*rest[:3], self._vault, MODULE_SENDER):
+                    yield piece
+                    at += len(piece.read)
+            except _Unsound:
+                yield None
+                at += _ALONE
+
+    def _alone(self, one: _Run) -> Item | Rotten | None:
+        """Return the event of a run of one entry, None if it is erased or nobody can read it."""
+        try:
+            ((found, _),) = read_many(*one[:3], self._vault, MODULE_SENDER)
+            return next(self._items(one, found), None)
+        except _Unsound as error:
+            return Rotten(one.indices[0], one.reducers[0], str(error))
+
     def _items(self, run: _Run, found: Sequence[Read]) -> Iterator[Item]:
-        for index, bundle, place, subjects, reducers, read in zip(*run, found, strict=True):
+        for index, bundle, place, reducers, read in zip(*run, found, strict=True):
             if isinstance(read, Event):
-                yield Item(index, index, read, reducers, subjects)
+                yield Item(index, index, read, reducers, subjects_at(bundle, place))
             elif read is None:
                 self.erased += 1
             else:
@@ -223,15 +308,18 @@ class Feed:
                 if (item := self._special(work, read, None)) is not None:
                     yield item
 
-    def _item(self, one: _Work) -> Item | None:
+    def _item(self, one: _Work) -> Item | Rotten | None:
         """Return the event of an entry, or None if it is erased or cannot be read by anybody."""
+        at = one.at
         try:
-            opened = self._open(one.row)
+            opened, at = self._open(one.row), one.due
             binding = None if one.binding is None else self._open(one.binding)
+            return self._special(one, opened, binding)
         except NotFound:
             self.erased += 1
             return None
-        return self._special(one, opened, binding)
+        except _Unsound as error:
+            return Rotten(at, one.reducers, str(error))
 
     def _special(self, one: _Work, opened: Opened, binding: Opened | None) -> Item | None:
         """Return the event of an opened entry, all circumstances considered; None if nobody can read it."""
@@ -254,6 +342,19 @@ class Feed:
 
     def _open(self, row: Row) -> Opened:
         return parse_opening(open_row(row, self._vault.data_key(row.subjects)))
+
+
+def _in_order(items: Iterable[Item | Rotten | None]) -> Iterator[Portion | Rotten]:
+    """Yield items as portions, and between them what is rotten where it stands."""
+    waiting: list[Item] = []
+    for one in items:
+        if isinstance(one, Rotten):
+            yield from portions_of(waiting)
+            waiting = []
+            yield one
+        elif one is not None:
+            waiting.append(one)
+    yield from portions_of(waiting)
 
 
 def locked_fields(opened: Opened) -> dict[str, Any]:

@@ -14,7 +14,7 @@ A tick is a portion by itself, since it is for every key.  Who makes portions: `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -40,19 +40,19 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 class Portion:
-    """Events, in order; whom each concerns; whom each is about; and by place (from 0) those that are odd."""
+    """Events, in order; whom each concerns; and by place (from 0) whom it is about, and those that are odd."""
 
-    __slots__ = ("_odd", "_subjects", "events", "reducers")
+    __slots__ = ("_about", "_odd", "events", "reducers")
 
     def __init__(
         self,
         events: list[Event],
         reducers: list[list[Reducer[Any]]],
-        subjects: Sequence[tuple[int, ...]],
+        about: Callable[[int], tuple[int, ...]],
         odd: dict[int, Item] | None = None,
     ) -> None:
         self.events, self.reducers = events, reducers
-        self._subjects, self._odd = subjects, odd if odd is not None else {}
+        self._about, self._odd = about, odd if odd is not None else {}
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> Portion:
@@ -61,7 +61,7 @@ class Portion:
         return cls(
             [one.event for one in items],
             [one.reducers for one in items],
-            [one.subjects for one in items],
+            [one.subjects for one in items].__getitem__,
             odd,
         )
 
@@ -76,7 +76,7 @@ class Portion:
         if (odd := self._odd.get(place)) is not None:
             return odd
         event = self.events[place]
-        return Item(event.index, event.index, event, self.reducers[place], self._subjects[place])
+        return Item(event.index, event.index, event, self.reducers[place], self._about(place))
 
     def due(self, place: int) -> int:
         """Return the index at which the event at a place is folded; it never decreases within a portion."""
@@ -96,23 +96,30 @@ class Portion:
         return self._only([at for at, one in enumerate(column) if reducer in one])
 
     def without(self, indices: Collection[int]) -> Portion:
-        """Return it without the events of these indices."""
-        if not indices or not any(event.index in indices for event in self.events):
+        """Return it without the events of these indices, and those that a binding at one of them gave to a person."""
+        met = any(event.index in indices for event in self.events) if indices else False
+        if not met and not (indices and any(one.due in indices for one in self._odd.values())):
             return self
-        return self._only([at for at, event in enumerate(self.events) if event.index not in indices])
+        return self._only(
+            [
+                at
+                for at, event in enumerate(self.events)
+                if event.index not in indices and self.due(at) not in indices
+            ]
+        )
 
     def _only(self, places: Sequence[int]) -> Portion:
-        events, reducers, subjects = self.events, self.reducers, self._subjects
+        events, reducers, about = self.events, self.reducers, self._about
         odd = {now: self._odd[at] for now, at in enumerate(places) if at in self._odd} if self._odd else {}
         return Portion(
             [events[at] for at in places],
             [reducers[at] for at in places],
-            [subjects[at] for at in places],
+            lambda place: about(places[place]),
             odd,
         )
 
 
-_NOTHING = Portion([], [], [])
+_NOTHING = Portion([], [], [].__getitem__)
 
 
 def portions_of(items: Iterable[Item]) -> Iterator[Portion]:

@@ -130,7 +130,7 @@ class OneKey(Vault):
     """A vault in which all have the same key."""
 
     def __init__(self, key: DataKey) -> None:
-        self.at_hand, self._key = None, key
+        self.at_hand, self.cached, self._key = None, 64, key
 
     def data_keys(self, rows: Sequence[tuple[int, ...]]) -> list[DataKey | None]:
         """Return the key for each."""
