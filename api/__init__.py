@@ -9,13 +9,14 @@ from __future__ import annotations
 from api.app import LOOPBACK_HOSTS, create_app
 from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
-from api.operations import store_is_well
+from api.operations import COSIGNING_S_MAX, store_is_well
 from api.problems import STATUS, Problem, problem
 from api.services import Counters, Services, open_states
 from api.shelf import Place, Shelf
 from replay import SHARDS_FILE
 
 __all__ = [
+    "COSIGNING_S_MAX",
     "LOOPBACK_HOSTS",
     "SHARDS_FILE",
     "STATUS",

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import events, lo_socket, log, operations, pages, receipts, states, stream
 from api.problems import Problem, answer_error, problem, problem_response
@@ -38,7 +39,7 @@ def create_app(services: Services, *, hosts: Sequence[str] = LOOPBACK_HOSTS, ver
         await services.client.stop()
 
     app = FastAPI(title="Treering", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(_Hosts, hosts=hosts)
     for part in (events, receipts, stream, states, log, operations, pages, lo_socket):
         app.include_router(part.router(services))
     for kind in (Problem, ArchiveError, UnknownReducer):
@@ -48,9 +49,44 @@ def create_app(services: Services, *, hosts: Sequence[str] = LOOPBACK_HOSTS, ver
     return app
 
 
+class _Hosts(TrustedHostMiddleware):
+    """Lets through who asks by a name of this server; whoever else is answered in the form of every problem."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        super().__init__(self._known, list(hosts), www_redirect=False)
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = _Known(send)
+        await super().__call__(scope, receive, known)
+        if not known.known:
+            await problem_response(problem(_WRONG_HOST))(scope, receive, send)
+
+    async def _known(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert isinstance(send, _Known)
+        send.known = True
+        await self._app(scope, receive, send.send)
+
+
+class _Known:
+    """Takes what the check of names would answer by itself, and says nothing."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.known = send, False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass over a message."""
+
+
+_WRONG_HOST = Problem(
+    400, "Wrong host", "Host: not a name of this server; ask by one that it has (host_names in its settings)"
+)
+
+
 async def _answer_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem_response(problem(Problem(error.status_code, str(error.detail), str(error.detail))))
+    found = Problem(error.status_code, str(error.detail), str(error.detail))
+    return problem_response(problem(found), error.headers)
 
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from api.problems import Unwitnessed
 from api.services import Services
 from archive import (
     Answer,
@@ -30,13 +31,17 @@ from archive import (
     Submission,
     Target,
     Unavailable,
-    Unknown,
     read_cosigned,
 )
 from merkle import TlogProof
 
 WAIT_S: Final = 30.0
 POLL_S: Final = 0.02
+AGAIN: Final = "send it again with its id, and wait again"
+NOT_AGAIN: Final = (
+    "do not send it again, since what has no id would be a second event; "
+    "once they have, it is seen as every other is"
+)
 
 Answers = asyncio.Future[list[Answer]]
 
@@ -79,14 +84,16 @@ class _Held(NamedTuple):
     answers: list[Answer]
     told: Answers
     deadline: float
+    again: bool
+    """Whether it may be sent again when that is over."""
 
 
 class WitnessedClient(ArchiverClient):
     """An archiver's client that tells an answer only when the outside may see what it speaks of.
 
     Meanwhile everything is kept as ever, and later submissions go on.  Where witnesses take longer than `WAIT_S`, the
-    answer is `Unknown`: kept, but not witnessed; whoever sends again with the same id waits again.  `seen` gives the
-    cosigned size.
+    answer is `Unwitnessed`: kept, but not witnessed; whoever sends again with the same id waits again, and who has
+    given none must not send again.  `seen` gives the cosigned size.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -98,10 +105,11 @@ class WitnessedClient(ArchiverClient):
     def submit(self, submissions: Sequence[Submission]) -> Answers:
         """Send submissions; as `ArchiverClient.submit`, but the future waits for witnesses."""
         told: Answers = asyncio.get_running_loop().create_future()
-        super().submit(submissions).add_done_callback(lambda kept: self._hold(kept, told))
+        again = all(one.id is not None for one in submissions)
+        super().submit(submissions).add_done_callback(lambda kept: self._hold(kept, told, again))
         return told
 
-    def _hold(self, kept: Answers, told: Answers) -> None:
+    def _hold(self, kept: Answers, told: Answers, again: bool) -> None:
         if told.done() or kept.cancelled():
             return
         if (error := kept.exception()) is not None:
@@ -110,7 +118,7 @@ class WitnessedClient(ArchiverClient):
         answers = kept.result()
         size = max((one.size for one in answers if isinstance(one, Receipt)), default=0)
         loop = asyncio.get_running_loop()
-        self._held.append(_Held(size, answers, told, loop.time() + WAIT_S))
+        self._held.append(_Held(size, answers, told, loop.time() + WAIT_S, again))
         if self._releasing is None or self._releasing.done():
             self._releasing = loop.create_task(self._release())
 
@@ -124,10 +132,9 @@ class WitnessedClient(ArchiverClient):
                 if one.size <= size:
                     one.told.set_result(one.answers)
                 elif now > one.deadline:
-                    _fail(
-                        one.told,
-                        Unknown("kept, but witnesses have not cosigned it yet; send it again with its id"),
-                    )
+                    what = AGAIN if one.again else NOT_AGAIN
+                    error = f"kept, but witnesses have not cosigned it yet; {what}"
+                    _fail(one.told, Unwitnessed(error, again=one.again))
                 else:
                     self._held.append(one)
             if self._held:

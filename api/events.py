@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from api.ingest import Item, Rules, parts, refused, split_events
+from api.ingest import Item, Rules, check_coding, parts, refused, split_events
 from api.problems import Problem, problem, problem_response, refusal_problem, retry_headers
 from api.receipts import add_many_proofs, check_number, without_receipt
 from api.services import Services
@@ -51,6 +51,7 @@ def router(services: Services) -> APIRouter:
     async def post_events(request: Request) -> JSONResponse:
         proofs, parameters = without_receipt(request.query_params.multi_items())
         rules = Rules.parse(parameters)
+        check_coding(request.headers.get("content-encoding", ""))
         async with services.bodies.body(request) as body:
             now_us = services.clock.now_us()
             await services.ready(READY_WAIT_S)
@@ -85,12 +86,17 @@ async def _submitted(services: Services, batch: Iterable[list[Item]]) -> tuple[l
         found += part
         futures.append(services.client.submit([item.submission for item in part]))
         await asyncio.sleep(0)  # others have their turn: a large body must not stop the front
-    return found, [answer for future in futures for answer in await future]
+    answers: list[Answer] = []
+    for future in futures:
+        services.heard(some := await future)
+        answers += some
+    return found, answers
 
 
 async def _unreadable(services: Services, body: bytes, error: InvalidEvent, now_us: int) -> JSONResponse:
     """Keep a body that nobody can take apart, since its bytes came in, and say so."""
-    (answer,) = await services.client.submit([refused(body, str(error), now_us)])
+    services.heard(answers := await services.client.submit([refused(body, str(error), now_us)]))
+    (answer,) = answers
     services.counters.refused += 1
     if isinstance(answer, Refusal):
         return problem_response(refusal_problem(answer))

@@ -96,6 +96,26 @@ class Item(NamedTuple):
     bad: Bad | None
 
 
+def check_coding(header: str) -> None:
+    """Raise Problem for a body that is packed: what is kept is what was sent, and packed bytes are no event.
+
+    `header` is Content-Encoding (RFC 9110, 8.4); the answer says what is taken instead (15.5.16).
+
+    >>> check_coding(""), check_coding("Identity")
+    (None, None)
+    """
+    packed = [
+        coding for part in header.split(",") if (coding := part.strip().lower()) not in {"", "identity"}
+    ]
+    if packed:
+        raise Problem(
+            415,
+            "Unsupported content coding",
+            f"Content-Encoding {packed[0][:40]!r} is not taken; send the events as they are, unpacked",
+            {"Accept-Encoding": "identity"},
+        )
+
+
 def split_body(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
     """Return the raw bytes of each event and whether the body has lines.
 

@@ -135,8 +135,11 @@ class _Conversation:
 
     def _look(self, future: asyncio.Future[list[Answer]]) -> None:
         """Read no further once a frame was not kept."""
-        failed = future.cancelled() or future.exception() is not None
-        if failed or not all(isinstance(answer, Receipt) for answer in future.result()):
+        if future.cancelled() or future.exception() is not None:
+            self._broken = True
+            return
+        self._services.heard(answers := future.result())
+        if not all(isinstance(answer, Receipt) for answer in answers):
             self._broken = True
 
     async def _answer(self) -> None:

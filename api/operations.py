@@ -1,9 +1,11 @@
 """For operators: is it alive (/healthz), may traffic come (/readyz), what is it doing (/metrics).
 
 Alive means that this process answers; ready, that the archiver answers (it is asked every second, and may take five)
-and every shard has states that are not being rebuilt.  Where the archiver waits for a person, `stopped` says why, and
-what helps.  A module that does not run makes nothing unready but itself: the answer names it, says why, and
-what helps.  A metric's label never names a person, a key or a document.
+and has room for events, and every shard has states that are not being rebuilt.  Where the archiver waits for a person,
+`stopped` says why, and what helps; where there is no room, `full` does; `cosigned` says how far witnesses are, where
+there is a policy.  A module that does not run makes nothing
+unready but itself: the answer names it, says why, and what helps.  A metric's label never names a person, a key or a
+document.
 
 How modules are is known to the supervisor, which writes it down (`replay.status`).
 """
@@ -11,6 +13,7 @@ How modules are is known to the supervisor, which writes it down (`replay.status
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -21,12 +24,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from api.cosigned import cosigned_size
+from api.full import REMEDY
 from api.services import Services
 from api.shelf import Shelf
-from archive import Unavailable, read_stopped
-from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status, read_unsent
+from archive import Unavailable, parse_leaf, read_stopped
+from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status, read_unsent, read_workers
 
 COUNTED_MAX = 10_000
+COSIGNING_S_MAX = 120
+"""An entry that waits longer for witnesses waits for a person: asking all of them again takes less than a minute."""
 
 
 def router(services: Services) -> APIRouter:
@@ -79,11 +86,14 @@ def readiness(services: Services) -> dict[str, Any]:
     shards = [_least([one["shards"][shard] for one in running], shard, size) for shard in range(shelf.shards)]
     # Where no module at all is well, the states that are there still answer, as of where they stand.
     whole = not missing and (not running or all(one["position"] is not None for one in shards))
+    full = _full(services)
     return {
-        "ready": services.client.answers and whole,
+        "ready": services.client.answers and whole and not full,
         "archiver": services.client.answers,
         **_stopped(services),
+        **full,
         "size": size,
+        **_cosigned(services),
         "shards": shards,
         "modules": modules,
         "states": services.states()._asdict(),
@@ -95,9 +105,34 @@ def _stopped(services: Services) -> dict[str, Any]:
     stopped = None if services.client.connected else read_stopped(services.folder.stopped)
     if stopped is None:
         return {}
-    since = datetime.fromtimestamp(stopped.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    about = {"reason": stopped.reason, "section": stopped.section, "since": since}
+    about = {"reason": stopped.reason, "section": stopped.section, "since": _time(stopped.since_s)}
     return {"stopped": {**about, "remedy": stopped.remedy(services.folder.path)}}
+
+
+def _full(services: Services) -> dict[str, Any]:
+    """Return why nothing is kept of what is sent, if it is so."""
+    full = services.full
+    if not full.now(services.clock.now_us()):
+        return {}
+    return {"full": {"reason": full.reason, "since": _time(full.since_us / 1e6), "remedy": REMEDY}}
+
+
+def _cosigned(services: Services) -> dict[str, Any]:
+    """Return how much the outside sees, and for how long the first entry beyond has waited; nothing without a policy.
+
+    While the log may not be read, nothing waits for witnesses.
+    """
+    if not services.witnessed:
+        return {}
+    size, waiting_s = cosigned_size(services), 0.0
+    with suppress(Unavailable), services.log() as log:
+        if size < log.size:
+            waiting_s = max(services.clock.now_us() / 1e6 - parse_leaf(log.leaf(size)).time_s, 0.0)
+    return {"cosigned": {"size": size, "waiting_s": round(waiting_s)}}
+
+
+def _time(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _renewed(modules: list[dict[str, Any]], statuses: Mapping[str, ModuleStatus]) -> set[str]:
@@ -131,7 +166,7 @@ def _condition(services: Services, name: str, statuses: Mapping[str, ModuleStatu
         "state": status.state,
         "level": status.level,
         "deaths": status.deaths,
-        "since": datetime.fromtimestamp(status.worst.since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "since": _time(status.worst.since_s),
         "reason": status.reason(),
         "remedy": status.remedy(name, data),
         "remedies": status.remedies(name, data),
@@ -183,24 +218,42 @@ class _Metrics(Collector):
         state, counters = readiness(self._services), self._services.counters
         yield GaugeMetricFamily("treering_log_size", "Published size of the log, entries.", state["size"])
         yield GaugeMetricFamily("treering_archiver_up", "1 if the archiver answers.", int(state["archiver"]))
+        yield GaugeMetricFamily(
+            "treering_disk_full", "1 if there is no room for events.", int("full" in state)
+        )
         store = GaugeMetricFamily(
             "treering_state_store_ok", "1 if readers are answered as configured.", labels=["store"]
         )
         store.add_metric([state["states"]["store"]], int(store_is_well(state["states"]["state"])))
         yield store
         yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
+        yield from _witnessed(state)
         lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])
         for shard in state["shards"]:
             lag.add_metric([str(shard["shard"])], _behind(shard, state["size"]))
         yield lag
         yield from _of_modules(state)
+        yield from _workers(self._services)
         yield _unsent(self._services)
         yield _quarantined(self._services.shelf)
+        yield _refused(self._services.shelf)
+        yield _stateless(self._services.shelf)
         events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
         events.add_metric(["accepted"], counters.accepted)
         events.add_metric(["refused"], counters.refused)
         events.add_metric(["too_large"], counters.too_large)
         yield events
+
+
+def _witnessed(state: dict[str, Any]) -> Iterator[Metric]:
+    """Yield how far witnesses are, where there is a policy."""
+    if (cosigned := state.get("cosigned")) is not None:
+        yield GaugeMetricFamily("treering_cosigned_size", "Entries the outside sees.", cosigned["size"])
+        name, help_ = (
+            "treering_cosigning_seconds",
+            "How long the first entry beyond has waited for witnesses.",
+        )
+        yield GaugeMetricFamily(name, help_, cosigned["waiting_s"])
 
 
 def _of_modules(state: dict[str, Any]) -> Iterator[Metric]:
@@ -223,6 +276,13 @@ def _of_modules(state: dict[str, Any]) -> Iterator[Metric]:
         for shard in one["shards"]:
             lag.add_metric([one["module"], str(shard["shard"])], _behind(shard, state["size"]))
     yield from (condition, deaths, lag, damage)
+
+
+def _workers(services: Services) -> Iterator[Metric]:
+    """Yield how many workers run and how many stand by, if the supervisor says so."""
+    if (known := read_workers(services.folder.run)) is not None:
+        yield GaugeMetricFamily("treering_workers", "Worker processes.", len(known.running))
+        yield GaugeMetricFamily("treering_spare_workers", "Workers that stand by.", len(known.spares))
 
 
 def _unsent(services: Services) -> Metric:
@@ -251,6 +311,31 @@ def _quarantined(shelf: Shelf) -> Metric:
                 counts[name] = counts.get(name, 0) + 1
         for name, count in sorted(counts.items()):
             family.add_metric([name], count)
+    return family
+
+
+def _refused(shelf: Shelf) -> Metric:
+    """Return how often saved states were of no use to their worker, by module."""
+    family = CounterMetricFamily(
+        "treering_states_refused", "Saved states that were not used, and made anew.", labels=["module"]
+    )
+    for catalogue in shelf.modules():
+        count = 0
+        for shard in range(shelf.shards):
+            with suppress(Unavailable):
+                reader = shelf.reader(catalogue, shard)
+                count += 0 if reader is None else reader.refused()
+        family.add_metric([catalogue.module], count)
+    return family
+
+
+def _stateless(shelf: Shelf) -> Metric:
+    """Return which reducers have not one state: perhaps no event ever has all fields of their scope."""
+    family = GaugeMetricFamily("treering_reducer_stateless", "1 if it has no state yet.", labels=["reducer"])
+    for catalogue in shelf.modules():
+        without = {info.name for info in shelf.stateless(catalogue)}
+        for info in catalogue.reducers:
+            family.add_metric([info.name], int(info.name in without))
     return family
 
 

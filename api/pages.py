@@ -5,27 +5,32 @@ the template engine, and a strict content security policy stands behind that.
 
 States are not ordered by time, so the newest are found by looking at all; where there are too many for that, the
 page shows the first by key, and says so.
+
+That takes a tenth of a second in a large class, and the page is asked for by every tab every two seconds.  So it is
+made once for all who look within a second, and in a thread: senders and dashboards must not wait for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from api.operations import readiness
+from api.operations import COSIGNING_S_MAX, published_or_zero, readiness
 from api.services import Services
-from api.states import state_json
+from api.states import first_of, state_json
 from archive import ArchiveError
 from merkle import Checkpoint
 from replay import Damaged, ReducerInfo, StoredSlot
 
+FRESH_S = 1.0
+"""How old a page may be that somebody is shown."""
 STATES_SHOWN = 40
 SCANNED = 2_000
 """States of a reducer and a shard that are looked at for the newest."""
@@ -47,16 +52,38 @@ HEADERS = {
 
 def router(services: Services) -> APIRouter:
     """Return the route of the page."""
-    routes = APIRouter(include_in_schema=False)
-    environment = Environment(loader=PackageLoader("api"), autoescape=select_autoescape())
-    templates = Jinja2Templates(env=environment)
+    routes, overview = APIRouter(include_in_schema=False), Overview(services)
 
     @routes.get("/", response_class=HTMLResponse)
-    async def overview(request: Request) -> HTMLResponse:
-        context = await services.read(lambda: _context(services))
-        return templates.TemplateResponse(request, "overview.html", context, headers=HEADERS)
+    async def get_overview() -> HTMLResponse:
+        return HTMLResponse(await overview.page(), headers=HEADERS)
 
     return routes
+
+
+class Overview:
+    """The page, made once for all who look at it within a second."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        environment = Environment(loader=PackageLoader("api"), autoescape=select_autoescape())
+        self._template = environment.get_template("overview.html")
+        self._making = asyncio.Lock()
+        self._page, self._made_at = "", float("-inf")
+
+    async def page(self) -> str:
+        """Return the page as it was less than a second ago; who comes while it is made waits for that one."""
+        loop = asyncio.get_running_loop()
+        async with self._making:
+            if loop.time() - self._made_at >= FRESH_S:
+                size = published_or_zero(self._services)
+                rate = self._services.rate.seen(self._services.clock.now_us(), size)
+                self._page = await asyncio.to_thread(self._make, rate)
+                self._made_at = loop.time()
+            return self._page
+
+    def _make(self, rate: float) -> str:
+        return self._template.render(_context(self._services), rate=rate)
 
 
 def _context(services: Services) -> dict[str, Any]:
@@ -64,10 +91,10 @@ def _context(services: Services) -> dict[str, Any]:
     return {
         **state,
         "connected": services.client.connected,
+        "cosigning_s_max": COSIGNING_S_MAX,
         "waiting": [one["module"] for one in state["modules"] if one.get("state") in {"parked", "failed"}],
         "modules": [{**one, **troubles_of(one)} for one in state["modules"]],
         **checkpoint,
-        "rate": services.rate.seen(services.clock.now_us(), state["size"]),
         # States of a log that may not be shown are not shown either.
         "reducers": []
         if checkpoint.get("unreadable")
@@ -120,7 +147,7 @@ def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
     for shard in range(services.shelf.shards):
         try:
             _, reader, _ = services.shelf.standing(name, shard)
-            some, all_of_them = reader.first(name, SCANNED, SCANNED_BYTES, STATES_SHOWN)
+            some, all_of_them = reader.first(name, SCANNED, SCANNED_BYTES)
         except Damaged:
             damaged = True
         except ArchiveError:
@@ -128,38 +155,44 @@ def _table(services: Services, reducer: ReducerInfo) -> dict[str, Any]:
         else:
             found += some
             whole = whole and all_of_them
+    slots = chosen(found, whole=whole)
     return {
         "name": name,
         "version": reducer.version,
         "fields": reducer.scope,
         "rebuilding": rebuilding,
         "damaged": damaged,
-        "note": noted(len(found), whole=whole),
-        "rows": [_row(reducer, slot) for slot in chosen(found, whole=whole)],
+        "note": noted(len(found) if whole else len(slots), whole=whole),
+        "rows": [_row(reducer, slot) for slot in slots],
     }
 
 
 def chosen(found: list[tuple[bytes, StoredSlot]], *, whole: bool) -> list[StoredSlot]:
-    """Return the states to show: the newest if `found` is the whole of them, else the first by key."""
-    found = sorted(found, key=lambda one: one[0])
-    slots = [slot for _, slot in found]
-    return nlargest(STATES_SHOWN, slots, lambda slot: slot.changed_at) if whole else slots[:STATES_SHOWN]
+    """Return the states to show: the newest if `found` is the whole of them, else the first by key.
+
+    Where it is not the whole, each shard's ended at the same bounds, and there may be more behind its last.
+    """
+    if not whole:
+        return [slot for _, slot in first_of(found, STATES_SHOWN, SCANNED_BYTES)[0]]
+    slots = [slot for _, slot in sorted(found, key=lambda one: one[0])]
+    return nlargest(STATES_SHOWN, slots, lambda slot: slot.changed_at)
 
 
 def noted(count: int, *, whole: bool) -> str:
     """Return what readers have to know of the choice; nothing where every state is shown.
 
-    >>> noted(7, whole=True), noted(1_250, whole=True), noted(2_000, whole=False)
+    >>> noted(7, whole=True), noted(1_250, whole=True), noted(40, whole=False)
     ('', 'the 40 newest of 1,250', 'the first 40 by key: too many to look for the newest here')
     """
     if not whole:
-        return f"the first {min(count, STATES_SHOWN)} by key: too many to look for the newest here"
+        return f"the first {count} by key: too many to look for the newest here"
     return f"the {STATES_SHOWN} newest of {count:,}" if count > STATES_SHOWN else ""
 
 
 def _row(reducer: ReducerInfo, slot: StoredSlot) -> dict[str, Any]:
     one = state_json(reducer, slot)
-    return {"key": list(one["key"].values()), "state": shown(one["state"]), "bad": one.get("quarantined")}
+    state = msgspec.json.decode(one["state"])
+    return {"key": list(one["key"].values()), "state": shown(state), "bad": one.get("quarantined")}
 
 
 def shown(state: Any) -> str:

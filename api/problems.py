@@ -8,6 +8,7 @@ A problem says what is wrong, where, and so what to do.  It never says what the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -23,6 +24,7 @@ from archive import (
     Refusal,
     StorageFailed,
     Unavailable,
+    Unknown,
 )
 from reducers import UnknownReducer
 
@@ -46,9 +48,19 @@ REASONS = {"conflict": Conflict, "invalid": InvalidEvent, "unavailable": Unavail
 class Problem(Exception):
     """A problem that belongs to HTTP itself: a wrong content type, an unknown parameter."""
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.status, self.title = status, title
+        self.status, self.title, self.headers = status, title, headers
+
+
+class Unwitnessed(Unknown):
+    """Kept, and not cosigned in time; what has no id must not be sent `again`: it would be a second event."""
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 def problem(error: Exception, **where: Any) -> dict[str, Any]:
@@ -68,9 +80,11 @@ def refusal_problem(refusal: Refusal, **where: Any) -> dict[str, Any]:
     return problem(error, **where)
 
 
-def problem_response(body: dict[str, Any]) -> JSONResponse:
-    """Return a problem as a response; 503 says when to try again."""
-    headers = retry_headers(body["status"])
+def problem_response(
+    body: dict[str, Any], headers: Mapping[str, str] | None = None, *, again: bool = True
+) -> JSONResponse:
+    """Return a problem as a response; 503 says when to try again, unless nobody may."""
+    headers = {**(headers or {}), **((retry_headers(body["status"]) if again else None) or {})}
     return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -85,4 +99,5 @@ def retry_headers(status: int) -> dict[str, str] | None:
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """Turn an error that a route raised into its response."""
-    return problem_response(problem(error))
+    headers = error.headers if isinstance(error, Problem) else None
+    return problem_response(problem(error), headers, again=not isinstance(error, Unwitnessed) or error.again)

@@ -11,12 +11,15 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from api.bodies import Bodies
+from api.full import Full
 from api.rate import Rate
 from api.shelf import Place, Shelf
 from archive import (
+    Answer,
     ArchiverClient,
     Clock,
     DataFolder,
@@ -27,6 +30,7 @@ from archive import (
     PublishedLog,
     PublishedSize,
     Receipt,
+    Refusal,
     Stopped,
     Store,
     Submission,
@@ -74,6 +78,9 @@ class Services:
     counters: Counters = field(default_factory=Counters)
     rate: Rate = field(default_factory=Rate)
     bodies: Bodies = field(default_factory=Bodies)
+    full: Full = field(default_factory=Full)
+    say: Callable[[str], None] = lambda _: None
+    """Tells the operator something."""
     page_hosts: frozenset[str] = frozenset()
     """Hosts of web pages that may open the ingest socket, beside those that this server is asked by."""
     slow: bool = False
@@ -89,6 +96,8 @@ class Services:
     _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None
+    _opening: Lock = field(default_factory=Lock)
+    """A thread reads, too, and an environment must not be opened twice in a process."""
 
     def log(self, size: int | None = None) -> AbstractContextManager[Log]:
         """Return the log up to its published size, or a smaller one.
@@ -100,7 +109,8 @@ class Services:
         if stopped is not None and stopped.refuses_log:
             raise _down(stopped)
         try:
-            self._source = self._source or PublishedLog(self.folder.open_log(), self.published)
+            with self._opening:
+                self._source = self._source or PublishedLog(self.folder.open_log(), self.published)
         except NotFound as error:
             raise self._not_yet(error) from None
         return self._source.open(size)
@@ -113,7 +123,8 @@ class Services:
     def published(self) -> int:
         """Return the published size; raise Unavailable before the archiver's first start."""
         try:
-            self._published = self._published or PublishedSize(self.folder.published)
+            with self._opening:
+                self._published = self._published or PublishedSize(self.folder.published)
         except NotFound as error:
             raise self._not_yet(error) from None
         return self._published.get()
@@ -140,6 +151,13 @@ class Services:
         """Take note that the log was published up to `size`."""
         self.rate.seen(self.clock.now_us(), size)
 
+    def heard(self, answers: Sequence[Answer]) -> None:
+        """Take note of whether what was sent together was kept: all of it is, or none."""
+        if answers and (self.full.reason or isinstance(answers[-1], Refusal)):
+            size, _ = self.client.checkpoint
+            if said := self.full.heard(answers[-1], self.clock.now_us(), size):
+                self.say(f"front: {said}")
+
     def settle(self, size: int, submissions: Sequence[Submission]) -> list[Receipt | None]:
         """Return the receipts of those submissions that stand in the log from index `size` on."""
         with self.log() as log:
@@ -149,7 +167,8 @@ class Services:
     def vault(self) -> Vault:
         """The vault; raise Unavailable before the archiver's first start."""
         try:
-            self._vault = self._vault or self.folder.open_vault(os.urandom)
+            with self._opening:
+                self._vault = self._vault or self.folder.open_vault(os.urandom)
         except NotFound as error:
             raise Unavailable(str(error)) from None
         return self._vault

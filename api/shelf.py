@@ -185,6 +185,21 @@ class Shelf:
         except Unavailable:
             return None
 
+    def stateless(self, catalogue: Catalogue) -> list[ReducerInfo]:
+        """Return the reducers of a module that have not one state in all shards; none where not all can be read.
+
+        That is as it should be before the first event that has all fields of their scope; or a field is misspelt.
+        """
+        found = list(catalogue.reducers)
+        for shard in range(self.shards):
+            try:
+                if (reader := self.reader(catalogue, shard)) is None:
+                    return []
+                found = [info for info in found if not reader.scan(info.name, limit=1)[1]]
+            except (NotFound, Unavailable):
+                return []
+        return found
+
     def home(self, info: ReducerInfo, key: Key, route_key: bytes) -> int:
         """Return the shard that holds a reducer's key."""
         return home_of(info.name, info.scope, key, route_key, self.shards)

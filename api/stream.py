@@ -43,9 +43,11 @@ from replay import ReducerInfo, after
 POLL_S = 0.05
 QUIET_S = 5.0
 """How often a stream in which nothing changes says where it stands."""
-ROWS = 500
+ROWS, LOOK_BYTES = 500, 1 << 20
+"""How much is looked at in one turn; a look ends with the state that fills it."""
 STREAMS_MAX = 1_000
-LOOKS_MAX = 1_000
+LOOKS_MAX, LOOKS_BYTES_MAX = 1_000, 32 << 20
+"""What is remembered of looks, for those who stand at the same point."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _ID = re.compile(r"([0-9]{1,18})(?:\.([0-9a-f]{16}))?")
 
@@ -67,6 +69,7 @@ class Hub:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._looks: dict[tuple[str, int, bytes], tuple[float, Look]] = {}
+        self._bytes = 0
         self.streams = 0
 
     def look(self, name: str, shard: int, start: bytes, now: float) -> Look:
@@ -77,17 +80,19 @@ class Hub:
         known = self._looks.get((name, shard, start))
         if known is not None and now - known[0] < POLL_S:
             return known[1]
-        if len(self._looks) >= LOOKS_MAX:
-            self._looks.clear()
         look = self._new(name, shard, start)
+        if len(self._looks) >= LOOKS_MAX or self._bytes > LOOKS_BYTES_MAX:
+            self._looks.clear()
+            self._bytes = 0
         self._looks[name, shard, start] = (now, look)
+        self._bytes += sum(len(event) for _, event in look.rows)
         return look
 
     def _new(self, name: str, shard: int, start: bytes) -> Look:
         self._services.check()
         info, reader, generation = self._services.shelf.standing(name, shard)
         try:
-            changes = reader.following(name, start, ROWS)
+            changes = reader.following(name, start, ROWS, LOOK_BYTES)
         except NotFound as error:
             raise Unavailable(str(error)) from None
         rows = [

@@ -22,7 +22,7 @@ import copy
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -40,6 +40,8 @@ VERSION_MAX = 2**32 - 1
 TICKS_MAX = 2**32 - 1
 SCOPE_FIELDS_MAX, FIELD_LENGTH_MAX = 32, 64
 """What an activation in the log may name (docs/formats/control.md)."""
+RESERVED_FIELDS = frozenset({"min_size", "at_size", "limit", "after"})
+"""No field of a scope may be named so: in `GET /v1/states/…?limit=5` nobody could tell the key from the question."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -111,9 +113,19 @@ def _checked_scope(scope: tuple[str, ...], name: str) -> tuple[str, ...]:
             f"reducer {name!r}: scope names at most {SCOPE_FIELDS_MAX} fields of at most {FIELD_LENGTH_MAX} "
             "characters each; shorten it"
         )
+    refuse_reserved(fields, name)
     if len(set(fields)) < len(fields):
         raise DefinitionError(f"reducer {name!r}: scope {scope!r} names a field twice")
     return fields
+
+
+def refuse_reserved(scope: Iterable[str], name: str) -> None:
+    """Raise DefinitionError if a field of a scope cannot be asked for."""
+    if reserved := sorted(RESERVED_FIELDS.intersection(scope)):
+        raise DefinitionError(
+            f"reducer {name!r}: scope field {reserved[0]!r} is a parameter of every question about states, so its keys "
+            f"could not be asked for; rename the field (reserved are {', '.join(sorted(RESERVED_FIELDS))})"
+        )
 
 
 def _checked_ticks(ticks: int | None, name: str) -> int | None:

@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from reducers import canonical
-from reducers.definition import _checked_name, _checked_version
+from reducers.definition import _checked_name, _checked_version, refuse_reserved
 from reducers.errors import DefinitionError, ModuleError
 from reducers.lo_clock import adopt
 from reducers.lo_event import Envelopes, canonical_source
@@ -122,6 +122,7 @@ def _plan_of(entry: Any) -> _Plan:
         raise DefinitionError(f"{qualified_name(declaration.function)} must be an `async def`")
     json_of(declaration.null_state)
     scope, required = scope_of(declaration.scope, entry.get("scope", {KeyField.STUDENT}))
+    refuse_reserved(scope, _name_of(declaration))
     return _Plan(
         name=_name_of(declaration),
         declaration=declaration,

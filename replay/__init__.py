@@ -91,6 +91,15 @@ from replay.messages import HOPS_MAX, message_id, submission_of, tick_submission
 from replay.mirror import MIRRORED, Mirror
 from replay.paths import ABSENT, At, differing, differing_encodings
 from replay.portion import Item, Portion
+from replay.processes import (
+    SPARE_NAME,
+    WORKERS_FILE,
+    Workers,
+    alive_workers,
+    forget_workers,
+    read_workers,
+    write_workers,
+)
 from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
@@ -124,11 +133,13 @@ __all__ = [
     "MODULE_SENDER",
     "PARTITION_KEY",
     "SHARDS_FILE",
+    "SPARE_NAME",
     "START",
     "STATE_TABLES",
     "STATUS_FILE",
     "TICK_FIELD",
     "TICK_SENDER",
+    "WORKERS_FILE",
     "At",
     "AttestedDifference",
     "Catalogue",
@@ -186,7 +197,9 @@ __all__ = [
     "Traced",
     "Unsent",
     "Waiting",
+    "Workers",
     "after",
+    "alive_workers",
     "attempts_file",
     "begun",
     "catalogue_of",
@@ -209,6 +222,7 @@ __all__ = [
     "first_difference",
     "folded_state",
     "forget_note",
+    "forget_workers",
     "generation_of",
     "holding_of",
     "home_of",
@@ -239,6 +253,7 @@ __all__ = [
     "read_marker",
     "read_status",
     "read_unsent",
+    "read_workers",
     "remote",
     "replay_digests",
     "replay_key",
@@ -262,4 +277,5 @@ __all__ = [
     "word_of",
     "write_catalogue",
     "write_status",
+    "write_workers",
 ]

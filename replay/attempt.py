@@ -26,6 +26,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from archive import naming
+
 IDLE = 0
 IMPORTING = (1 << 64) - 1
 _BEATS = 1 << 10
@@ -52,7 +54,8 @@ def attempts_file(path: Path, modules: Sequence[str]) -> list[memoryview]:
     data = b"".join(word.to_bytes(_WORD, _ORDER) for word in words)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, data + names)
+        with naming(path):
+            os.write(descriptor, data + names)
         shared = memoryview(mmap.mmap(descriptor, len(data) + len(names)))
     finally:
         os.close(descriptor)

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from archive import ArchiveError, LmdbStore, make_folder
+from archive import ArchiveError, LmdbStore, make_folder, naming
 from reducers import Module, Reducer
 from replay.layout import TABLES, Identity
 from replay.reader import StateReader
@@ -147,7 +147,8 @@ def write_catalogue(place: Path, catalogue: Catalogue) -> None:
     make_folder(place)
     if read_catalogue(place) != catalogue:
         new = place / f"{FILE}.{os.getpid()}"
-        new.write_bytes(msgspec.json.encode(catalogue))
+        with naming(new):
+            new.write_bytes(msgspec.json.encode(catalogue))
         new.replace(place / FILE)
 
 

@@ -172,11 +172,14 @@ class CellHolding(Holding):
             batch = _Batch()
             for item in portion:
                 for reducer in item.reducers:
-                    if reducer.name in self._places and item.at not in self._skips.get(reducer.name, ()):
+                    if reducer.name in self._places and not self._skipped(reducer.name, item):
                         batch = self._add(batch, reducer, item, routing)
             self._send_off(batch)
         except _Ended as ended:
             self.stopped = ended.stopped
+
+    def _skipped(self, name: str, item: Item) -> bool:
+        return not self._skips.get(name, frozenset()).isdisjoint((item.at, item.due))
 
     def _add(self, batch: _Batch, reducer: Reducer[Any], item: Item, routing: Routing) -> _Batch:
         emits = reducer.emits and self._emits_from is not None and item.due >= self._emits_from

@@ -5,10 +5,12 @@ A table, not a policy engine.  One record for each module and shard; what happen
     runs        fault                          next
     shared      its own doing (`certain`)      a cell, after a pause: its neighbours are disturbed once
     shared      it crowds others (slow)        a process of its own, at once; that is no fault (elsewhere it is one)
+    shared      they wait for it (blocking)    a process of its own, at once; if it stands still there, too: a cell
     shared      perhaps (killed from outside)  again, at once; the second time without progress: a cell
     own         any                            again, after a pause; the second time without progress: a cell
     cell        any                            again, after a pause; the second time without progress: parked
     anywhere    it cannot be loaded            failed: retrying by itself would change nothing
+    anywhere    an entry is rotten             parked where it runs: that is nobody's doing, and stays so
 
 *Own doing* is what nothing outside can do to a process: a signal of a fault, an end, memory, standing still.  A process
 that was killed may have been somebody else's choice.  *Progress* is a position beyond the one that the last faults met;
@@ -19,7 +21,7 @@ Nothing is ever skipped: a parked module's position stays, until a person says `
 >>> record.level, record.state, record.until_s - 100.0
 ('cell', 'pausing', 0.5)
 
-Who looks: `tools.supervising`.  What each level is: docs/modules.md.
+Who looks: `tools.placing`.  What each level is: docs/modules.md.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from msgspec.structs import replace
 
 Level = Literal["shared", "own", "cell"]
 State = Literal["starting", "running", "pausing", "parked", "failed"]
-Kind = Literal["died", "killed", "stalled", "memory", "stopped", "slow"]
-"""How it ended: by its own doing, killed from outside, too long, too large, without a next state; or it crowds."""
+Kind = Literal["died", "killed", "stalled", "memory", "stopped", "slow", "blocking", "rotten"]
+"""How it ended: by its own doing, killed from outside, too long, too large, without a next state; or it crowds others,
+or keeps them waiting for one event, which may take that long where nobody else waits; or an entry that it needs cannot
+be read."""
 
 LEVELS: Final[tuple[Level, ...]] = ("shared", "own", "cell")
 STRIKES: Final = 2
@@ -83,8 +87,14 @@ class Record(msgspec.Struct, frozen=True):
 
 def struck(record: Record, fault: Fault) -> Record:
     """Return where a module runs after a fault."""
+    if fault.kind == "rotten":
+        return replace(record, state="parked", last=fault)
     if fault.kind == "slow" and record.level == "shared":
         return replace(record, level="own", state="starting")
+    if fault.kind == "blocking" and record.level == "shared":
+        return replace(
+            record, level="own", state="starting", strikes=(fault,), recent=(fault.at_s,), last=fault
+        )
     strikes = (*(one for one in record.strikes if _counts(one, fault)), fault)
     recent = (*(at for at in record.recent if fault.at_s - at < WINDOW_S), fault.at_s)
     worn_out = len(strikes) >= STRIKES or len(recent) >= FAULTS_MAX

@@ -39,6 +39,7 @@ from replay.layout import (
     loaded,
     own,
     quarantine_prefix,
+    refusal,
     slot_of,
     state_key,
     state_writes,
@@ -67,6 +68,8 @@ class Held:
         self.reducers, self.module = list(reducers), module
         self.slots: dict[str, Slots] = {reducer.name: {} for reducer in self.reducers}
         self.position = self.rebuilt_to = 0
+        self.begun_anew, self.refused = "", 0
+        """Why what was saved could not be gone on from, if so; and how often that was so in this place."""
         self.steered = 0
         """Skips and retries of entries 0…steered-1 are in these states."""
         self.backlog: dict[int, list[int]] = {}
@@ -79,6 +82,7 @@ class Held:
         self._dirty: dict[str, set[Key]] = {reducer.name: set() for reducer in self.reducers}
         self._since = 0
         """Whose slot changed at this index or later is among the dirty, as all are that changed since the last save."""
+        self._written = 0
         self._complete = True
         """Whether all states are in memory."""
 
@@ -101,12 +105,14 @@ class Held:
         with self._store.view() as view:
             marker, self.backlog = loaded(view, log, identities_of(self.reducers))
             empty = next(view.scan("states"), None) is None
+            if marker is None:
+                self.begun_anew, self.refused = refusal(view, log, identities_of(self.reducers))
         if marker is None:
             self.clear()
             self.rebuilt_to = log.size
             return
         self.position, self.steered, self._complete = marker.position, marker.steered, empty
-        self._since = self.position
+        self._since, self.refused = self.position, marker.refused
         # A log that was set back to a copy is rebuilt as soon as all of it is.
         self.rebuilt_to = min(marker.rebuilt_to, log.size)
 
@@ -147,7 +153,15 @@ class Held:
             ]
         self.attempt[0] = IDLE
         writes += backlog_writes(backlog)
-        marker = Marker(LAYOUT, position, root, identities_of(self.reducers), self.rebuilt_to, self.steered)
+        marker = Marker(
+            LAYOUT,
+            position,
+            root,
+            identities_of(self.reducers),
+            self.rebuilt_to,
+            self.steered,
+            self.refused,
+        )
         with own(self._store, "") as store:
             store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])
         self.position = position
@@ -159,7 +173,9 @@ class Held:
         return state_writes(view, position, name, key, stored)
 
     def _stored(self, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> StoredSlot:
-        self.attempt[0] = word_of(slot.changed_at)  # a view is the author's code, too
+        # A view is the author's code, too; one tick changes many states, which must not look like one that hangs.
+        self._written += 1
+        self.attempt[0] = word_of(slot.changed_at, self._written)
         try:
             encoding = reducer.encode(slot.state)
         except BaseException as error:  # to look at a state may run the author's code

@@ -59,6 +59,8 @@ class Marker(msgspec.Struct, frozen=True):
     """Before this position these states are being rebuilt, and are no answer to anybody."""
     steered: int = 0
     """Skips and retries of entries 0…steered-1 are in these states; at least the position."""
+    refused: int = 0
+    """How often what was kept here could not be gone on from, and was begun anew."""
 
     @property
     def rebuilding(self) -> bool:
@@ -77,6 +79,11 @@ class StoredSlot(msgspec.Struct, frozen=True, array_like=True):
     encoding: bytes
     shown: bytes | None = None
     """JSON of what readers are shown, if that is not the state itself: they need not run its module's code."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes state and what is shown of it take."""
+        return len(self.encoding) + (0 if self.shown is None else len(self.shown))
 
 
 class Waiting(NamedTuple):
@@ -238,6 +245,29 @@ def loaded(view: View, log: Log, identities: list[Identity]) -> tuple[Marker | N
         return marker, read_backlog(view)
     except ValueError:
         return None, {}
+
+
+def refusal(view: View, log: Log, identities: list[Identity]) -> tuple[str, int]:
+    """Return why a snapshot cannot be gone on from, "" if there is none, and how often that was so, this one included.
+
+    Call it where `loaded` found none.
+    """
+    if (data := view.get("meta", SNAPSHOT)) is None:
+        return "", 0
+    try:
+        marker = marker_in(data)
+    except msgspec.DecodeError:
+        return "their marker cannot be read", 1
+    if marker is None:
+        return "they are of an older layout", 1
+    why = "what waits for an identity cannot be read"
+    if marker.reducers != identities:
+        why = "other versions, or other code, made them"
+    elif marker.position > log.size:
+        why = f"they have seen {marker.position} entries, this log has {log.size}: it is another, or an older copy"
+    elif log.root(marker.position) != marker.root:
+        why = f"they stand on other entries than the first {marker.position} of this log: they are of another log"
+    return why, marker.refused + 1
 
 
 def encode_marker(marker: Marker) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import DecodeError
 
@@ -36,6 +36,8 @@ from replay.layout import (
 )
 
 Rows = list[tuple[bytes, StoredSlot]]
+MANY: Final = 1 << 62
+"""No bound."""
 
 
 class Changes(NamedTuple):
@@ -98,44 +100,52 @@ class StateReader:
         return position, found
 
     def scan(
-        self, name: str, prefix: Key = (), after: bytes = b"", limit: int | None = None
+        self, name: str, prefix: Key = (), after: bytes = b"", limit: int = MANY, size: int = MANY
     ) -> tuple[int, Rows]:
         """Return (position, states) of one reducer whose keys begin with `prefix`, in the order of database
         keys.
 
-        Each comes with its database key; `after` is the last one that was seen, `limit` how many at most.
+        Each comes with its database key; `after` is the last one that was seen.  They are at most `limit`, and end
+        with the one that fills `size` bytes.
         """
-        # A database key that ends in a hash holds only this much of the prefix; the state knows all of it.
-        begin = key_data(name, prefix)[: KEY_SIZE_MAX - 32]
-        found: Rows = []
+        begin, found = self.begin(name, prefix), Rows()
         with self._look() as view:
             position = self._position(view)
             for data, value in _with_prefix(view.scan("states", max(begin, after)), begin):
                 slot = stored_at(data, value)
                 if slot is not None and data > after and slot.key[: len(prefix)] == prefix:
                     found.append((data, slot))
-                if len(found) == limit:
-                    break
+                    if len(found) == limit or (size := size - slot.size) <= 0:
+                        break
         return position, found
 
-    def first(self, name: str, count: int, size: int, least: int) -> tuple[Rows, bool]:
+    @staticmethod
+    def begin(name: str, prefix: Key) -> bytes:
+        """Return how all database keys begin of a reducer's states whose keys begin with `prefix`; others may, too.
+
+        A database key that ends in a hash holds only this much of a prefix; the state knows all of it.
+        """
+        return key_data(name, prefix)[: KEY_SIZE_MAX - 32]
+
+    def first(self, name: str, count: int, size: int) -> tuple[Rows, bool]:
         """Return a reducer's first states by database key, and whether these are all of them.
 
-        They are at most `count`, and after the first `least` end with the one that fills `size` bytes.
+        They are at most `count`, and end with the one that fills `size` bytes.
         """
         found: Rows = []
         with self._look() as view:
             self._position(view)
             for data, slot in _slots(view, name):
-                if len(found) == count or (size <= 0 and len(found) >= least):
+                if len(found) == count or size <= 0:
                     return found, False
                 found.append((data, slot))
-                size -= len(slot.encoding)
+                size -= slot.size
         return found, True
 
-    def following(self, name: str, start: bytes, limit: int) -> Changes:
+    def following(self, name: str, start: bytes, limit: int, size: int = MANY) -> Changes:
         """Return what changed of one reducer, in the order of saves, looking at `limit` rows at most.
 
+        The states end with the one that fills `size` bytes.
         `start` is empty for all states that there are, `after(position)` for what was saved since, or the `next` of
         the call before.
         """
@@ -143,12 +153,19 @@ class StateReader:
         with self._look() as view:
             position, seen = self._position(view), 0
             for data, _ in view.scan("changes", start):
-                if seen == limit:
+                if seen == limit or size <= 0:
                     return Changes(position, found, start, more=True)
                 seen, start, key = seen + 1, data + b"\0", data[AT_SIZE:]
                 if name_of(key) == name:
-                    found.append((key, _changed(view, key)))
+                    found.append((key, slot := _changed(view, key)))
+                    size -= 0 if slot is None else slot.size
         return Changes(position, found, start, more=False)
+
+    def refused(self) -> int:
+        """Return how often what was kept here was of no use to its worker (of another log, say), and begun anew."""
+        with self._look() as view:
+            marker = self._marker(view)
+        return 0 if marker is None else marker.refused
 
     def quarantined(self, limit: int) -> list[tuple[str, int]]:
         """Return (reducer, index) of the keys that stand still, `limit` at most; none while states are rebuilt."""

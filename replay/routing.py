@@ -119,6 +119,11 @@ class Routing:
             self.seen[own] = found
         return found
 
+    @property
+    def everyone(self) -> list[Reducer[Any]]:
+        """Return all reducers that have anything here: whom a row concerns that says nothing."""
+        return [*self._always, *(one for _, _, group in self._by_code for one in group)]
+
     def holds(self, reducer: Reducer[Any], key: Key) -> bool:
         """Return whether a key belongs here, by its own value."""
         if self._only is not None:

@@ -10,6 +10,10 @@ why what a replay gives is what the dashboard showed, or one of the two is broke
 Modules that stand at one position are run together, so that an entry is opened once.  A module that cannot go on is let
 go: it is in `stopped`, and the others do not notice.
 
+**Rotten rows.**  Where a row cannot be read, the fold cannot honestly go on.  So whoever needs it stops there, whole,
+and its position with it; the others do not notice.  A skip of that entry lets a reducer go on without it, as a skip of
+any other does.  What a skipped rotten entry had gone into, nobody knows any more: all keys are folded again.
+
 **Folding again.**  A skip or a retry in the log names an event.  What it changes is folded again, from the beginning
 and without what is to be skipped: the key that stands still there, or whose event it is, by a runner of its own that
 reads nothing else; where only the whole tells whose it is (a tick, a late identity), all keys of the reducer.  It emits
@@ -26,9 +30,10 @@ from typing import Any
 
 from archive import LogSource, Vault
 from reducers import Key, Reducer, StateError, StatePair
-from replay.feed import Feed
+from replay.feed import Bound, Feed, Rotten
 from replay.folded import Outgoing, Stopped
 from replay.holding import Holding
+from replay.portion import Item
 from replay.routing import Only, Routing
 from replay.steering import Change, Gathered
 
@@ -95,7 +100,7 @@ class Runner:
 
         What steers the fold is read up to `until`, or with `ahead` up to the head: a worker must learn that the event
         it cannot get over is to be skipped.  0 means caught up, or that no module is left.  Raises IntegrityError where
-        an entry cannot be what was committed; after that, or any other error, this runner is of no more use.
+        an entry is missing; after that, or any other error, this runner is of no more use.
         """
         # The view ends before the folding begins: an open one pins pages for as long as reducers take.
         with source.open() as log:
@@ -106,7 +111,11 @@ class Runner:
         self._fold_again(source)
         for portion in self._feed.portions(work, source):
             for holding in self.holdings:
-                if holding.stopped is None:
+                if holding.stopped is not None:
+                    continue
+                if isinstance(portion, Rotten):
+                    self._stop_at(portion, holding)
+                else:
                     holding.fold(portion, self._routing)
         taken, self._feed.position = end - self.position, end
         self._let_go()
@@ -175,16 +184,33 @@ class Runner:
         elif keys:
             self._anew(holding, reducer, Only(reducer, keys[0]), source)
 
+    def _stop_at(self, rotten: Rotten, holding: Holding) -> None:
+        """Stop a module that needs an entry which cannot be read."""
+        for reducer in holding.reducers:
+            if reducer in rotten.reducers and rotten.at not in self.steering.skipped(reducer.name):
+                reason = f"Rotten: {rotten.reason}; see docs/recovery.md, Rotten bytes"
+                holding.stopped = Stopped(reducer.name, rotten.at, reason, "rotten", ours=True)
+                return
+
     def _folded(
         self, holding: Holding, reducer: Reducer[Any], index: int, source: LogSource
     ) -> list[Key] | None:
-        """Return whose state event `index` went into; None: anybody's (a tick), or only a binding can tell."""
+        """Return whose state entry `index` went into.
+
+        None: anybody's (a tick, a binding), only a binding can tell, or nobody can.
+        """
         if any(index in waiting for waiting in self.backlog.values()):
             return []
         feed = Feed(self._vault, self._routing, index)
         with source.open() as log:
             work, _ = feed.load(log, index + 1)
-        items = [item for portion in feed.portions(work, source) for item in portion]
+        if any(isinstance(one, Bound) for one in work):
+            return None
+        items: list[Item] = []
+        for portion in feed.portions(work, source):
+            if isinstance(portion, Rotten):
+                return None if reducer in portion.reducers else []
+            items += portion
         if feed.backlog or any(item.tick for item in items):
             return None
         keys = [reducer.key_of(item.event) for item in items]

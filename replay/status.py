@@ -58,12 +58,16 @@ class ShardStatus(msgspec.Struct, frozen=True):
     def remedy(self, name: str, data: str | Path = "") -> str:
         """Return the command that helps module `name` here, or nothing where none is needed.
 
-        It names the data folder, if one is given: pasted, it must not act on another one.
+        Where an entry is rotten, a backup comes first.  It names the data folder, if one is given: pasted, it must not
+        act on another one.
         """
         record = self.record
         if not self.waits:
             return ""
         fault, what = record.last, f"retry {name}"
+        if record.state == "parked" and fault is not None and fault.kind == "rotten":
+            skip = f"treering skip --all {fault.index}{on_folder(data)}"
+            return f"docs/recovery.md, Rotten bytes: restore a backup that has the entry; only if there is none: {skip}"
         if record.state == "failed" and record.went_back:
             what = f"undo {name}"
         elif record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:

@@ -36,8 +36,6 @@ from archive import (
     parse_steering,
 )
 
-Identities = tuple[ActiveReducer, ...]
-
 
 class Change(NamedTuple):
     """A skip or a retry: what states have to be folded again for."""

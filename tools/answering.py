@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import httpx2
 
-from api import store_is_well
+from api import COSIGNING_S_MAX, store_is_well
 from archive import DataFolder, DirectClient, LogSource, PublishedSize, Unavailable, read_stopped
 from tools.post import origin_of
 
@@ -137,6 +137,7 @@ def check_front(folder: DataFolder, server: str | None = None, wait_s: float = A
     status = (asked.ready or {}).get("states")
     if isinstance(status, dict):
         yield _store(status)
+    yield from _room_and_witnesses(asked.ready or {}, shlex.quote(str(folder.path)))
 
 
 def _told(folder: DataFolder) -> str:
@@ -184,6 +185,19 @@ def _store(status: dict[str, Any]) -> Note:
         "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
     )
     return Note("state store", f"{status.get('store')}: {status.get('state')}", good, remedy)
+
+
+def _room_and_witnesses(ready: dict[str, Any], data: str) -> Iterator[Note]:
+    """Say what the front knows and no file tells: that nothing was kept lately, and how far witnesses are."""
+    if isinstance(full := ready.get("full"), dict):
+        text = f"nothing that is sent is kept since {full.get('since')}: {full.get('reason')}"
+        yield Note("room", text, False, str(full.get("remedy")))
+    if isinstance(cosigned := ready.get("cosigned"), dict):
+        size, waits_s = int(cosigned.get("size", 0)), int(cosigned.get("waiting_s", 0))
+        text = f"{size:,} entries are cosigned by enough of them; the next one has waited {waits_s:,} s"
+        good = waits_s <= COSIGNING_S_MAX
+        remedy = f"see what treering serve --data {data} says of each (witnessing: NAME: …): who is down, or refuses"
+        yield Note("witnesses", text, good, "" if good else remedy)
 
 
 def is_address(text: str) -> bool:

@@ -20,12 +20,13 @@ from contextlib import suppress
 
 from reducers import Module, ModuleError, available, load
 from replay import Hello, Refused, Tenant, decode_piece, encode_frame, info_of
-from tools.confine import confine, die_with_parent, limit_memory
+from tools.confine import ADDRESSES, confine, die_with_parent, limit_addresses, limit_memory
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector
 
 NICE = 10
 SPARE_BYTES = 1 << 30
-"""What importing may take; what is left of it afterwards is no business of the limit."""
+"""What importing may take beyond the limit.  What is left of it afterwards does not count; so a module that means harm
+may hold this much more."""
 WORD_BYTES = 8
 
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     quiet_collector()
     limit_memory(memory_bytes)
+    limit_addresses(memory_bytes + ADDRESSES)
     _say(arguments.write, encode_frame(_hello(module, confined)))
     _serve(Tenant(module.reducers, word), arguments.read, arguments.write)
     return EXIT_GOOD

@@ -13,6 +13,7 @@ What the cell gives up before it runs the module: `tools.confine`.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import select
@@ -54,8 +55,7 @@ class CellLink:
         """Start the process and return what it says of its module; raise ModuleError or CellDied."""
         theirs_read, self._write = os.pipe()
         self._read, theirs_write = os.pipe()
-        shared = os.memfd_create("treering-cell", os.MFD_CLOEXEC)
-        os.ftruncate(shared, WORD_BYTES)
+        shared = _word_file()
         self._word = memoryview(mmap.mmap(shared, WORD_BYTES)).cast("Q")
         ends = ("--read", str(theirs_read), "--write", str(theirs_write), "--word", str(shared))
         try:
@@ -89,7 +89,11 @@ class CellLink:
         return back
 
     def close(self) -> None:
-        """End the process and whatever it started; closing twice is allowed."""
+        """End the process; closing twice is allowed.
+
+        It can have started none (`tools.cell_calls`).  Where the kernel does not see to that, what it started and left
+        in its process group ends, too.
+        """
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -158,6 +162,17 @@ class CellLink:
             )
         self.close()
         return CellDied(reason, word - 1 if word else None, kind, ours=ours)
+
+
+def _word_file() -> int:
+    """Return a descriptor of a word of shared memory whose size is fixed.
+
+    A cell could make it larger, and hold what counts for nobody; or cut it, so that reading it kills its worker.
+    """
+    shared = os.memfd_create("treering-cell", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(shared, WORD_BYTES)
+    fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return shared
 
 
 def how(code: int) -> str:

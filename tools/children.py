@@ -7,10 +7,10 @@
 
 A child says "ready" on its standard output; other lines are given to `heard`.  It notices by its standard input that
 its parent is gone.  Exit code 3 says that a person must look: it stays down.  All other ends are followed by another
-start, at once, and then after longer and longer pauses.
+start: at once after a healthy life, and after longer and longer pauses where one end follows the other.
 
 What is started, and in which order it is stopped: `tools.serve`.  Workers, whose modules may do them harm:
-`tools.placing`.
+`tools.placing`.  Those that wait to become one: `tools.standby`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tools.process import EXIT_AGAIN, EXIT_STOP, say
+from tools.reporting import READY
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 5.0
 HEALTHY_S = 10.0
@@ -45,9 +46,28 @@ class Child:
         self.stopping = False
         self._process: Process | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Return the id of its process, if there is one."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if self._process is not None and running else None
+
     def command(self) -> Sequence[str]:
         """Return what is started next."""
         return self._command
+
+    async def spawn(self) -> Process:
+        """Return the process that is run next."""
+        return await spawned(self.command(), self._descriptors)
+
+    def pause_s(self, lasted_s: float, before_s: float) -> float:
+        """Return how long to wait before the next start; the process lasted so long, and the last pause before_s.
+
+        >>> child = Child("front", [])
+        >>> child.pause_s(60.0, 5.0), child.pause_s(1.0, 0.0), child.pause_s(1.0, 4.0)
+        (0.0, 0.05, 5.0)
+        """
+        return 0.0 if lasted_s > HEALTHY_S else min(max(2 * before_s, PAUSE_S_MIN), PAUSE_S_MAX)
 
     def ended(self, code: int) -> bool:
         """Take note of an end that nobody asked for; return whether to start again."""
@@ -61,7 +81,7 @@ class Child:
 
     async def keep_running(self) -> None:
         """Start the process, and again whenever it ends, until `stop`."""
-        loop, pause_s = asyncio.get_running_loop(), PAUSE_S_MIN
+        loop, pause_s = asyncio.get_running_loop(), 0.0
         while not self.stopping:
             started = loop.time()
             try:
@@ -74,7 +94,7 @@ class Child:
                 return
             if not self.ended(code):
                 return
-            pause_s = PAUSE_S_MIN if loop.time() - started > HEALTHY_S else min(2 * pause_s, PAUSE_S_MAX)
+            pause_s = self.pause_s(loop.time() - started, pause_s)
             await asyncio.sleep(pause_s)
 
     def terminate(self) -> None:
@@ -103,14 +123,7 @@ class Child:
             await _exited(process)
 
     async def _run_once(self) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self.command(),
-            stdin=PIPE,
-            stdout=PIPE,
-            pass_fds=self._descriptors,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which drains in order
-        )
-        self._process = process
+        self._process = process = await self.spawn()
         if self.stopping:  # `stop` came while there was no process yet
             _terminate(process)
         assert process.stdout is not None
@@ -128,10 +141,21 @@ class Child:
 
     async def _listen(self, stream: asyncio.StreamReader) -> None:
         while line := await _line(stream):
-            if line.strip() == b"ready":
+            if line.strip() == READY:
                 self.ready.set()
             else:
                 self.heard(line)
+
+
+async def spawned(command: Sequence[str], descriptors: Sequence[int] = ()) -> Process:
+    """Start a process in a session of its own, with pipes for standard input and output; raise OSError."""
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=PIPE,
+        stdout=PIPE,
+        pass_fds=descriptors,
+        start_new_session=True,  # Ctrl-C is for the supervisor, which drains in order
+    )
 
 
 async def _exited(process: Process) -> int:

@@ -4,9 +4,14 @@ Each part is asked for by a system call that takes rights away and never gives a
 
     files       Landlock: nothing but reading below the folders of Python and of what is installed
     network     Landlock (TCP), seccomp (no new sockets at all, so no Unix socket of ours either)
-    processes   Landlock scopes (signals, tracing, their memory and environment), seccomp (no other program)
-    memory      RLIMIT_DATA; maps of files do not count
+    programs    seccomp: no other program, no other process at all; threads may be started
+    processes   Landlock scopes (signals, tracing, their memory and environment)
+    memory      RLIMIT_DATA; maps of files do not count, and seccomp refuses what the limit would not see
+                (`tools.cell_calls`).  RLIMIT_AS bounds whatever is left: a stack that grows, tables of pages
     cores       RLIMIT_CORE 0: what a process held must not lie about on disk after it crashed
+
+Who runs as root loses what root may (capabilities): limits and priority could else be lifted again.  What stays is to
+read files that only their owner may.
 
 A kernel that lacks a part is no reason to refuse work: what is not there is left out of the answer, which is shown to
 the operator.  Linux on x86-64 and AArch64; elsewhere only the limits hold.
@@ -29,6 +34,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from tools.cell_calls import refusing
+
 _NR_LANDLOCK_CREATE, _NR_LANDLOCK_ADD, _NR_LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 1, 38, 22
 _SIGKILL, _SECCOMP_FILTER = 9, 2
@@ -44,16 +51,12 @@ _SYSTEM = (
     "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime",
     "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
 )  # fmt: skip
-# What a seccomp filter refuses, by architecture (AUDIT_ARCH_*, numbers of the calls).
-_REFUSED = {
-    "x86_64": (0xC000003E, {"socket": 41, "socketpair": 53, "ptrace": 101, "execve": 59, "execveat": 322,
-                            "process_vm_readv": 310, "process_vm_writev": 311, "kill": 62, "tkill": 200,
-                            "pidfd_open": 434, "io_uring_setup": 425}),
-    "aarch64": (0xC00000B7, {"socket": 198, "socketpair": 199, "ptrace": 117, "execve": 221, "execveat": 281,
-                             "process_vm_readv": 270, "process_vm_writev": 271, "kill": 129, "tkill": 130,
-                             "pidfd_open": 434, "io_uring_setup": 425}),
-}  # fmt: skip
-_EPERM, _ALLOW, _ERRNO, _KILL = 1, 0x7FFF0000, 0x00050000, 0x80000000
+IMPORT_ADDRESSES, ADDRESSES = 8 << 30, 1 << 30
+"""Addresses that a cell has beyond the memory it may take, while it imports and afterwards: for maps of libraries and
+arenas of threads.  They are no memory; but what is mapped without being counted ends here."""
+STACK_BYTES_MAX, FILES_MAX = 64 << 20, 256
+_CAPABILITY_VERSION, _MAY_READ = 0x20080522, 1 << 2
+"""CAP_DAC_READ_SEARCH."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,9 +74,21 @@ def _statm() -> int:
 
 def limit_memory(more_bytes: int) -> None:
     """Let this process take so much more memory than it has, and leave no core behind."""
-    limit = data_bytes() + more_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _at_most(resource.RLIMIT_DATA, data_bytes() + more_bytes)
+    _at_most(resource.RLIMIT_CORE, 0)
+
+
+def limit_addresses(more_bytes: int) -> None:
+    """Let this process map so much more than it has, counted or not."""
+    _at_most(
+        resource.RLIMIT_AS, int(os.pread(_statm(), 200, 0).split()[0]) * resource.getpagesize() + more_bytes
+    )
+
+
+def _at_most(what: int, limit: int) -> None:
+    """Set a limit for good, or keep it for good where it is lower."""
+    lowest = min([limit, *(one for one in resource.getrlimit(what) if one != resource.RLIM_INFINITY)])
+    resource.setrlimit(what, (lowest, lowest))
 
 
 def readable_folders(data: Path, value: str = "") -> list[str]:
@@ -127,6 +142,10 @@ def keep_to_itself() -> bool:
 def confine(readable: Iterable[str], memory_bytes: int) -> list[str]:
     """Take every right away that a fold does not need, for good, and return the names of what is kept from now on."""
     limit_memory(memory_bytes)
+    limit_addresses(memory_bytes + IMPORT_ADDRESSES)
+    _at_most(resource.RLIMIT_STACK, STACK_BYTES_MAX)
+    _at_most(resource.RLIMIT_NOFILE, FILES_MAX)
+    _drop_capabilities()
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     kept, abi = ["memory"], _libc.syscall(_NR_LANDLOCK_CREATE, None, 0, 1)
     if abi >= 1 and _landlock(abi, readable):
@@ -173,23 +192,19 @@ def _allow(rules: int, path: str) -> None:
         os.close(place)
 
 
+def _drop_capabilities() -> None:
+    """Give up all that root may, but to read."""
+    header, held = struct.pack("=Ii", _CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
+    if _libc.capget(header, held) == 0:
+        permitted = struct.unpack("=6I", held.raw)[1] & _MAY_READ
+        _libc.capset(header, struct.pack("=6I", permitted, permitted, 0, 0, 0, 0))
+
+
 def _seccomp() -> bool:
-    """Refuse the calls of `_REFUSED` with EPERM; return whether that worked."""
-    if platform.machine() not in _REFUSED:
+    """Refuse the calls that `tools.cell_calls` names; return whether that worked."""
+    code = refusing(platform.machine())
+    if code is None:
         return False
-    architecture, calls = _REFUSED[platform.machine()]
-    numbers = sorted(calls.values())
-    program = [
-        (0x20, 0, 0, 4),  # load the architecture
-        (0x15, 1, 0, architecture),
-        (0x06, 0, 0, _KILL),
-        (0x20, 0, 0, 0),  # load the number of the call
-        (0x35, len(numbers) + 1, 0, 0x40000000),  # x32, another way to say the same
-        *[(0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)],
-        (0x06, 0, 0, _ALLOW),
-        (0x06, 0, 0, _ERRNO | _EPERM),
-    ]
-    code = b"".join(struct.pack("=HBBI", *step) for step in program)
     buffer = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("=HxxxxxxQ", len(program), ctypes.addressof(buffer))
+    header = struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
     return bool(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, header, 0, 0) == 0)

@@ -43,11 +43,13 @@ from replay import (
     STATUS_FILE,
     Catalogue,
     ModuleStatus,
+    alive_workers,
     damage_of,
     module_folder,
     on_folder,
     read_status,
     read_unsent,
+    read_workers,
     shard_folder,
 )
 from tools.answering import SERVER, Note, check_front, check_server, is_address
@@ -56,8 +58,8 @@ from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 FREE_BYTES_MIN = 1 << 30
 FREE_SHARE_MIN = 0.05
 CLOCK_BEHIND_S = 60
-LAG_MAX = 100_000
-"""Entries that a module may be behind before it is a finding; a module that has just been installed is."""
+LATE_S = 60.0
+"""How old the first entry may be that a running module has not seen; whose states are just made is late, too."""
 SHOWN_KEYS = 5
 QUARANTINED_MAX = 10_000
 CHECKED_MAX = 100_000
@@ -144,12 +146,17 @@ def check_modules(folder: DataFolder) -> Iterator[Note]:
     for name, status in sorted(statuses.items()):
         yield from _module(folder, name, status)
     shelf, size = shelf_of(folder), published(folder)
+    workers = read_workers(folder.run)
+    works = workers is not None and bool(alive_workers(workers).running)
     for catalogue in shelf.modules():
-        waits = name_of_trouble(statuses.get(catalogue.module))
+        excused = not works or bool(name_of_trouble(statuses.get(catalogue.module)))
         for shard in range(shelf.shards):
-            yield _position(shelf, catalogue, shard, size, excused=bool(waits))
+            yield _position(folder, shelf, catalogue, shard, size, excused=excused)
         yield from _damage(folder, shelf, catalogue)
         yield from _quarantined(folder, shelf, catalogue)
+        if without := [f"{info.name} ({', '.join(info.scope)})" for info in shelf.stateless(catalogue)]:
+            text = f"no state yet of {', '.join(without)}: no event has all fields of these scopes"
+            yield Note(f"module {catalogue.module}", text)
 
 
 def name_of_trouble(status: ModuleStatus | None) -> str:
@@ -192,15 +199,37 @@ def check_messages(folder: DataFolder) -> Iterator[Note]:
         yield Note("messages", "all that modules said is in the log")
 
 
-def _position(shelf: Shelf, catalogue: Catalogue, shard: int, size: int, *, excused: bool) -> Note:
+def _position(
+    folder: DataFolder, shelf: Shelf, catalogue: Catalogue, shard: int, size: int, *, excused: bool
+) -> Note:
     about = f"{catalogue.module}, shard {shard}"
     position = shelf.position(catalogue, shard)
     if position is None:
         progress = shelf.rebuilding(catalogue, shard)  # None also where it cannot be read: `_damage` says so
         how = "has no states yet" if progress is None else f"is rebuilt: {progress[0]:,} of {progress[1]:,}"
         return Note(about, how, excused or progress is not None, "" if excused else "see the module above")
-    lag = size - position
-    return Note(about, f"at {position:,}, {lag:,} entries behind", excused or lag <= LAG_MAX)
+    lag, late_s = size - position, _unseen_s(folder, position, size)
+    text = f"at {position:,}, {lag:,} entries behind" + (f", for {late_s:,.0f} s" if late_s else "")
+    if excused or late_s <= LATE_S:
+        return Note(about, text)
+    return Note(
+        about,
+        text,
+        False,
+        "a backlog is worked off by itself; if it grows, look at its worker and the server's log",
+    )
+
+
+def _unseen_s(folder: DataFolder, position: int, size: int) -> float:
+    """Return for how many seconds the first entry is in the log that a state has not seen; 0 if it has seen all."""
+    if position >= size:
+        return 0.0
+    store = folder.open_log()
+    try:
+        with PublishedLog(store, lambda: size).open() as log:
+            return max(0.0, time.time() - parse_leaf(log.leaf(position)).time_s)
+    finally:
+        store.close()
 
 
 def _quarantined(folder: DataFolder, shelf: Shelf, catalogue: Catalogue) -> Iterator[Note]:
@@ -263,12 +292,24 @@ def published(folder: DataFolder) -> int:
     return PublishedSize(folder.published).get()
 
 
+def check_workers(folder: DataFolder) -> Iterator[Note]:
+    """Say which process is which worker, and which ones stand by; of a server that does not run, nothing."""
+    known = read_workers(folder.run)
+    if known is None or not (found := alive_workers(known)).running:
+        return
+    who = [f"{name} is process {pid}" for name, pid in sorted(found.running.items())]
+    spares = f"{len(found.spares)} of {found.spares_wanted} spares stand by"
+    which = f" (process {', '.join(map(str, found.spares))})" if found.spares else ""
+    yield Note("workers", "; ".join([*who, f"{spares}{which}"]))
+
+
 CHECKS: tuple[Check, ...] = (
     check_server,
     check_log,
     check_vault,
     check_disk,
     check_modes,
+    check_workers,
     check_modules,
     check_messages,
 )

@@ -20,9 +20,10 @@ import uvicorn
 
 from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
+from tools.door import quick_turns
 from tools.front_states import reading
 from tools.past import Past
-from tools.process import quiet_collector, version, watch_parent
+from tools.process import quiet_collector, say, version, watch_parent
 from tools.sockets import RawTextProtocol
 from tools.stores import stores_of
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     services = Services(folder, client, shelf, SteadyClock())
     shelf.open_store, services.slow = reading(stores, services), stores.link is not None
-    services.states = stores.status
+    services.states, services.say = stores.status, say
     services.past = Past(folder)
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         timeout_graceful_shutdown=DRAIN_S,
     )
     quiet_collector()
+    quick_turns()  # the page is made in a thread
     listener = socket.socket(fileno=arguments.fd)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         server = _Server(config)

@@ -9,7 +9,7 @@ What a module is: `reducers.modules`.  What an activation does: `replay.steering
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from replay import (
     tidy,
     write_catalogue,
 )
+from tools.process import say
 
 
 class WentBack(ModuleError):
@@ -46,10 +47,16 @@ class Loaded(NamedTuple):
 
 
 def load_modules(
-    names: Iterable[str], others: Iterable[Catalogue] = (), load: Callable[[ModuleRef], Module] = load
+    names: Iterable[str],
+    others: Iterable[Catalogue] = (),
+    load: Callable[[ModuleRef], Module] = load,
+    refs: Mapping[str, ModuleRef] | None = None,
 ) -> Loaded:
-    """Load modules by name; one whose reducers are named like built-in ones, or those of `others`, is left out."""
-    refs, modules, errors = available(), list[Module](), list[ModuleError]()
+    """Load modules by name; one whose reducers are named like built-in ones, or those of `others`, is left out.
+
+    `refs` is what is installed, where that is known already.
+    """
+    refs, modules, errors = available() if refs is None else refs, list[Module](), list[ModuleError]()
     owners = {info.name: one.module for one in others for info in one.reducers} | _built_in()
     for name in names:
         try:
@@ -152,4 +159,8 @@ def holding_at(
         holding = CellHolding(module.reducers, ask, store, module.name)
     with source.open() as log:
         holding.resume(log)
+    if holding.begun_anew:
+        say(
+            f"states of module {module.name} in {folder} are not used: {holding.begun_anew}; they are made anew"
+        )
     return holding

@@ -10,6 +10,8 @@ from the words that they leave in memory (`replay.attempt`).  A worker's words a
 
     a worker ended, and a word says that a module was running     that module is to blame, whatever the exit code says
     a word stays the same for longer than the limit               the worker is killed, and that module is to blame
+    a worker says nothing, and no word changes                    it is killed, and nobody is to blame
+    the same, while others wait for a second                      the worker is killed, and that module moves
     a module was let go                                           it is to blame, and its neighbours go on
 
 What follows from a blame is a table: `replay.escalation`.  What it says to others, run/modules.json: `replay.status`.
@@ -18,12 +20,12 @@ What follows from a blame is a table: `replay.escalation`.  What it says to othe
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from archive import DataFolder, FormatError, make_folder
+from reducers import BUILTIN
 from replay import (
     IDLE,
     IMPORTING,
@@ -47,12 +49,18 @@ from replay import (
     write_status,
 )
 from tools.cell_link import IMPORT_S
-from tools.children import DRAIN_S, Child, how
+from tools.children import DRAIN_S, how
+from tools.placed import Accused, Worker
 from tools.process import EXIT_STOP, say
 from tools.reporting import Report, StopInfo, parse_report
 from tools.settings import Settings
+from tools.standby import Standby
 
 LOOK_EVERY_S = 0.25
+NEIGHBOURS_S = 0.75
+"""How long an event may take while others wait for their worker; who takes longer goes on alone."""
+SILENT_S = 20.0
+"""How long a worker may say nothing, beside what one event may take; it speaks every second (`tools.roster`)."""
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
 
@@ -60,36 +68,6 @@ Place = tuple[str, int]
 """A module in a shard."""
 Found = tuple[Kind, int | None, str, str]
 """What is found of a fault: its kind, the index of the event, the reducer, and what is told of it."""
-
-
-class Worker(Child):
-    """A worker: its modules are asked for at each start, and its end is told to who asks."""
-
-    def __init__(self, placing: Placing, name: str, shard: int, module: str | None) -> None:
-        super().__init__(name, ())
-        self.shard, self.module, self.modules = shard, module, list[str]()
-        self.attempts = placing.attempts / name.replace(" ", "-")
-        self.accused: str | None = None
-        """The module for which it was killed."""
-        self.renewed_s: float | None = None
-        """Since when it is to end, so that it starts with other code."""
-        self._placing = placing
-        self.heard = lambda line: placing.heard(self, line)
-
-    def command(self) -> Sequence[str]:
-        """Return what is started next: with those modules that run here now."""
-        self.modules, self.accused = self._placing.members(self), None
-        self.renewed_s = None
-        self.attempts.unlink(missing_ok=True)
-        return self._placing.command(self)
-
-    def ended(self, code: int) -> bool:
-        """Find out whose fault it was; return whether this worker is to be started again."""
-        blamed = self._placing.ended(self, code)
-        if self.module is not None:
-            return False  # it is started anew when its module's turn comes
-        renewed = self.renewed_s is not None  # that was no end to be told of
-        return (blamed or renewed or super().ended(code)) and bool(self._placing.members(self))
 
 
 class Placing:
@@ -105,6 +83,8 @@ class Placing:
     ) -> None:
         self.settings, self.names, self.folder, self.clock = settings, list(names), folder, clock
         self._wall = wall
+        self.standby: Standby | None = None
+        """Where there are spare workers, who has them."""
         self.attempts = folder.run / "attempts"
         make_folder(self.attempts)
         self.steered: dict[Place, int] = {}
@@ -147,6 +127,10 @@ class Placing:
                 self._alone[name, shard] = worker = self._made(f"worker {shard} {name}", shard, name)
                 yield worker
 
+    def pids(self) -> dict[str, int]:
+        """Return the process of each worker that runs just now, by the worker's name."""
+        return {worker.name: worker.pid for worker in self._workers if worker.pid is not None}
+
     def over(self, worker: Worker) -> None:
         """Take note that nobody keeps this worker running any more."""
         if worker.module is not None:
@@ -160,8 +144,8 @@ class Placing:
         here = [(name, self.records[name, worker.shard]) for name in self.names]
         return [name for name, one in here if one.level == "shared" and one.state in {"starting", "running"}]
 
-    def command(self, worker: Worker) -> list[str]:
-        """Return the command that starts a worker."""
+    def arguments(self, worker: Worker) -> list[str]:
+        """Return the arguments with which a worker is started."""
         settings, first = self.settings, worker.modules[0] if worker.module is not None else ""
         limits = settings.limits(first)
         level, careful = "shared", list[str]()
@@ -170,7 +154,7 @@ class Placing:
             # What did harm once is looked at event by event, so that the next time it is known which one did it.
             level, careful = record.level, ["--careful"] if record.last is not None else []
         return [
-            *(sys.executable, "-P", "-m", "tools.worker", "--data", str(self.folder.path)),
+            *("--data", str(self.folder.path)),
             *("--shards", str(settings.shards), "--shard", str(worker.shard)),
             *("--name", worker.attempts.name, "--level", level, *careful),
             *("--memory-mb", str(limits.memory_mb), "--seconds", str(limits.seconds_per_event)),
@@ -186,6 +170,7 @@ class Placing:
 
     def heard(self, worker: Worker, line: bytes) -> None:
         """Take in a line of a worker; what is no report, or about others, is passed over."""
+        worker.silent_s = 0.0
         try:
             report = parse_report(line)
         except FormatError:
@@ -254,16 +239,15 @@ class Placing:
         for name, word in words.items():
             if name not in worker.modules:
                 continue
-            if worker.accused == name:
-                limit_s = self._limit_s(name, word)
-                self._blame(name, worker.shard, ("stalled", index_of(word), "", f"more than {limit_s:g} s"))
+            if worker.accused is not None and worker.accused.module == name:
+                _, kind, reason = worker.accused
+                self._blame(name, worker.shard, (kind, index_of(word), "", reason))
             else:
-                kind: Kind = "killed" if code in OUTSIDE else "died"
+                kind = "killed" if code in OUTSIDE else "died"
                 self._blame(name, worker.shard, (kind, index_of(word), "", how(code)))
-        if worker.module is not None and not words and code == EXIT_STOP:
-            self._fails(
-                worker.module, worker.shard, "its worker found what no restart mends; see its messages"
-            )
+        for name in worker.modules if code == EXIT_STOP and not words else ():
+            if self.records[name, worker.shard].state != "failed":  # else it has said why
+                self._fails(name, worker.shard, "its worker found what no restart mends; see its messages")
         for place in [(name, worker.shard) for name in worker.modules if worker.module is not None]:
             if not words and self.records[place].state in {"starting", "running"}:
                 self.records[place] = interrupted(self.records[place], self.clock())
@@ -276,7 +260,7 @@ class Placing:
         """Kill what stands still, let pauses end, and write down how things are."""
         now = self.clock()
         # A supervisor that was itself kept waiting must not hold that against anybody.
-        step = min(now - self._looked_at, 2 * LOOK_EVERY_S)
+        step = min(now - self._looked_at, LOOK_EVERY_S)
         self._looked_at = now
         for worker in self._workers:
             self._watch(worker, step)
@@ -322,16 +306,36 @@ class Placing:
         before, since_s = self._seen.get(worker.attempts, ({}, 0.0))
         since_s = since_s + step_s if words and words == before else 0.0
         self._seen[worker.attempts] = words, since_s
+        self._listen(worker, step_s if words == before else 0.0)
         if not words or (worker.module and self.records[worker.module, worker.shard].level == "cell"):
             return  # a cell is watched by its worker
         name, word = next(iter(words.items()))
-        if since_s > self._limit_s(name, word) and worker.accused is None and name in worker.modules:
-            worker.accused = name
+        kind, limit_s = self._limit(worker, name, word)
+        if since_s > limit_s and worker.accused is None and name in worker.modules:
+            worker.accused = Accused(name, kind, f"more than {limit_s:g} s")
             worker.kill()
 
-    def _limit_s(self, name: str, word: int) -> float:
-        seconds = self.settings.limits(name).seconds_per_event
-        return max(IMPORT_S, seconds) if word == IMPORTING else seconds
+    def _listen(self, worker: Worker, step_s: float) -> None:
+        """Kill a worker that says nothing: it was stopped by a signal, or hangs outside of any module.
+
+        While it starts it need not speak; events that are folded (`step_s` is 0) are as good as words.
+        """
+        worker.silent_s = worker.silent_s + step_s if step_s and worker.ready.is_set() else 0.0
+        longest_s = max(
+            (self.settings.limits(name).seconds_per_event for name in worker.modules), default=0.0
+        )
+        if worker.silent_s > SILENT_S + longest_s:
+            say(f"treering: {worker.name} has said nothing for {worker.silent_s:.0f} s and is killed")
+            worker.silent_s = 0.0
+            worker.kill()
+
+    def _limit(self, worker: Worker, name: str, word: int) -> tuple[Kind, float]:
+        """Return how many seconds a word may stay as it is, and what it is to leave it for longer."""
+        limit_s = self.settings.limits(name).seconds_per_event
+        if word == IMPORTING:
+            return "stalled", max(IMPORT_S, limit_s)
+        crowded = worker.module is None and len(worker.modules) > 1 and name not in BUILTIN
+        return ("blocking", NEIGHBOURS_S) if crowded and limit_s > NEIGHBOURS_S else ("stalled", limit_s)
 
     # --- records ---------------------------------------------------------------------------------
 
@@ -369,7 +373,7 @@ def _fault_of(info: StopInfo) -> Found:
 def _next(record: Record) -> str:
     if record.state == "parked":
         return "it is parked until a person says retry or skip"
-    if record.state == "pausing":
+    if record.level != "shared":
         return f"it goes on in {'a cell' if record.level == 'cell' else 'its own process'}"
     return "it is started again"
 

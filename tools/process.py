@@ -7,6 +7,7 @@ keeps the writing end of each child's standard input, and a child that reads its
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import os
@@ -15,11 +16,16 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
+PYTHON = (sys.executable, "-P", "-m")
+"""-P: a folder named `tools` or `api` where a server is started must not shadow ours."""
 EXIT_GOOD, EXIT_FINDING, EXIT_USAGE = 0, 1, 2
 EXIT_STOP = 3
 """A service found what no restart can mend: a person must look."""
 EXIT_AGAIN = 4
 """A service could not run just now: start it again."""
+
+
+_PR_SET_NAME, _NAME_BYTES = 15, 15
 
 
 def exit_of(error: OSError) -> int:
@@ -45,6 +51,12 @@ def quiet_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
+
+
+def name_process(name: str) -> None:
+    """Let `top`, `pstree` and `ps -o comm` call this process so; of the name, 15 bytes are kept (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:_NAME_BYTES]), 0, 0, 0)
 
 
 def version() -> str:

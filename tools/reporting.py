@@ -1,4 +1,4 @@
-"""What a worker tells its supervisor: a line of JSON each, beside the word "ready".
+"""What a worker tells its supervisor: a line of JSON each, beside words such as "ready".
 
     {"size": 120, "hired": {"essay": 100}}               started, with the position of each module
     {"failed": {"odd": "importing 'odd' failed with …"}}   what could not be loaded
@@ -23,6 +23,8 @@ import msgspec
 from archive import FormatError
 from replay import Kind, Stopped
 
+READY, STANDING_BY, TAKEN, ALIVE = b"ready", b"standing by", b"taken", b"alive"
+"""Lines that are no report: a service has begun; a spare waits for its orders, or has taken them; a worker goes on."""
 LINE_BYTES_MAX = 60_000
 """asyncio reads lines of at most 64 KiB."""
 
@@ -94,7 +96,23 @@ class Reporter:
 
     def ready(self) -> None:
         """Say that the worker has begun."""
-        self._line(b"ready")
+        self._line(READY)
+
+    def standing_by(self) -> None:
+        """Say that a spare waits for its orders."""
+        self._line(STANDING_BY)
+
+    def alive(self) -> None:
+        """Say that the worker goes on: whoever says nothing at all for long has been stopped, or hangs."""
+        self._line(ALIVE)
+
+    def taken(self) -> None:
+        """Say that a spare has its orders: from here on it is a worker."""
+        self._line(TAKEN)
+
+    def give_back_stdout(self) -> None:
+        """Let standard output be what it was before `taking_stdout`, for a program that begins anew."""
+        os.dup2(self._descriptor, 1)
 
     def tell(self, report: Report) -> None:
         """Say something."""

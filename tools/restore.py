@@ -35,6 +35,7 @@ from archive import (
     NotFound,
     PublishedSize,
     Seal,
+    find_signer,
     make_folder,
     newest_seal,
     size_of,
@@ -134,6 +135,8 @@ def _run(folder: DataFolder, arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.new_origin == manifest.origin:
             raise InvalidEvent("--new-origin: that is the old one; a new log needs a name of its own")
         answer |= {"origin": arguments.new_origin, "old_log": str(_before(folder))}
+    else:
+        refuse_another_key(backup, folder)
     if arguments.dry_run:
         return answer
     folder.create()
@@ -208,6 +211,22 @@ def refuse_a_log(folder: DataFolder) -> None:
         raise InvalidEvent(f"{path}: there is a log; move it away (and keep it), nothing is overwritten here")
 
 
+def refuse_another_key(backup: DataFolder, folder: DataFolder) -> None:
+    """Raise IntegrityError unless the key that will sign is the one that the log of a backup goes on with.
+
+    That is the key in the folder or, where there is none, the one in the backup; NotFound if neither has one.
+    """
+    holder = folder if folder.log_key.exists() else backup
+    if not holder.log_key.exists():
+        raise NotFound(f"{folder.log_key}: bring the keys of this log back first; they are not in the backup")
+    store = backup.open_log()
+    try:
+        with store.view() as view:
+            find_signer(holder, Log(view, size_of(view)))
+    finally:
+        store.close()
+
+
 def _keys_at_hand(backup: DataFolder, folder: DataFolder) -> DataFolder | None:
     """Return where the vault's key is, if anywhere."""
     for one in (backup, folder):
@@ -224,10 +243,8 @@ def restore_same(
     verifier: Ed25519Verifier | None,
 ) -> None:
     """Bring a log back where it was; a crash on the way leaves a folder into which it can be done again."""
-    if (backup.path / "keys").is_dir() and not folder.log_key.exists():
-        copy_files(backup.path / "keys", folder.path / "keys")
-    if not folder.log_key.exists():
-        raise NotFound(f"{folder.log_key}: bring the keys of this log back first; they are not in the backup")
+    if (backup.path / "keys").is_dir() and not (folder.log_key.exists() and folder.vault_key.exists()):
+        copy_files(backup.path / "keys", folder.path / "keys", missing=True)
     if not (folder.path / "vault" / "data.mdb").exists():
         # A vault that is there is newer, and knows who has been erased since.
         copy_vault(backup, folder)

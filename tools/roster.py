@@ -8,8 +8,9 @@ What a module may do to its worker differs by level (docs/modules.md):
 Letting go closes the module's store and lock, so that another process can take the module over while the others here go
 on.  What is hired and who stopped is told to the supervisor (`tools.reporting`).
 
-A reader who met damaged states complains (`replay.damage`): if a look at them says the same, their module stops, and
-its next start begins with an empty store.
+Once a second a worker says that it goes on, and looks whether the files of its states are still there.  A reader who
+met damaged states complains (`replay.damage`): if a look at them says the same, their module stops, and its next start
+begins with an empty store.
 
     roster = Roster(folder, source, arguments, reporter)
     crew = roster.crew(vault)
@@ -77,6 +78,7 @@ from tools.loading import (
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
 from tools.reporting import Report, Reporter, info_of_stop
+from tools.spare import COLD, Warm
 
 Ask = Callable[[Piece], Done]
 LOOK_EVERY_S = 1.0
@@ -87,7 +89,12 @@ class Roster:
     """The modules of one worker; `arguments` are those of `tools.worker`."""
 
     def __init__(
-        self, folder: DataFolder, source: LogSource, arguments: argparse.Namespace, reporter: Reporter
+        self,
+        folder: DataFolder,
+        source: LogSource,
+        arguments: argparse.Namespace,
+        reporter: Reporter,
+        warm: Warm = COLD,
     ) -> None:
         self._folder, self._source, self._arguments, self._reporter = folder, source, arguments, reporter
         attempts = folder.run / "attempts"
@@ -98,6 +105,9 @@ class Roster:
         """By module: what is closed when it is let go."""
         self._places: dict[str, Path] = {}
         """By module: where its states lie."""
+        self._files: dict[str, tuple[int, int] | None] = {}
+        """By module: which file its states are kept in, as long as it has a name."""
+        self._warm = warm
         self._looked_at = 0.0
         self._links: dict[str, CellLink] = {}
         self._gone: set[str] = set()
@@ -109,7 +119,7 @@ class Roster:
         if self._arguments.level != "cell":
             keep_to_itself()
         others = others_of(self._folder.state, self._folder.partition, names)
-        loaded = load_modules(names, others, self._load)
+        loaded = load_modules(names, others, self._load, self._warm.refs)
         steering, holdings = gathered(self._source), list[Holding]()
         for module in loaded.modules:
             try:
@@ -141,6 +151,7 @@ class Roster:
         """
         if (now := time.monotonic()) - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
+            self._reporter.alive()
             self.look(crew)
         gone = {name: one for name, one in crew.stopped.items() if name not in self._gone}
         self._gone |= set(gone)
@@ -156,9 +167,16 @@ class Roster:
         return too_large or damaged or not self._hired
 
     def look(self, crew: Crew) -> None:
-        """Look at the states that somebody complained of; a module of which they are damaged goes no further."""
+        """Look at the states that are gone, or that somebody complained of; where that is so a module goes no further.
+
+        It begins anew: what it saves into a file without a name, nobody can read.
+        """
         for holding in crew.holdings:
             place = self._places[holding.module]
+            if _identity(place) != self._files.get(holding.module):
+                reason = "Lost: its stored states were removed, and are made anew from the log"
+                holding.stopped = Stopped("", holding.position, reason, "killed", ours=True)
+                continue
             if holding.store is None or not is_complained_of(place):
                 continue
             if found := damage_of(holding.store):
@@ -184,7 +202,10 @@ class Roster:
     def _load(self, ref: ModuleRef) -> Module:
         self._words[ref.name][0] = IMPORTING
         try:
-            return self._load_in_cell(ref) if self._arguments.level == "cell" else load(ref)
+            if self._arguments.level == "cell":
+                return self._load_in_cell(ref)
+            known = self._warm.loaded.get(ref.name) if ref.kind == "builtin" and not ref.fault else None
+            return load(ref) if known is None else known
         finally:  # of what ends this process, the word stays
             self._words[ref.name][0] = IDLE
 
@@ -228,7 +249,7 @@ class Roster:
             if link is not None:
                 own.callback(link.close)
             self._hired[module.name] = own.pop_all()
-        self._places[module.name] = place
+        self._places[module.name], self._files[module.name] = place, _identity(place)
         holding.attempt = self._words[module.name]
         if isinstance(holding, CellHolding) and self._arguments.careful:
             holding.tasks_max = 1
@@ -252,3 +273,12 @@ class Roster:
             limit_memory(limit_bytes + HEADROOM_BYTES)
             self._meter = Meter(limit_bytes)
         self._meter.watch(holdings, files_below(self._folder.path, self._folder.state))
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    """Return what tells the file of a store from any other, or None if there is none."""
+    try:
+        found = (place / "data.mdb").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -21,7 +21,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,18 +28,19 @@ from pathlib import Path
 from archive import ArchiveError, DataFolder, FormatError, take_lock, write_whole
 from merkle import MerkleError
 from reducers import available
-from replay import SHARDS_FILE
+from replay import SHARDS_FILE, Workers, forget_workers, write_workers
 from tools.children import Child
-from tools.placing import LOOK_EVERY_S, Placing, Worker
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.placed import WORKER, Worker
+from tools.placing import LOOK_EVERY_S, Placing
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, PYTHON, say
 from tools.reporting import parse_report
 from tools.settings import Settings, SettingsError, load
+from tools.spare import SPARE
+from tools.standby import Standby
 from tools.stores import announce, forget_gone, place_states
 from tools.witnessing import load_policy
 
 BACKLOG = 1_024
-PYTHON = (sys.executable, "-P", "-m")
-"""-P: a folder named `tools` or `api` where the server is started must not shadow ours."""
 LOCK_FILE = "serve.lock"
 
 
@@ -83,9 +83,12 @@ class Household:
         self.children = children(settings, listener.fileno(), names)
         self._placing = Placing(settings, names, folder)
         self._shared = self._placing.shared()
+        spare = [*WORKER, SPARE, "--data", str(folder.path)]
+        self._placing.standby = self._standby = Standby(spare, settings.spare_workers)
         self._warden = Warden("warden", [*PYTHON, "tools.warden", "--data", str(folder.path)])
         self._warden.heard = self._heard
         self._tasks: dict[asyncio.Task[None], Child] = {}
+        self._run, self._written = folder.run, Workers()
 
     def start(self) -> None:
         """Start everything that runs from the beginning."""
@@ -98,19 +101,24 @@ class Household:
         await asyncio.gather(*first)
 
     async def announce(self, listener: socket.socket) -> None:
-        """Say where the server is, once all of the beginning is ready: a module in trouble keeps nobody waiting."""
+        """Say where the server is, once all of the beginning is ready, then have spare workers stand by.
+
+        A module in trouble keeps nobody waiting.
+        """
         for task, child in list(self._tasks.items()):
             if not isinstance(child, Worker) or child in self._shared:
                 ready = asyncio.create_task(child.ready.wait())
                 await asyncio.wait((ready, task), return_when=asyncio.FIRST_COMPLETED)
                 ready.cancel()
         print(f"Treering is ready: {address_of(listener)}/", flush=True)
+        await self._standby.keep()  # only now: what is needed at once comes first
 
     async def look(self) -> None:
         """Look after the modules, for ever."""
         while True:
             try:
                 self._placing.look()
+                self._write_workers()
             except OSError as error:  # no space for the status, say; nobody depends on it
                 say(f"treering: {error}")
             for worker in self._placing.starting():
@@ -125,6 +133,7 @@ class Household:
         First who brings events; then the workers, whose modules have things to say; last the archiver, who keeps it.
         """
         self._placing.stopping = True
+        await self._standby.stop()
         front, *keepers = self.children
         await front.stop()
         await asyncio.gather(*(child.stop() for child in set(self._tasks.values()) - set(self.children)))
@@ -133,8 +142,15 @@ class Household:
         await asyncio.gather(*self._tasks)
         with suppress(OSError):
             self._placing.write()
+            forget_workers(self._run)
         down = any(child.stopped_for_good for child in (*self.children, *self._shared))
         return EXIT_FINDING if down else EXIT_GOOD
+
+    def _write_workers(self) -> None:
+        now = Workers(self._placing.pids(), self._standby.pids, self._standby.count)
+        if now != self._written:
+            write_workers(self._run, now)
+            self._written = now
 
     def _keep(self, child: Child) -> None:
         task = asyncio.create_task(child.keep_running())

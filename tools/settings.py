@@ -30,6 +30,7 @@ from replay import LEVELS, Level, Stores
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SHARDS_MAX = 64
+SPARES_MAX = 16
 
 
 ISOLATIONS: Final[tuple[Level, ...]] = LEVELS
@@ -62,6 +63,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8400
     shards: int = 2
+    spare_workers: int = 1
+    """Workers that wait, loaded, to take over from one that died; 0: it is started from nothing."""
     origin: str | None = None
     """Name of a new log; by default a random one."""
     seal: Path | None = None
@@ -162,7 +165,7 @@ def _typed(name: str, value: Any, where: str) -> Any:
     if name not in known:
         raise SettingsError(f"{where}: there is no setting {name!r}; there are {', '.join(sorted(known))}")
     try:
-        if name in {"port", "shards", "memory_mb"}:
+        if name in {"port", "shards", "spare_workers", "memory_mb"}:
             return _whole(value)
         if name == "seconds_per_event":
             return float(_no_truth(value))
@@ -196,6 +199,8 @@ def _no_truth(value: Any) -> Any:
 def _checked(settings: Settings) -> Settings:
     if not 1 <= settings.shards <= SHARDS_MAX:
         raise SettingsError(f"shards: 1 to {SHARDS_MAX}, not {settings.shards}")
+    if not 0 <= settings.spare_workers <= SPARES_MAX:
+        raise SettingsError(f"spare_workers: 0 to {SPARES_MAX}, not {settings.spare_workers}")
     if not 0 <= settings.port < 65_536:
         raise SettingsError(f"port: 0 to 65535, not {settings.port}")
     if settings.policy_wait and settings.policy is None:

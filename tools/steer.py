@@ -3,12 +3,14 @@
     $ treering retry essay                    a module that is parked, or that could not be loaded
     $ treering retry words 1207               a state that stands still at entry 1207: fold it again from the beginning
     $ treering skip words 1207                fold as if reducer words had never seen entry 1207
+    $ treering skip --all 1207                the same for every reducer of the modules that wait at entry 1207
     $ treering undo essay                     let an older version of essay than the last one run
 
 Each of them is one control entry (docs/formats/control.md), because states are a function of the log: a replay finds
 the decision where the live workers found it.  The server must be running, since it is the archiver who writes.
 
-What is shown of an event is its index and its type: whoever operates a server need not see what students wrote.
+An entry whose row is rotten can be skipped, too.  What is shown of an event is its index and its type: whoever operates
+a server need not see what students wrote.
 
 Exit codes: 0 it is in the log, 1 there is nothing to decide, 2 it could not be done.
 """
@@ -28,6 +30,8 @@ from archive import (
     ArchiveError,
     DataFolder,
     DirectClient,
+    FormatError,
+    IntegrityError,
     InvalidEvent,
     Log,
     LogSource,
@@ -79,9 +83,15 @@ def retry(argv: Sequence[str] | None = None) -> int:
 def skip(argv: Sequence[str] | None = None) -> int:
     """Run `treering skip`."""
     made = _parser("skip", "Fold as if a reducer had never seen an entry.")
-    made.add_argument("name", help="a reducer")
+    made.add_argument("name", nargs="?", help="a reducer")
     made.add_argument("index", type=int, help="the entry that it passes over")
-    return _run(made.parse_args(argv), _skip)
+    made.add_argument(
+        "--all", action="store_true", help="every reducer of the modules that wait at that entry"
+    )
+    arguments = made.parse_args(argv)
+    if arguments.all == (arguments.name is not None):
+        made.error("name a reducer, or say --all; not both")
+    return _run(arguments, _skip_all if arguments.all else _skip)
 
 
 def undo(argv: Sequence[str] | None = None) -> int:
@@ -104,16 +114,18 @@ class _NothingToDo(Exception):
     """There is nothing to decide."""
 
 
-Decide = Callable[[DataFolder, argparse.Namespace], tuple[Steering, dict[str, Any]]]
+Decide = Callable[[DataFolder, argparse.Namespace], tuple[Sequence[Steering], dict[str, Any]]]
+"""Returns what is to be written, and what is said of it."""
 
 
 def _run(arguments: argparse.Namespace, decide: Decide) -> int:
     folder = DataFolder(arguments.data, arguments.partition)
     try:
-        steering, about = decide(folder, arguments)
+        decided, about = decide(folder, arguments)
         if not arguments.dry_run:
             with DirectClient(folder.socket) as client:
-                about["entry"] = client.steer(steering).index
+                for one in decided:
+                    about["entry"] = client.steer(one).index
     except _NothingToDo as nothing:
         say(str(nothing))
         return EXIT_FINDING
@@ -128,7 +140,7 @@ def _run(arguments: argparse.Namespace, decide: Decide) -> int:
     return EXIT_GOOD
 
 
-def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
     name = arguments.name
     if arguments.index is not None:
         about = _about(folder, name, arguments.index)
@@ -138,7 +150,7 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering,
                 "treering doctor names what stands still, --force writes it all the same"
             )
         about["decision"] = f"reducer {name} is to fold what stands still at entry {arguments.index} again"
-        return Retry(reducer=name, index=arguments.index), about
+        return [Retry(reducer=name, index=arguments.index)], about
     statuses = read_status(folder.run / STATUS_FILE)
     if name not in statuses:
         known = ", ".join(sorted(statuses)) or "none"
@@ -147,7 +159,7 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering,
         )
     if statuses[name].state not in {"parked", "failed"}:
         raise _NothingToDo(_instead(folder, name, statuses[name]))
-    return Retry(module=name), {"module": name, "decision": f"module {name} is to be tried again"}
+    return [Retry(module=name)], {"module": name, "decision": f"module {name} is to be tried again"}
 
 
 def _instead(folder: DataFolder, name: str, status: ModuleStatus) -> str:
@@ -179,8 +191,7 @@ def _instead(folder: DataFolder, name: str, status: ModuleStatus) -> str:
 def _stands_still(folder: DataFolder, module: str, reducer: str, index: int) -> bool:
     """Return whether a state of `reducer`, or all of its module, stands still at an entry, as far as can be seen."""
     status = read_status(folder.run / STATUS_FILE).get(module)
-    faults = [] if status is None else [one.record.last for one in status.shards.values() if one.waits]
-    if any(fault is not None and fault.index == index for fault in faults):
+    if status is not None and _waits_at(status, index):
         return True
     shelf = shelf_of(folder)
     found = [quarantined(shelf, one).get(reducer, []) for one in shelf.modules() if one.module == module]
@@ -188,17 +199,50 @@ def _stands_still(folder: DataFolder, module: str, reducer: str, index: int) -> 
     return any(index in each or len(each) >= QUARANTINED_MAX for each in found)
 
 
-def _skip(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+def _skip(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
     name, index = arguments.name, arguments.index
     about = _about(folder, name, index)
     kind = f" ({about['type']})" if about["type"] else ""
     about["decision"] = f"reducer {name} of module {about['module']} is to pass over entry {index}{kind}"
     if index in gathered(_source(folder)).skipped(name):
         raise _NothingToDo(f"reducer {name} passes over entry {index} already")
-    return Skip(name, index), about
+    return [Skip(name, index)], about
 
 
-def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, dict[str, Any]]:
+def _skip_all(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
+    """Return a skip for each reducer of the modules that wait at an entry: which of them needs it, nobody may know."""
+    index, statuses = arguments.index, read_status(folder.run / STATUS_FILE)
+    waiting = [name for name, one in statuses.items() if _waits_at(one, index)]
+    if not waiting:
+        raise _NothingToDo(f"no module waits at entry {index}; treering doctor says which one waits where")
+    steering = gathered(_source(folder))
+    names = [
+        info.name
+        for one in catalogues(folder.state, folder.partition)
+        if one.module in waiting
+        for info in one.reducers
+        if index not in steering.skipped(info.name)
+    ]
+    if not names:
+        raise _NothingToDo(f"all reducers of {', '.join(waiting)} pass over entry {index} already")
+    about = _about(folder, names[0], index)
+    kind = f" ({about['type']})" if about["type"] else ""
+    decision = f"reducers {', '.join(names)} are to pass over entry {index}{kind}"
+    return [Skip(name, index) for name in names], {
+        "modules": waiting,
+        "reducers": names,
+        "index": index,
+        "type": about["type"],
+        "decision": decision,
+    }
+
+
+def _waits_at(status: ModuleStatus, index: int) -> bool:
+    faults = [one.record.last for one in status.shards.values() if one.waits]
+    return any(fault is not None and fault.index == index for fault in faults)
+
+
+def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
     name = arguments.name
     if name not in available():
         raise NotFound(f"module {name!r} is not installed; installed are {', '.join(sorted(available()))}")
@@ -209,7 +253,7 @@ def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[Steering, 
     versions = {one.name: one.version for one in reducers}
     shown = ", ".join(f"{reducer} {version}" for reducer, version in versions.items())
     about = {"module": name, "versions": versions, "decision": f"module {name} is to run {shown}"}
-    return Activate(name, reducers, undo=True), about
+    return [Activate(name, reducers, undo=True)], about
 
 
 def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
@@ -246,17 +290,21 @@ def _about(folder: DataFolder, reducer: str, index: int) -> dict[str, Any]:
 
 def type_at(folder: DataFolder, log: Log, index: int) -> str:
     """Return the type of the event at `index`, "" if it cannot be read; raise NotFound if there is no event."""
-    data = log.row(index)
-    if not data:
+    try:
+        data = log.row(index)
+        row = parse_row(data) if data else None
+    except FormatError:
+        return ""
+    if row is None:
         raise NotFound(f"entry {index} is a control entry: no reducer ever sees it")
-    row, vault = parse_row(data), folder.open_vault(os.urandom)
+    vault = folder.open_vault(os.urandom)
     try:
         opened = parse_opening(open_row(row, vault.data_key(row.subjects)))
         header = opened.header
         event = read_event(
             index, header.form, header.source, keys_of(header), 0, opened.payload, locked_fields(opened)
         )
-    except (NotFound, InvalidEvent):
+    except (NotFound, InvalidEvent, IntegrityError, FormatError):  # erased, no event, rotten
         return ""
     finally:
         vault.close()

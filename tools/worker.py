@@ -7,6 +7,8 @@ published log, and writes its states behind: at most every 20 ms when the log tr
 when it is far behind.  Told to stop, it folds the little that is left, or saves where it stands: the position is part
 of the states, and the next start goes on from there.
 
+With `--spare` it waits for these arguments on its standard input (`tools.spare`).
+
 Exit codes: 0 drained, 3 must not be started again by a machine, 4 try again shortly.
 """
 
@@ -35,10 +37,11 @@ from archive import (
 from replay import LEVELS, CellDied, Crew, Unsent
 from tools.attester import Attester
 from tools.post import RETRY_S, Post, origin_of, time_of
-from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, quiet_collector, say
-from tools.reporting import Reporter
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, name_process, quiet_collector, say
+from tools.reporting import Report, Reporter
 from tools.roster import Roster
 from tools.settings import MEMORY_MB, SECONDS_PER_EVENT
+from tools.spare import COLD, SPARE, Warm, stand_by
 from tools.stores import mirroring
 from tools.ticker import Ticker
 from tools.wakeups import Wakeups
@@ -50,6 +53,7 @@ BEHIND = 1_000
 POLL_S = 1.0
 START_WAIT_S = 30.0
 START_POLL_S = 0.02
+REASON_MAX = 500
 CATCH_UP_S = 2.0
 """How long a worker that must stop goes on folding; the supervisor kills it after `tools.children.DRAIN_S`."""
 
@@ -178,8 +182,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None, reporter: Reporter | None = None) -> int:
-    """Run the worker of one shard."""
+def main(
+    argv: Sequence[str] | None = None,
+    reporter: Reporter | None = None,
+    warm: Warm = COLD,
+) -> int:
+    """Run the worker of one shard; `warm` is what a spare has done already."""
     arguments = parser().parse_args(argv)
     reporter = Reporter(os.dup(1)) if reporter is None else reporter
     folder = DataFolder(arguments.data, arguments.partition)
@@ -188,12 +196,13 @@ def main(argv: Sequence[str] | None = None, reporter: Reporter | None = None) ->
         source = open_source(folder, wakeups)
         if source is None:
             return EXIT_GOOD
-        return work(folder, source, wakeups, arguments, reporter)
+        return work(folder, source, wakeups, arguments, reporter, warm)
     except (Unavailable, NotFound) as error:
         say(f"worker {arguments.shard}: {error}")
         return EXIT_AGAIN
     except ArchiveError as error:
         say(f"worker {arguments.shard} stopped: {error}")
+        reporter.tell(Report(failed={name: str(error)[:REASON_MAX] for name in arguments.module}))
         return EXIT_STOP
     except OSError as error:
         say(f"worker {arguments.shard}: {error}")
@@ -206,10 +215,11 @@ def work(
     wakeups: Wakeups,
     arguments: argparse.Namespace,
     reporter: Reporter,
+    warm: Warm = COLD,
 ) -> int:
     """Hire, fold until told to stop, and leave; return the exit code."""
     vault = folder.open_vault(os.urandom)
-    roster = Roster(folder, source, arguments, reporter)
+    roster = Roster(folder, source, arguments, reporter, warm)
     try:
         crew = roster.crew(vault)
         attester = Attester(folder, arguments.shard, arguments.shards)
@@ -227,5 +237,17 @@ def work(
     return EXIT_GOOD if wakeups.stopped else EXIT_AGAIN
 
 
+def run(argv: Sequence[str]) -> int:
+    """Run a worker as a process of its own; a spare first waits for the arguments of one."""
+    reporter = Reporter.taking_stdout()
+    warm = COLD
+    if argv[:1] == [SPARE]:
+        if (orders := stand_by(reporter)) is None:
+            return EXIT_GOOD
+        argv, warm = orders
+    name_process(parser().parse_args(argv).name)
+    return main(argv, reporter, warm)
+
+
 if __name__ == "__main__":
-    sys.exit(main(reporter=Reporter.taking_stdout()))
+    sys.exit(run(sys.argv[1:]))

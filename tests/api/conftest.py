@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from api import pages
 from tests.api.front import Front
+
+
+@pytest.fixture(autouse=True)
+def fresh_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every view of the page be a new one: what a test has just changed must be on it."""
+    monkeypatch.setattr(pages, "FRESH_S", 0.0)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,6 +14,7 @@ from api import WitnessedClient, cosigned, cosigned_size
 from archive import (
     Answer,
     ArchiverClient,
+    ManualClock,
     Receipt,
     Refusal,
     Submission,
@@ -158,18 +160,51 @@ def test_what_was_not_kept_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(play())
 
 
-def test_witnesses_that_never_come_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender is told that the event is kept and not witnessed, and may ask again with its id."""
+@pytest.mark.parametrize(
+    ("identifier", "says"), [("a7", "again with its id"), (None, "do not send it again")]
+)
+def test_witnesses_that_never_come_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch, identifier: str | None, says: str
+) -> None:
+    """The sender is told that the event is kept and not witnessed, and may ask again with its id, if it has one.
+
+    Without one the same event, sent again, would be a second event.
+    """
 
     async def play() -> None:
         waiting = Waiting(monkeypatch)
         monkeypatch.setattr(cosigned, "WAIT_S", 0.0)
-        told = waiting.client.submit([event(b"{}")])
+        told = waiting.client.submit([msgspec.structs.replace(event(b"{}"), id=identifier)])
         waiting.kept[0].set_result([Receipt(2, 3)])
-        with pytest.raises(Unknown, match="have not cosigned it yet"):
+        with pytest.raises(Unknown, match=f"kept, but witnesses have not cosigned it yet; .*{says}"):
             await told
 
     asyncio.run(play())
+
+
+def test_how_far_witnesses_are_is_told(front: Front, http: TestClient) -> None:
+    """By size and by how long the first entry beyond has waited; without a policy, nothing is said of witnesses."""
+    front.reduce()
+    assert "cosigned" not in http.get("/readyz").json()
+    assert "cosign" not in http.get("/metrics").text + http.get("/").text
+    front.services.witnessed = True
+    clock = front.services.clock
+    assert isinstance(clock, ManualClock)
+    clock.time_us += 90_000_000
+    assert http.get("/readyz").json()["cosigned"] == {"size": 0, "waiting_s": 90}
+    cosign(front)
+    size = front.archiver.head.size
+    assert http.get("/readyz").json()["cosigned"] == {"size": size, "waiting_s": 0}
+    assert "too few" not in http.get("/").text
+    front.archiver.step([event(b"{}")])
+    front.reduce()
+    clock.time_us += 510_000_000
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.json()["cosigned"]) == (200, {"size": size, "waiting_s": 600})
+    metrics = http.get("/metrics").text
+    assert f"treering_cosigned_size {float(size)}" in metrics
+    assert "treering_cosigning_seconds 600.0" in metrics
+    assert "too few for 10 min" in http.get("/").text
 
 
 def test_the_cosigned_size_is_that_of_this_log(front: Front) -> None:

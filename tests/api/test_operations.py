@@ -16,8 +16,10 @@ from replay import (
     Record,
     ShardStatus,
     Status,
+    Workers,
     struck,
     write_status,
+    write_workers,
 )
 from tests.api.front import Front
 
@@ -141,3 +143,15 @@ def test_the_state_store_has_a_metric(front: Front, http: TestClient, state: str
     """An alarm can be set on it: readers are slower, or wait, while it is 0."""
     front.services.states = lambda: Status("redis", state)
     assert f'treering_state_store_ok{{store="redis"}} {value}.0' in metrics(http)
+
+
+def test_workers_are_counted_where_a_supervisor_says_how_many_there_are(
+    front: Front, http: TestClient
+) -> None:
+    """A front that runs by itself, as in a container of its own, shows no number that it does not know."""
+    assert "treering_workers" not in http.get("/metrics").text
+    front.folder.run.mkdir(exist_ok=True)
+    write_workers(front.folder.run, Workers({"worker 0": 11, "worker 1": 12}, [13], 1))
+    text = http.get("/metrics").text
+    assert "treering_workers 2.0" in text
+    assert "treering_spare_workers 1.0" in text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
+from threading import Event
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from api import pages
+from api import Services, pages
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
 from tests.api.front import ORIGIN, Front
 from tests.world import event
@@ -102,9 +105,9 @@ def test_the_states_shown_are_those_that_changed_last(front: Front, http: TestCl
     assert "by key" not in page
 
 
-@pytest.mark.parametrize(("name", "bound"), [("SCANNED", 5), ("SCANNED_BYTES", 1)])
+@pytest.mark.parametrize(("name", "bound", "count"), [("SCANNED", 5, 4), ("SCANNED_BYTES", 30, 3)])
 def test_too_many_states_are_not_called_the_newest(
-    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch, name: str, bound: int, count: int
 ) -> None:
     """Where there are too many to look at, the first by key over all shards are shown, and called that."""
     monkeypatch.setattr(pages, "STATES_SHOWN", 4)
@@ -112,9 +115,10 @@ def test_too_many_states_are_not_called_the_newest(
     front.archiver.step([event(f"s{number:03}") for number in range(30)])
     front.reduce()
     page = http.get("/").text
-    assert students_of(page, "event_count") == ["s000", "s001", "s002", "s003"]
-    assert "the first 4 by key" in page
-    assert "newest of" not in page
+    assert students_of(page, "event_count") == [f"s{number:03}" for number in range(count)]
+    table = page.partition("<h2>event_count")[2].partition("</table>")[0]
+    assert f"the first {count} by key" in table
+    assert "newest of" not in table
 
 
 def test_where_every_state_is_shown_there_is_no_note(front: Front, http: TestClient) -> None:
@@ -125,6 +129,52 @@ def test_where_every_state_is_shown_there_is_no_note(front: Front, http: TestCli
     assert students_of(page, "event_count") == ["eve", "ann", "bob"]
     assert "newest of" not in page
     assert "by key" not in page
+
+
+def test_all_who_look_share_a_page(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten tabs cost no more than one: those who come while it is made wait for it, those who come soon are given it."""
+    front.reduce()
+    monkeypatch.setattr(pages, "FRESH_S", 60.0)
+    made, plain = list[int](), pages._context
+
+    def counted(services: Services) -> dict[str, Any]:
+        made.append(1)
+        return plain(services)
+
+    monkeypatch.setattr(pages, "_context", counted)
+
+    async def look() -> None:
+        overview = pages.Overview(front.services)
+        seen = {*await asyncio.gather(*(overview.page() for _ in range(10))), await overview.page()}
+        assert (len(made), len(seen), ">ready<" in seen.pop()) == (1, 1, True)
+        overview._made_at -= 60.0
+        await overview.page()
+        assert len(made) == 2
+
+    asyncio.run(look())
+
+
+def test_nobody_waits_while_the_page_is_made(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events and states are answered meanwhile: here, the page cannot be finished before they are."""
+    front.reduce()
+    answered, plain = Event(), pages._context
+    others = []
+
+    def slow(services: Services) -> dict[str, Any]:
+        others.append(answered.wait(30.0))
+        return plain(services)
+
+    monkeypatch.setattr(pages, "_context", slow)
+
+    async def look() -> str:
+        page = asyncio.create_task(pages.Overview(front.services).page())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answered.set()
+        return await page
+
+    assert ">ready<" in asyncio.run(look())
+    assert others == [True]
 
 
 def fault(name: str, shards: dict[str, int]) -> ModuleStatus:

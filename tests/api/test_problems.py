@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 import archive
 from api import STATUS, Problem, problem
-from api.problems import REASONS, problem_response, refusal_problem
+from api.problems import REASONS, Unwitnessed, answer_error, problem_response, refusal_problem
 from archive import (
     ArchiveError,
     Conflict,
@@ -107,6 +109,13 @@ def test_a_problem_has_the_members_of_rfc_9457(kind: type[Exception]) -> None:
 def test_the_message_names_line_and_field(where: dict[str, Any], detail: str) -> None:
     """Where it is wrong stands before what is wrong."""
     assert problem(InvalidEvent("key field student is missing"), **where)["detail"] == detail
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_who_must_not_send_again_is_not_asked_to(*, again: bool) -> None:
+    """Clients that try again by themselves go by this header; without an id, each try would be a further event."""
+    response = asyncio.run(answer_error(Request({"type": "http"}), Unwitnessed("kept", again=again)))
+    assert (response.status_code, "retry-after" in response.headers) == (503, again)
 
 
 @pytest.mark.parametrize(

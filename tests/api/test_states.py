@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from api.states import first_of
 from reducers import Event, Module, StatePair, digest_of_entries, entry_digest, reducer
-from replay import Digests, module_folder, read_catalogue, write_catalogue
+from replay import Digests, StoredSlot, module_folder, read_catalogue, state_key, write_catalogue
 from tests.api.front import Front, problem_of
 from tests.world import event
 from tools.loading import states_place
@@ -92,7 +96,48 @@ def test_pages_go_over_all_shards(front: Front, http: TestClient) -> None:
                 break
             query["after"] = body["next"]
         assert found == want
-    assert len(http.get("/v1/states/event_count?limit=0").json()["states"]) == 1
+
+
+def test_a_page_is_bounded_in_bytes(front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States may be whole documents: a page ends with the one that fills it, and `next` leads to all the others."""
+    monkeypatch.setattr("api.states.PAGE_BYTES", 3_000)
+    for number, student in enumerate(STUDENTS):
+        commands = [{"ty": "is", "ibi": 1, "s": "x" * (9_000 if number == 4 else 900 + number)}]
+        data = {"bundles": [{"commands": commands}]}
+        front.archiver.step([event(student, "google_docs_save", data, doc_id="d")])
+    front.reduce()
+    found: list[Any] = []
+    sizes = []
+    query: dict[str, Any] = {}
+    while True:
+        body = http.get("/v1/states/reconstruct", params=query).json()
+        sizes.append([len(one["state"]["text"]) for one in body["states"]])
+        found += [one["key"]["student"] for one in body["states"]]
+        if "next" not in body:
+            break
+        query["after"] = body["next"]
+    assert found == STUDENTS
+    assert max(map(sum, sizes)) == 9_000, "one is given, however large it is, and ends the page"
+    assert all(sum(page[:-1]) < 3_000 for page in sizes)
+    assert max(map(len, sizes)) > 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), max_size=20),
+    st.integers(1, 8),
+    st.integers(1, 30),
+)
+def test_shards_that_are_cut_make_the_same_page(states: list[tuple[int, int]], limit: int, size: int) -> None:
+    """Of each shard no more is read than fills a page, and the page is that of all states together."""
+    rows = [
+        (bytes([number]), StoredSlot(1, (), 0, None, None, b"x" * length))
+        for number, (_, length) in enumerate(states)
+    ]
+    shards = [[row for row, (shard, _) in zip(rows, states, strict=True) if shard == one] for one in range(3)]
+    cut = [row for shard in shards for row in first_of(shard, limit, size)[0]]
+    page, more = first_of(cut, limit, size)
+    assert page == first_of(rows, limit, size)[0]
+    assert more or len(page) == len(rows)
 
 
 def test_a_page_of_one_student_has_that_students_states(front: Front, http: TestClient) -> None:
@@ -156,6 +201,11 @@ def test_an_unknown_reducer_is_404(http: TestClient) -> None:
     assert "event_count" in detail
 
 
+def token(name: str, *key: str) -> str:
+    """Return what would lead to the states after this one."""
+    return base64.urlsafe_b64encode(state_key(name, key)).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     ("name", "query", "named"),
     [
@@ -168,6 +218,15 @@ def test_an_unknown_reducer_is_404(http: TestClient) -> None:
         ("event_count", "min_size=²", "'min_size'"),
         ("event_count", "min_size=" + "9" * 19, "'min_size'"),
         ("event_count", "limit=many", "'limit'"),
+        ("event_count", "limit=0", "'limit'"),
+        ("event_count", "after=zzz", "'after'"),
+        ("event_count", "after=" + token("touchy", "ann"), "'after'"),
+        ("reconstruct", "student=ann&after=" + token("reconstruct", "bob", "d"), "'after'"),
+        ("event_count", "student=ann&limit=5", "'limit'"),
+        ("event_count", "student=ann&limit=abc&after=%%", "'after'"),
+        ("event_count", "student=ann&after=" + token("event_count", "ann"), "'after'"),
+        ("event_count", "student=ann&at_size=1&min_size=1", "'min_size'"),
+        ("event_count", "student=ann&at_size=1&limit=1", "'limit'"),
         ("event_count", "after=a", "'after'"),
         ("event_count", "after=é", "'after'"),
         ("event_count", "after=%25%25%25", "'after'"),

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from api.full import COUNTS_US
 from api.stream import Hub, _Stream
-from archive import IntegrityError, PublishedLog, Unavailable, read_stopped, write_stopped
+from archive import (
+    IntegrityError,
+    ManualClock,
+    PublishedLog,
+    Refusal,
+    Unavailable,
+    read_stopped,
+    write_stopped,
+)
 from archive.errors import LOST_SEAL, OLDER_COPY
 from tests.api.front import Front, http_client, not_started, problem_of
 from tests.world import event
@@ -142,6 +151,63 @@ def test_where_nothing_was_ever_read_the_reason_is_given(tmp_path: Path) -> None
         write_stopped(services.folder.stopped, IntegrityError("no seal", section=LOST_SEAL), 7.0)
         for one in ("/log/checkpoint", path):
             assert "the archiver is down until a person looks: no seal" in problem_of(http.get(one), 503)
+
+
+def test_a_full_disk_is_told_to_who_looks(
+    front: Front, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /readyz, on the page, as a metric, and in one line: senders get 503, and they are not who makes room."""
+    front.reduce()
+    said: list[str] = []
+    monkeypatch.setattr(front.services, "say", said.append)
+    known = {"type": "t", "id": "1", "keys": {"student": "ann"}}
+    assert http.post("/v1/events", json=known).status_code == 200
+    step = front.archiver.step
+    why = "log/0: no space left; make room, <nothing> was kept"
+    monkeypatch.setattr(front.archiver, "step", lambda sent: [Refusal("unavailable", why) for _ in sent])
+    for body in (b'{"type":"t","keys":{"student":"ann"}}', b"[", b"{}"):
+        sent = http.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+        assert why in problem_of(sent, 503)
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"], answer.json()["archiver"]) == (503, False, True)
+    assert answer.json()["full"] == {
+        "reason": why,
+        "since": "2023-11-14T22:13:20Z",
+        "remedy": 'docs/recovery.md, "No space left": make room; nothing has to be restarted',
+    }
+    assert "treering_disk_full 1.0" in http.get("/metrics").text
+    assert "no room: events are not kept</span>" in http.get("/").text
+    assert f"kept since 2023-11-14T22:13:20Z: {html.escape(why)}" in http.get("/").text
+    monkeypatch.setattr(front.archiver, "step", step)
+    assert http.post("/v1/events", json=known).status_code == 200, "it is in the log, and needs no room"
+    assert http.get("/readyz").status_code == 503
+    assert http.post("/v1/events", json={**known, "id": "2"}).status_code == 200
+    front.reduce()
+    assert http.get("/readyz").status_code == 200
+    assert "full" not in http.get("/readyz").json()
+    assert "treering_disk_full 0.0" in http.get("/metrics").text
+    assert said == [f"front: events are not kept: {why}", "front: events are kept again"]
+
+
+def test_nobody_is_kept_away_for_ever(front: Front, http: TestClient) -> None:
+    """Whoever sends events only where /readyz is well would never bring the one that shows that there is room."""
+    front.reduce()
+    front.services.heard([Refusal("unavailable", "log/0: no space left")])
+    assert http.get("/readyz").status_code == 503
+    clock = front.services.clock
+    assert isinstance(clock, ManualClock)
+    clock.time_us += COUNTS_US
+    assert http.get("/readyz").status_code == 200
+    front.services.heard([Refusal("unavailable", "log/0: no space left")])
+    assert http.get("/readyz").json()["full"]["since"] == "2023-11-14T22:13:20Z"
+
+
+@pytest.mark.parametrize("reason", ["conflict", "invalid"])
+def test_what_else_is_refused_says_nothing_of_room(front: Front, http: TestClient, reason: str) -> None:
+    """An event that could not be kept anywhere is its sender's matter."""
+    front.reduce()
+    front.services.heard([Refusal(reason, "no")])
+    assert http.get("/readyz").status_code == 200
 
 
 def test_an_archiver_that_does_not_answer_makes_the_front_unready(front: Front, http: TestClient) -> None:

@@ -123,14 +123,18 @@ def test_states_that_are_being_rebuilt_say_so_once(front: Front) -> None:
     assert names(read(one)[0]) == [("ann", 2)]
 
 
-def test_many_states_come_in_pieces(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are, a piece is bounded, each comes once, and only the last piece carries an id."""
-    monkeypatch.setattr("api.stream.ROWS", 3)
+@pytest.mark.parametrize(("name", "bound"), [("ROWS", 3), ("LOOK_BYTES", 30)])
+def test_many_states_come_in_pieces(
+    front: Front, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    """However many or large they are, a piece is bounded, each comes once, and only the last one carries an id."""
+    monkeypatch.setattr(f"api.stream.{name}", bound)
     students = [f"s{number:02}" for number in range(25)]
     send(front, *students)
     one = stream(front, "event_count")
     first = one.step(float(next(CLOCK)))
     assert one.more
+    assert first.count(b"event: state") <= 6
     assert b"id: " not in first
     states, last = read(one)
     got = first.count(b"event: state") + len(states)
@@ -160,6 +164,17 @@ def test_readers_who_stand_alike_share_a_look(front: Front, monkeypatch: pytest.
     streams = [_Stream(front.services, hub, info, (), None) for _ in range(100)]
     assert len({one.step(7.0) for one in streams}) == 1
     assert len(looks) == 2
+
+
+def test_what_is_remembered_of_looks_is_bounded(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers at a thousand places must not fill the memory: what was found is forgotten, and looked for again."""
+    monkeypatch.setattr("api.stream.LOOKS_BYTES_MAX", 500)
+    send(front, *[f"s{number:02}" for number in range(9)])
+    hub, most = Hub(front.services), 0
+    for at in range(40):
+        hub.look("event_count", at % 2, at.to_bytes(9), 7.0)
+        most = max(most, sum(len(one) for _, look in hub._looks.values() for _, one in look.rows))
+    assert 500 < most < 2_000
 
 
 def test_a_stream_ends_with_its_front(front: Front) -> None:

@@ -17,6 +17,7 @@ import httpx2
 import msgspec
 
 from reducers import BUILTIN
+from tools.spare import SPARE
 
 # `verify=False`: no address here is https, and to load the certificates of a client costs more than a hundred requests.
 START_S = 60.0
@@ -50,13 +51,15 @@ class Served:
         )
 
     def child(self, module: str) -> int | None:
-        """Return the process id of one of its services, such as "tools.archiver", or None."""
+        """Return the process id of one of its services, such as "tools.archiver", or None; no spare is one."""
         for pid in children(self.process.pid):
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
             except OSError:
                 continue
-            if module.encode() in command:
+            waits = SPARE.encode() in command and not name.removeprefix("worker-")[:1].isdigit()
+            if module.encode() in command and not waits:
                 return pid
         return None
 

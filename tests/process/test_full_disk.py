@@ -1,7 +1,7 @@
 """A disk fills up under load, and has room again: nobody is lied to, nothing acknowledged is lost, nobody is called.
 
 Producers get 503 and are told when to try again; a WebSocket is closed with 1012 before anything has a gap; an
-archiver or a worker that must start on the full disk tries until it can.
+archiver or a worker that must start on the full disk tries until it can, and names the file that it has no room for.
 """
 
 from __future__ import annotations
@@ -84,15 +84,19 @@ def type_on(server: Served, sent: int) -> tuple[list[int], int | None]:
     return acked, None
 
 
-def test_a_full_disk_is_survived_by_everything(tmp_path: Path) -> None:
+def test_a_full_disk_is_survived_by_everything(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Full, a restart of every service while full, empty again: all without a person, and all promises kept."""
     go_through(tmp_path, DISK)
+    what_was_said(capfd.readouterr().err, tmp_path)
 
 
 @pytest.mark.long
-def test_a_limit_on_files_is_survived_by_everything(tmp_path: Path) -> None:
+def test_a_limit_on_files_is_survived_by_everything(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A quota that ends in the middle of a write looks different from below; the same promises hold."""
     go_through(tmp_path, "limit")
+    what_was_said(capfd.readouterr().err, tmp_path)
 
 
 def go_through(tmp_path: Path, kind: str) -> None:
@@ -109,6 +113,8 @@ def go_through(tmp_path: Path, kind: str) -> None:
             acked, code = type_on(server, 50)
             assert (acked, code) == (list(range(50)), None)
             server.wait_ready()
+            assert "full" not in server.get("/readyz").json()
+            assert "treering_disk_full 0.0" in server.get("/metrics").text
             assert run_json("replay", "--data", str(disk.data), "--check")["equal"] is True
             check(disk, server, sender)
         vkey = run("keys", "vkey", "--data", str(disk.data)).strip()
@@ -124,6 +130,11 @@ def while_full(server: Served, sender: Sender) -> None:
     assert acked == list(range(len(acked))), "acknowledged frames have no gap"
     assert (len(acked) < 200, code) == (True, RESTART)
     assert server.get("/v1/events/0").status_code == 200
+    ready = server.get("/readyz")
+    assert (ready.status_code, ready.json()["archiver"]) == (503, True)
+    assert "no space left" in ready.json()["full"]["reason"]
+    assert "treering_disk_full 1.0" in server.get("/metrics").text
+    assert "no room: events are not kept" in server.get("/").text
     assert server.child("tools.archiver") == archiver, "a full disk is no reason to die"
 
 
@@ -133,6 +144,18 @@ def while_down(server: Served, sender: Sender) -> None:
         assert server.kill(module)
     refused = sender.until(503)
     assert refused.headers["retry-after"] == "1"
+
+
+def what_was_said(errors: str, folder: Path) -> None:
+    """Whoever reads the server's log at night sees when it began and ended, and where there was no room."""
+    lines = errors.splitlines()
+    front = [line for line in lines if line.startswith("front: ")]
+    assert [line.partition(str(folder))[0] for line in front] == [
+        "front: events are not kept: ",
+        "front: events are kept again",
+    ]
+    nameless = [line for line in lines if line.startswith("worker") and str(folder) not in line]
+    assert not [line for line in nameless if "No space" in line or "File too large" in line]
 
 
 def check(disk: SmallDisk, server: Served, sender: Sender) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api import states
 from archive import Event
 from reducers import (
     DefinitionError,
@@ -25,6 +26,7 @@ from reducers import (
     reducer,
     shipped,
 )
+from reducers.definition import RESERVED_FIELDS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -168,6 +170,8 @@ def _complex(state: complex, _event: Event) -> complex:
         ({"scope": ("a", "")}, _number, "scope must be a tuple"),
         ({"scope": ("a", 1)}, _number, "scope must be a tuple"),
         ({"scope": ("a", "a")}, _number, "names a field twice"),
+        ({"scope": ("student", "limit")}, _number, "scope field 'limit' is a parameter"),
+        ({"scope": ("after",)}, _number, "scope field 'after' is a parameter"),
         ({"scope": ("student", "f" * 65)}, _number, "at most 64 characters"),
         ({"scope": tuple(f"f{n}" for n in range(33))}, _number, "at most 32 fields"),
         ({"scope": _number}, _number, "scope must be a tuple"),
@@ -195,6 +199,11 @@ def test_a_definition_that_does_not_fit_is_refused_at_once(
     """Mistakes show when the module is imported, not at the first event, and the message says what to do."""
     with pytest.raises(DefinitionError, match=says):
         reducer(**options)(function)
+
+
+def test_reserved_are_the_parameters_of_questions_about_states() -> None:
+    """Neither more nor fewer: a name that only one side knows would be unreadable, or refused for nothing."""
+    assert states.RESERVED == RESERVED_FIELDS
 
 
 def test_returning_none_is_an_error_that_says_what_to_return() -> None:

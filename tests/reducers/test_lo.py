@@ -117,6 +117,15 @@ def test_a_scope_that_no_entry_could_be_found_by_is_refused(folder: Path) -> Non
         load(written(folder, "tabs", module=HEADER + reducer + listed))
 
 
+def test_a_scope_that_nobody_could_ask_for_is_refused(folder: Path) -> None:
+    """A field that is named like a parameter of the questions about states would make its keys unreadable."""
+    scope = "Scope([KeyField.STUDENT, EventField('limit')])"
+    reducer = COUNT.replace("student_event_reducer(", f"kvs_pipeline(scope={scope}, ")
+    listed = f"REDUCERS = [{{'context': 'c', 'function': count, 'scope': {scope}}}]"
+    with pytest.raises(ModuleError, match=r"REDUCERS\[0\]: .* scope field 'limit' is a parameter"):
+        load(written(folder, "limits", module=HEADER + reducer + listed))
+
+
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [

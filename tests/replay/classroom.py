@@ -56,6 +56,21 @@ def ordered(submissions: list[tuple[int, Submission]]) -> list[Event]:
     return events
 
 
+def passed_over(skips: dict[str, set[int]], submissions: list[tuple[int, Submission]]) -> dict[str, set[int]]:
+    """Return skips with the events that waited for a skipped binding: they go with it."""
+    waiting: dict[str, set[int]] = {}
+    gone: dict[int, set[int]] = {}
+    for index, one in submissions:
+        if one.subject.startswith("provisional:"):
+            waiting.setdefault(one.subject, set()).add(index)
+        elif one.kind == ROW_BINDING:
+            gone[index] = waiting.pop(one.also[0])
+    return {
+        name: indices.union(*(gone[index] for index in indices & gone.keys()))
+        for name, indices in skips.items()
+    }
+
+
 def _lock_of(one: Submission) -> dict[str, Any]:
     lock: Any = parse_json(one.extra["lock"]) if "lock" in one.extra else {}
     assert isinstance(lock, dict)

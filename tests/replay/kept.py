@@ -14,7 +14,7 @@ from typing import Any
 from archive import Activate, ActiveReducer, Skip, Submission
 from reducers import Reducer
 from replay import Runner
-from tests.replay.classroom import ordered
+from tests.replay.classroom import ordered, passed_over
 from tests.replay.stored import judge_tables, tables
 from tests.world import World, connection, event, frames, plain_fold, run, steered_reducers, tick_at
 
@@ -45,7 +45,8 @@ class Kept:
 
     def fold(self) -> bytes:
         """Return the digest of the plain fold."""
-        return plain_fold(self.world.reducers, ordered(self.submissions), self.skips)
+        skips = passed_over(self.skips, self.submissions)
+        return plain_fold(self.world.reducers, ordered(self.submissions), skips)
 
 
 def quarrel() -> tuple[Kept, list[int]]:

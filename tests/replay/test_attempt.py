@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,18 @@ import pytest
 
 from archive import Event
 from reducers import Module, Reducer, Word, reducer
-from replay import IDLE, IMPORTING, Holding, Runner, attempts_file, index_of, read_attempts, word_of
+from replay import (
+    IDLE,
+    IMPORTING,
+    Catalogue,
+    Holding,
+    Runner,
+    attempts_file,
+    index_of,
+    read_attempts,
+    word_of,
+    write_catalogue,
+)
 from tests.world import World, event, tick_at
 
 
@@ -52,6 +66,29 @@ def test_a_new_file_is_not_the_old_one(tmp_path: Path) -> None:
     new = attempts_file(tmp_path / "words", ["a"])
     old[0][0] = 7
     assert new[0][0] == IDLE
+
+
+def test_who_finds_no_room_names_the_file(tmp_path: Path) -> None:
+    """A worker is started again and again while the disk is full: its only word must say which disk that is."""
+    catalogue = Catalogue("counts", "1", (), "0" * 16)
+    writes: dict[str, Callable[[], object]] = {
+        "words": lambda: attempts_file(tmp_path / "words", ["counts"]),
+        "catalogue.json": lambda: write_catalogue(tmp_path, catalogue),
+    }
+    for name, write in writes.items():
+        with no_room(), pytest.raises(OSError, match=f"{tmp_path}/{name}"):
+            write()
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Let no file of this process grow, as under a quota."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Written:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from archive import Activate, ActiveReducer, Event, MemoryStore, Skip, Write
+from archive import ROW_BINDING, Activate, ActiveReducer, Event, MemoryStore, Skip, Write
 from reducers import Emit, Module, Reducer, entry_digest, reducer
 from replay import (
     STATE_TABLES,
@@ -107,6 +107,19 @@ def test_pieces_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch, tasks: int, 
         apart.outbox.clear()
         runner.save(made.source)
     assert states(plain) == states(apart)
+
+
+def test_what_waited_for_a_skipped_binding_is_not_given_to_a_cell() -> None:
+    """A cell is asked what a plain holding folds, and no more."""
+    made, reducers = school(), ours()
+    whole = states(folded(made, Holding(reducers, module="module")))
+    bindings = [index for index, one in enumerate(CLASSROOM, 2) if one.kind == ROW_BINDING]
+    for index in bindings:
+        for one in reducers:
+            made.steer(Skip(one.name, index))
+    plain = folded(made, Holding(reducers, module="module"))
+    apart = folded(made, CellHolding(remotes(reducers), linked(reducers), module="module"))
+    assert states(plain) == states(apart) != whole
 
 
 def test_a_skip_is_folded_in_the_cell_beside_what_is_there() -> None:

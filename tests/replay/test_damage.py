@@ -41,7 +41,7 @@ ASKED: dict[str, Ask] = {
     "one": lambda reader: reader.get("pages", ("d", "ann")),
     "a page": lambda reader: reader.scan("pages"),
     "all": lambda reader: reader.everything(["pages"]),
-    "the first": lambda reader: reader.first("pages", 9, 1_000, 9),
+    "the first": lambda reader: reader.first("pages", 9, 1_000),
     "changes": lambda reader: reader.following("pages", after(0), 9),
 }
 

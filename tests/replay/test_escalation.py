@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replay import (
+    LEVELS,
     Fault,
     Kind,
     Level,
@@ -55,6 +56,19 @@ TABLE: dict[str, tuple[Level, tuple[Step, ...], Level, State]] = {
         "pausing",
     ),
     "nor is anybody in a cell": ("cell", (("slow", 7, 5, 0), ("slow", 7, 5, 1)), "cell", "parked"),
+    "keeping others waiting is none yet": ("shared", (("blocking", 7, 5, 0),), "own", "starting"),
+    "unless it stands still where nobody waits": (
+        "shared",
+        (("blocking", 7, 5, 0), ("stalled", 7, 5, 9)),
+        "cell",
+        "pausing",
+    ),
+    "beyond that event, it may try again": (
+        "shared",
+        (("blocking", 7, 5, 0), ("stalled", 9, 8, 9)),
+        "own",
+        "pausing",
+    ),
     "alone it may try again": ("own", (("died", 7, 5, 0),), "own", "pausing"),
     "but not for ever": ("own", (("died", 7, 5, 0), ("died", 7, 5, 9)), "cell", "pausing"),
     "a cell may try again": ("cell", (("died", 7, 5, 0),), "cell", "pausing"),
@@ -88,7 +102,9 @@ def test_the_table(name: str) -> None:
     level, steps, then, state = TABLE[name]
     record = after(level, *steps)
     assert (record.level, record.state) == (then, state)
-    assert record.deaths == sum(kind != "slow" or level != "shared" for kind, *_ in steps)
+    assert record.deaths == sum(
+        kind != "blocking" and (kind != "slow" or level != "shared") for kind, *_ in steps
+    )
 
 
 def test_pauses_grow_and_end() -> None:
@@ -150,3 +166,14 @@ def test_a_new_server_begins_where_nobody_is_disturbed(before: Record | None, le
     """Who did harm and is not beyond it begins in a cell, parked or not; everybody else as configured."""
     record = begun("shared", before)
     assert (record.level, record.state) == (level, "starting")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_rotten_entry_parks_a_module_where_it_runs(level: Level) -> None:
+    """It is nobody's doing: no death, no move to where it could do less, and no second try that would end the same."""
+    record = after(level, ("rotten", 7, 5, 0.0))
+    assert (record.level, record.state, record.deaths, record.strikes) == (level, "parked", 0, ())
+    assert record.last is not None
+    assert record.last.index == 7
+    assert begun(level, record).state == "starting", "a start after a restore tries it"
+    assert retried(record).state == "starting"

@@ -107,7 +107,7 @@ def test_a_state_that_is_gone_stays_gone(store: Store) -> None:
     assert reader.get("pages", ("d", "ann")) == (3, None)
     assert reader.scan("pages") == (3, [])
     assert reader.everything(["pages"]) == (3, [])
-    assert reader.first("pages", 9, 9, 9) == ([], True)
+    assert reader.first("pages", 9, 9) == ([], True)
     assert [slot for _, slot in reader.following("pages", after(2), 9).rows] == [None, None]
     assert (again.keys(pages), again.get(pages, ("d", "ann")), list(again.pairs())) == ([], None, [])
     save(store, made, {("d", "ann"): Slot(5, 2)})

@@ -20,7 +20,7 @@ from api import Connection
 from archive import MemoryStore, Retry, Skip, Submission
 from reducers import Event, Reducer, digest_of_entries, fold, reducer, state_digest
 from replay import STATE_TABLES, Crew, Holding, feed, layout, replay_digests, replay_key
-from tests.replay.classroom import ordered
+from tests.replay.classroom import ordered, passed_over
 from tests.replay.kept import activation
 from tests.replay.stored import judge_tables, tables
 from tests.world import (
@@ -161,7 +161,7 @@ class Model(RuleBasedStateMachine):
         for at, skip in self.skips:
             if size is None or at < size:
                 found.setdefault(skip.reducer, set()).add(skip.index)
-        return found
+        return passed_over(found, self.kept)
 
     def judge(self, workers: list[Crew]) -> None:
         """Hold workers that have caught up against the list; only who had no memory, and was not started since, may be

@@ -12,7 +12,16 @@ import pytest
 
 from archive import LmdbStore, NotFound, Store, Unavailable, Write
 from reducers import Key, Slot, shipped
-from replay import STATE_TABLES, Holding, Marker, Runner, StateReader, after, identities_of
+from replay import (
+    STATE_TABLES,
+    Holding,
+    Marker,
+    Runner,
+    StateReader,
+    StoredSlot,
+    after,
+    identities_of,
+)
 from replay.layout import encode_marker
 from tests.replay.stored import LONG, REDUCERS, loaded, save, stored, world
 from tests.world import World, event, run
@@ -95,7 +104,7 @@ def test_states_that_are_half_rebuilt_are_no_answer(store: Store) -> None:
         reader.position,
         lambda: reader.get("pages", ("d", "ann")),
         lambda: reader.scan("pages"),
-        lambda: reader.first("pages", 1, 1, 1),
+        lambda: reader.first("pages", 1, 1),
         lambda: reader.everything(["pages"]),
         lambda: reader.following("pages", after(0), 9),
     ):
@@ -128,21 +137,30 @@ def test_states_of_another_layout_are_no_answer(store: Store) -> None:
 
 
 def test_the_first_states_say_whether_they_are_all(store: Store) -> None:
-    """A look that is bounded, by count or by bytes, says that it was cut short; `least` are given in any case."""
+    """A look that is bounded, by count or by bytes, says that it was cut short; one is given in any case."""
     made = world()
     save(store, made, {("d", name): Slot(1, 2) for name in "abcde"})
     reader = StateReader(store)
-    for count, size, least, want in (
-        (5, 9_999, 0, 5),
-        (4, 9_999, 0, 4),
-        (9, 1, 0, 1),
-        (9, 1, 3, 3),
-        (2, 1, 9, 2),
-    ):
-        found, whole = reader.first("pages", count, size, least)
+    for count, size, want in ((5, 9_999, 5), (4, 9_999, 4), (9, 1, 1), (9, 2, 2), (2, 3, 2)):
+        found, whole = reader.first("pages", count, size)
         assert [slot.key[1] for _, slot in found] == list("abcde")[:want]
         assert whole == (want == 5)
-    assert reader.first("page", 5, 1, 1) == ([], True)
+    assert reader.first("page", 5, 1) == ([], True)
+
+
+def test_a_page_ends_with_the_state_that_fills_it(store: Store) -> None:
+    """A thousand documents are no answer to hold in memory; but one is given, however large it is."""
+    save(store, world(), {("d", name): Slot(10 ** (count % 3), 2) for count, name in enumerate("abcdefg")})
+    reader = StateReader(store)  # of 1, 2, 3, 1, 2, 3, 1 bytes
+    for size, want in ((1, "a"), (2, "ab"), (3, "ab"), (4, "abc"), (10, "abcdef"), (99, "abcdefg")):
+        assert [slot.key[1] for _, slot in reader.scan("pages", size=size)[1]] == list(want)
+    _, rows = reader.scan("pages", after=reader.scan("pages", size=2)[1][-1][0], size=4)
+    assert [slot.key[1] for _, slot in rows] == ["c", "d"]
+    start, found = after(0), list[tuple[bytes, StoredSlot | None]]()
+    while (changes := reader.following("pages", start, 9, 3)).more:
+        assert sum(slot.size for _, slot in changes.rows if slot is not None) <= 5
+        start, found = changes.next, found + changes.rows
+    assert len(found + changes.rows) == 7
 
 
 def test_an_answer_is_of_one_moment(store: Store) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 
@@ -86,10 +87,11 @@ class Answers(BaseHTTPRequestHandler):
     """A server whose checkpoint names a log, and whose states are somewhere."""
 
     origin, state = "", "ok"
+    more: ClassVar[dict[str, object]] = {}
 
     def do_GET(self) -> None:
         """Answer for the checkpoint and for readiness, with 503, as a server that is not ready does."""
-        ready = {"ready": False, "states": {"store": "redis", "state": self.state}}
+        ready = {"ready": False, "states": {"store": "redis", "state": self.state}, **self.more}
         body = f"{self.origin}\n9\nroot\n" if "checkpoint" in self.path else json.dumps(ready)
         code = 200 if "checkpoint" in self.path and self.origin else 503
         self.send_response(code)
@@ -158,6 +160,33 @@ def test_a_state_store_that_is_down_is_found(
         there, store = front(folder, address, named=named)
     assert there == Note("front", f"answers at {address}")
     assert (store.about, store.good, bool(store.remedy)) == ("state store", good, not good)
+
+
+@pytest.mark.parametrize(("waiting_s", "good"), [(0, True), (120, True), (121, False)])
+def test_witnesses_that_do_not_come_are_found(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, waiting_s: int, *, good: bool
+) -> None:
+    """The outside stands still, and nothing inside tells: not the size, but how long it has waited, is the finding."""
+    monkeypatch.setattr(Answers, "origin", origin(folder))
+    monkeypatch.setattr(Answers, "more", {"cosigned": {"size": 9, "waiting_s": waiting_s}})
+    with answering() as address:
+        *_, note = front(folder, address, named=False)
+    assert (note.about, note.good) == ("witnesses", good)
+    assert note.text == f"9 entries are cosigned by enough of them; the next one has waited {waiting_s} s"
+    assert ("witnessing: NAME" in note.remedy) != good
+
+
+def test_a_front_whose_events_are_not_kept_is_found(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a quota the disk has room, as everybody sees who looks at it; the archiver has none."""
+    monkeypatch.setattr(Answers, "origin", origin(folder))
+    full = {"reason": "log/0: no space left", "since": "2026-11-26T03:00:00Z", "remedy": "make room"}
+    monkeypatch.setattr(Answers, "more", {"full": full})
+    with answering() as address:
+        *_, note = front(folder, address, named=False)
+    assert (note.about, note.good, note.remedy) == ("room", False, "make room")
+    assert note.text == "nothing that is sent is kept since 2026-11-26T03:00:00Z: log/0: no space left"
 
 
 def test_a_front_that_shows_no_checkpoint_is_believed_where_it_said_it_is(

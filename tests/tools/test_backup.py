@@ -23,12 +23,13 @@ from archive import (
     newest_seal,
     parse_leaf,
     size_of,
+    write_whole,
 )
 from archive.entry import encode_control
 from archive.lmdb_store import LmdbStore
 from tests.archive.site import event
 from tests.quota import files_at_most
-from tools import backup, restore
+from tools import backup, keys, restore
 from tools.archiver import build
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.verify_folder import Request, verify_folder
@@ -287,6 +288,51 @@ def test_what_was_published_here_counts_as_told(
     assert grow(data, 9, 1) == 4
 
 
+@pytest.mark.parametrize("whose", ["another log", "nobody"])
+def test_a_log_is_not_restored_beside_a_key_that_is_not_its_own(
+    data: Path, tmp_path: Path, whose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could not go on, and a server would refuse it at night: said before anything is written, also in a dry run."""
+    assert run_backup(tmp_path / "bare", data) == EXIT_GOOD
+    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
+    new, code = tmp_path / "new", EXIT_USAGE
+    if whose == "another log":
+        grow(tmp_path / "other", 0)
+        shutil.copytree(data / "keys", new / "keys")
+        shutil.copy(DataFolder(tmp_path / "other").log_key, DataFolder(new).log_key)
+        code = EXIT_FINDING
+    before = files(new)
+    for name in ("bare", "saved") if whose == "another log" else ("bare",):
+        for flags in ([], ["--dry-run"]):
+            assert run_restore(tmp_path / name, new, "--at-least", "0", *flags) == code
+            said = capsys.readouterr().err
+            assert f"{DataFolder(new).log_key}: " in said
+            assert "not the key" in said or "bring the keys of this log back first" in said
+            assert files(new) == before
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(data / "keys", new / "keys")
+    assert run_restore(tmp_path / "bare", new, "--at-least", "0") == EXIT_GOOD
+    assert grow(new, 5) == 13
+
+
+def test_a_log_whose_key_was_changed_is_restored_with_the_new_one(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The backup of a log that has just rotated goes on with the key that its last entry names."""
+    old = DataFolder(data).log_key.read_bytes()
+    assert keys.main(["rotate", "--data", str(data)]) == 0
+    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
+    new = tmp_path / "new"
+    (new / "keys").mkdir(parents=True)
+    DataFolder(new).log_key.write_bytes(old)
+    DataFolder(new).log_key.chmod(0o600)
+    assert run_restore(tmp_path / "saved", new, "--at-least", "0") == EXIT_FINDING
+    assert "not the key" in capsys.readouterr().err
+    DataFolder(new).log_key.unlink()
+    assert run_restore(tmp_path / "saved", new, "--at-least", "0") == EXIT_GOOD
+    assert sound(new)
+
+
 def test_a_seal_that_the_backup_reaches_allows_the_same_name(data: Path, tmp_path: Path) -> None:
     """The seal in the folder says how far the log had come; the vault that is there is kept."""
     assert run_backup(tmp_path / "bare", data) == EXIT_GOOD
@@ -390,8 +436,8 @@ def test_a_restore_that_was_interrupted_can_be_done_again(
         new = tmp_path / step
         function = getattr(restore, step)
 
-        def die(*arguments: Any, function: Any = function) -> None:
-            function(*arguments)
+        def die(*arguments: Any, function: Any = function, **options: Any) -> None:
+            function(*arguments, **options)
             raise Death
 
         with monkeypatch.context() as patch:
@@ -402,6 +448,27 @@ def test_a_restore_that_was_interrupted_can_be_done_again(
             assert run_restore(saved, new, "--at-least", "7") == EXIT_GOOD
         assert grow(new, 5) == 13
         assert sound(new)
+
+
+def test_a_restore_that_died_between_two_keys_brings_the_other_one_too(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the log would be there, and verified, and nobody could read it."""
+    new = tmp_path / "new"
+
+    def once(path: Path, data: bytes) -> None:
+        write_whole(path, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "write_whole", once)
+        with pytest.raises(KeyboardInterrupt):
+            run_restore(saved, new, "--at-least", "7")
+    assert len(list((new / "keys").iterdir())) == 1
+    assert run_restore(saved, new, "--at-least", "7") == EXIT_GOOD
+    assert files(new / "keys") == files(saved / "keys")
+    assert grow(new, 5) == 13
+    assert sound(new)
 
 
 def test_a_dry_run_of_a_restore_writes_nothing(

@@ -172,6 +172,21 @@ def test_a_parent_cannot_be_killed(data: Path) -> None:
         assert state_of(link, "vile.kill") == b'{"events":1,"found":null}'
 
 
+def test_a_cell_leaves_no_process_behind(data: Path) -> None:
+    """A child with a session of its own would outlive the cell, and take memory that nobody counts: there is none."""
+    with cell(data) as link:
+        link.start()
+        assert state_of(link, "vile.fork") == b'{"events":1,"found":true}'
+
+
+def test_a_cell_cannot_change_the_word_that_its_worker_reads(data: Path) -> None:
+    """Larger, it is memory that counts for nobody; shorter, reading it kills the worker."""
+    with cell(data) as link:
+        link.start()
+        assert state_of(link, "vile.stretch") == b'{"events":1,"found":0}'
+        assert state_of(link, "page") == b'{"events":2,"found":null}', "its worker can still ask"
+
+
 def test_a_module_that_is_not_there_is_one_message(data: Path) -> None:
     """And no death."""
     with cell(data, "nobody") as link, pytest.raises(ModuleError, match="is not installed"):

@@ -13,9 +13,10 @@ import pytest
 from archive import DataFolder
 from replay import IMPORTING, STATUS_FILE, Record, Stopped, attempts_file, read_status, word_of
 from tools.children import DRAIN_S
-from tools.placing import LOOK_EVERY_S, Placing, Worker
+from tools.placed import Worker
+from tools.placing import LOOK_EVERY_S, NEIGHBOURS_S, Placing
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
-from tools.reporting import Report, Reporter
+from tools.reporting import ALIVE, Report, Reporter
 from tools.settings import Limits, Settings
 from tools.warden import waiting
 
@@ -102,6 +103,55 @@ def test_who_was_running_is_to_blame_whatever_the_exit_code_says(stage: Stage, c
     assert {stage.record(name).state for name in ("activity", "odd")} == {"running"}
 
 
+def test_a_worker_that_says_nothing_is_killed_and_nobody_is_to_blame(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped by a signal, or hangs outside of any module: half a class would stand still for ever."""
+    killed: list[str] = []
+    monkeypatch.setattr(Worker, "kill", lambda self: killed.append(self.name))
+    first, second = stage.workers
+    stage.look(60.0)
+    assert killed == [], "who is about to start need not speak"
+    for worker in stage.workers:
+        worker.ready.set()
+    for _ in range(60):
+        stage.placing.heard(first, ALIVE + b"\n")
+        stage.look(1.0)
+    assert set(killed) == {second.name}
+    assert second.ended(-signal.SIGKILL) is True
+    assert {stage.record(name, 1).state for name in NAMES} == {"running"}
+    assert {stage.record(name, 1).level for name in NAMES} == {"shared"}
+
+
+def test_who_folds_need_not_speak(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that change show that a worker goes on, however long one step of it is."""
+    killed: list[str] = []
+    monkeypatch.setattr(Worker, "kill", lambda self: killed.append(self.name))
+    worker = stage.workers[0]
+    words = stage.start(worker)
+    worker.ready.set()
+    for number in range(100):
+        words[0][0] = word_of(number)
+        stage.look(1.0)
+        words[0][0] = word_of(number, beat=1)
+        stage.look(0.25)
+    assert killed == []
+
+
+def test_a_shared_worker_that_no_restart_mends_has_its_modules_fail(stage: Stage) -> None:
+    """It ends for good: the page does not say "running" of those who run nowhere, and a retry hires them anew."""
+    worker = stage.workers[0]
+    stage.start(worker)
+    stage.say(worker, failed={"activity": "entry 8: its row is rotten"})
+    assert worker.ended(EXIT_STOP) is False
+    assert {stage.record(name).state for name in NAMES} == {"failed"}
+    assert stage.record("activity").failure == "entry 8: its row is rotten"
+    assert "its messages" in stage.record("essay").failure
+    assert {stage.record(name, 1).state for name in NAMES} == {"running"}
+    stage.placing.asked(Report(retry={"essay": 9}))
+    assert [one.module for one in stage.placing.starting()] == ["essay"]
+
+
 def test_who_was_killed_from_outside_may_try_again(stage: Stage) -> None:
     """The first time says nothing; the second does."""
     worker = stage.workers[0]
@@ -122,21 +172,77 @@ def test_nobody_is_to_blame_for_a_worker_that_ends_between_events(stage: Stage) 
     assert worker.stopped_for_good
 
 
-def test_who_stands_still_is_killed_and_to_blame(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before its time, and not while it gets on."""
-    worker, killed = stage.workers[0], list[str]()
-    monkeypatch.setattr(Worker, "kill", lambda one: killed.append(one.name))
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the workers that are killed, in order."""
+    names = list[str]()
+    monkeypatch.setattr(Worker, "kill", lambda one: names.append(one.name))
+    return names
+
+
+def test_who_keeps_others_waiting_goes_on_alone(stage: Stage, killed: list[str]) -> None:
+    """Not before its time, and not while it gets on; it is no death, and its neighbours go on without it."""
+    worker = stage.workers[0]
     words = stage.start(worker)
     for index in range(3):
         words[1][0] = word_of(index)
-        stage.look(1.75)
+        stage.look(NEIGHBOURS_S)
     assert killed == []
-    stage.look(1.0)
+    stage.look(2 * LOOK_EVERY_S)
     assert killed == ["worker 0"]
     assert worker.ended(-signal.SIGKILL) is True
+    record = stage.record("essay")
+    assert record.last is not None
+    assert (record.last.kind, record.last.index) == ("blocking", 2)
+    assert (record.level, record.state, record.deaths) == ("own", "starting", 0)
+    worker.command()
+    assert worker.modules == ["activity", "odd"]
+
+
+def test_who_stands_still_alone_is_killed_and_to_blame(stage: Stage, killed: list[str]) -> None:
+    """There it has all of its time; where it had kept others waiting before, this is the second time."""
+    words = stage.start(stage.workers[0])
+    words[1][0] = word_of(2)
+    stage.look(1.25)
+    stage.workers[0].ended(-signal.SIGKILL)
+    (alone,) = stage.placing.starting()
+    words = stage.start(alone)
+    words[0][0] = word_of(2)
+    stage.look(2.0)
+    assert killed == ["worker 0"]
+    stage.look(0.5)
+    assert killed == ["worker 0", "worker 0 essay"]
+    alone.ended(-signal.SIGKILL)
     fault = stage.record("essay").last
     assert fault is not None
     assert (fault.kind, fault.index, stage.record("essay").level) == ("stalled", 2, "cell")
+
+
+def test_who_keeps_nobody_waiting_has_all_of_its_time(tmp_path: Path, killed: list[str]) -> None:
+    """A module that is the last one in its shared worker; and what comes with the server is never moved."""
+    stage = Stage(tmp_path / "data", **{name: Limits("own", 300, 4.0) for name in ("activity", "odd")})
+    stage.start(stage.workers[0])[0][0] = word_of(7)
+    stage.look(2.0)
+    assert killed == []
+    stage.look(0.5)
+    assert killed == ["worker 0"]
+    stage = Stage(tmp_path / "other")
+    stage.start(stage.workers[0])[0][0] = word_of(7)
+    stage.look(2.0)
+    assert killed == ["worker 0"]
+    stage.look(0.5)
+    assert killed == ["worker 0", "worker 0"]
+
+
+def test_neighbours_of_a_culprit_do_not_wait(stage: Stage) -> None:
+    """Once it is known without whom, there is no reason for a pause, however short the worker's life was."""
+    worker = stage.workers[0]
+    stage.start(worker)[1][0] = word_of(7)
+    worker.ended(-signal.SIGSEGV)
+    assert worker.pause_s(0.1, 4.0) == 0
+    stage.start(worker)
+    worker.ended(-signal.SIGSEGV)
+    assert worker.pause_s(0.1, 4.0) > 4.0, "nobody is to blame: it may go on like this"
 
 
 def test_a_supervisor_that_was_kept_waiting_accuses_nobody(

@@ -135,3 +135,24 @@ def test_a_module_whose_states_are_damaged_stops_if_somebody_complained(
     else:
         assert holding.stopped is None
         assert not is_complained_of(place)
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_a_module_whose_states_were_removed_stops_and_begins_anew(tmp_path: Path, *, other: bool) -> None:
+    """What it saved into a file without a name, or beside another one, nobody could read."""
+    store = MemoryStore(STATE_TABLES)
+    save(store, world(), {("d", "ann"): Slot(1, 2)})
+    holding, one = Holding(REDUCERS, store, "essay"), made(tmp_path)
+    place = one._places["essay"] = tmp_path / "essay"
+    place.mkdir()
+    (place / "data.mdb").write_bytes(b"states")
+    one._files["essay"] = roster._identity(place)
+    one.look(Whole(holding))
+    assert holding.stopped is None
+    (place / "data.mdb").rename(tmp_path / "away")
+    if other:
+        (place / "data.mdb").write_bytes(b"states")
+    one.look(Whole(holding))
+    assert holding.stopped is not None
+    assert holding.stopped.kind == "killed"
+    assert holding.stopped.told.startswith("Lost: its stored states were removed")

@@ -114,6 +114,30 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
 
 
+def test_the_end_of_a_healthy_process_is_noticed_and_followed_by_a_start_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long pauses may be, there is none after a healthy life, and ends are not looked for now and then."""
+    monkeypatch.setattr(children, "HEALTHY_S", 0.0)
+    monkeypatch.setattr(children, "PAUSE_S_MIN", 3_600.0)
+    monkeypatch.setattr(children, "EXIT_LOOK_S", 3_600.0)
+    child = children.Child("front", [sys.executable, "-c", "print('ready', flush=True); input()"])
+
+    async def scenario() -> None:
+        keeping = asyncio.create_task(child.keep_running())
+        seen = set[int]()
+        while len(seen) < 3:
+            await child.ready.wait()
+            assert child.pid is not None
+            seen.add(child.pid)
+            child.ready.clear()
+            child.kill()
+        await child.stop()
+        await keeping
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+
+
 def test_a_stop_during_a_start_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that is being started while it is told to stop ends at once, though nobody tells it again."""
     spawn = asyncio.create_subprocess_exec

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from api import SHARDS_FILE
-from archive import DataFolder, LmdbStore
-from reducers import Module, Slot
+from archive import TABLES, DataFolder, LmdbStore, Write
+from reducers import BUILTIN, Module, Slot
 from replay import (
     STATE_TABLES,
     STATUS_FILE,
+    Fault,
     Holding,
     ModuleStatus,
     Record,
     ShardStatus,
     on_folder,
+    read_status,
     write_status,
 )
 from replay.escalation import State
-from tests.world import pages
+from tests.tools.left import Left
+from tests.world import event, pages
 from tools import steer
 from tools.loading import states_place
 
@@ -67,6 +71,66 @@ def test_who_retries_what_is_not_stopped_is_told_what_to_do_instead(
     folder = folder_of(tmp_path, state, still)
     assert steer.retry(["essay", "--data", str(folder.path)]) == 1
     assert says.format(on=on_folder(folder.path)) in capsys.readouterr().err
+
+
+def waiting(path: Path) -> tuple[DataFolder, int]:
+    """Return what a server left of which module activity waits at an event of Ann, and the index of that."""
+    left = Left(path / "data")
+    (at,) = left.append(event("ann", "typed"))
+    left.close()
+    folder = DataFolder(left.data)
+    fault = Fault("rotten", at, 0, 0.0, "private row: it was altered", "event_count")
+    status = ModuleStatus({"0": ShardStatus(Record("shared", "parked", last=fault), 0.0)})
+    write_status(folder.run / STATUS_FILE, {"activity": status})
+    return folder, at
+
+
+def rot(folder: DataFolder, index: int) -> None:
+    """Flip a bit of the last private row."""
+    store = LmdbStore(folder.log, TABLES)
+    with store.view() as view:
+        key, rows = list(view.scan("rows"))[-1]
+    assert int.from_bytes(key) <= index
+    store.commit([Write("rows", key, rows[:-20] + bytes([rows[-20] ^ 1]) + rows[-19:])])
+    store.close()
+
+
+@pytest.mark.parametrize("rotten", [False, True])
+def test_an_entry_is_skipped_for_all_who_wait_at_it_whether_or_not_it_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, rotten: bool
+) -> None:
+    """What cannot be opened has no type that could be shown, and is no reason to refuse."""
+    folder, at = waiting(tmp_path)
+    if rotten:
+        rot(folder, at)
+    on = ["--data", str(folder.path), "--dry-run"]
+    kind = "" if rotten else " (typed)"
+    assert steer.skip(["--all", str(at), *on, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = [place.rpartition(":")[2] for place in BUILTIN["activity"]]
+    assert sorted(told["reducers"]) == sorted(names)
+    assert told["decision"].endswith(f"are to pass over entry {at}{kind}")
+    assert steer.skip(["event_count", str(at), *on]) == 0
+    assert f"is to pass over entry {at}{kind}: nothing was written" in capsys.readouterr().out
+
+
+def test_where_nobody_waits_nothing_is_skipped_for_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An entry that stops nobody is skipped by name only: it would change states that are in order."""
+    folder, at = waiting(tmp_path)
+    assert steer.skip(["--all", str(at + 1), "--data", str(folder.path)]) == 1
+    assert f"no module waits at entry {at + 1}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        steer.skip([str(at), "--data", str(folder.path)])
+    assert "name a reducer, or say --all" in capsys.readouterr().err
+
+
+def test_a_rotten_entry_is_first_looked_for_in_a_backup(tmp_path: Path) -> None:
+    """What is told to help is no command that gives an event up, unless there is nothing else."""
+    folder, at = waiting(tmp_path)
+    said = read_status(folder.run / STATUS_FILE)["activity"].remedy("activity", folder.path)
+    assert said.index("restore a backup") < said.index(f"treering skip --all {at} --data {folder.path}")
 
 
 def test_what_is_parked_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,8 @@ guard sees them: what is left is what processes keep apart.
     kill         kills its parent                shut     closes every file of the process
     print        writes what looks like reports  steal    reads the keys, if it can
     mutate       changes the event that it was given
+    fork         leaves a process behind that nobody knows
+    stretch      makes every file of the process larger, then shorter
 """
 
 from __future__ import annotations
@@ -46,6 +48,11 @@ def spin(event: Event) -> Any:
 def doze(event: Event) -> Any:
     """Take 0.4 s."""
     LIBC.usleep(400_000 + 0 * event.index)
+
+
+def nap(event: Event) -> Any:
+    """Take 2 s."""
+    LIBC.usleep(2_000_000 + 0 * event.index)
 
 
 def hoard(event: Event) -> Any:
@@ -102,11 +109,28 @@ def mutate(event: Event) -> Any:
     event.keys["student"] = "vile"
 
 
+def fork(event: Event) -> Any:
+    """Start a process with a session of its own; return whether there is none."""
+    child = LIBC.fork()
+    if child == 0:
+        LIBC.setsid()
+        LIBC.sleep(30 + 0 * event.index)
+        LIBC._exit(0)
+    return child == -1
+
+
+def stretch(event: Event) -> Any:
+    """Set the size of every file that is open; return for how many that worked."""
+    sizes = (ctypes.c_long(1 << 30 | event.index), ctypes.c_long(0))
+    return sum(LIBC.ftruncate(descriptor, size) == 0 for descriptor in range(3, 64) for size in sizes)
+
+
 DEEDS: dict[str, Callable[[Event], Any]] = {
     "vile.crash": crash,
     "vile.leave": leave,
     "vile.spin": spin,
     "vile.doze": doze,
+    "vile.nap": nap,
     "vile.hoard": hoard,
     "vile.deep": deep,
     "vile.exit": leave_by_exit,
@@ -116,6 +140,8 @@ DEEDS: dict[str, Callable[[Event], Any]] = {
     "vile.print": shout,
     "vile.steal": steal,
     "vile.mutate": mutate,
+    "vile.fork": fork,
+    "vile.stretch": stretch,
 }
 
 

@@ -1,0 +1,58 @@
+"""What a worker says when it takes up a module's states, and cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archive import LmdbStore
+from reducers import Module
+from replay import STATE_TABLES, Runner, StateReader
+from tests.world import World, event, pages, run
+from tools.loading import holding_at
+
+MODULE = Module("essay", (pages,))
+
+
+def kept(folder: Path, world: World) -> int:
+    """Take up the states in a folder for a world's log, catch up, save, and return how often they were refused."""
+    holding = holding_at(folder, MODULE, world.source)
+    runner = Runner([holding], world.vault())
+    run(runner, world.source)
+    runner.save(world.source)
+    assert holding.store is not None
+    holding.store.close()
+    store = LmdbStore(folder, STATE_TABLES)
+    try:
+        return StateReader(store).refused()
+    finally:
+        store.close()
+
+
+def test_states_of_another_log_are_said_to_be_so_once_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody else would know why a module folds the whole log again; what is in order is passed over in silence."""
+    one, other, shorter = World(), World(), World()
+    one.append([event("ann", doc_id="d")])
+    other.append([event("bob", doc_id="d"), event("bob", doc_id="e")])
+    assert [kept(tmp_path, one), kept(tmp_path, one)] == [0, 0]
+    assert capsys.readouterr().err == ""
+    for world, count, why in (
+        (
+            other,
+            1,
+            f"they stand on other entries than the first {one.size} of this log: they are of another log",
+        ),
+        (
+            shorter,
+            2,
+            f"they have seen {other.size} entries, this log has {shorter.size}: it is another, or an older",
+        ),
+    ):
+        assert kept(tmp_path, world) == count
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"states of module essay in {tmp_path} are not used: {why}" in line
+        assert kept(tmp_path, world) == count
+        assert capsys.readouterr().err == ""
