@@ -15,6 +15,7 @@ from benchmarks.events import submissions
 from benchmarks.logs import archiver, keep_all
 from benchmarks.peers import postgres_per_s, pymerkle_per_s, sqlite_per_s
 from benchmarks.table import Row
+from tools.process import quiet_collector
 
 COMMIT = 1_000
 TAIL = 50
@@ -22,7 +23,11 @@ LONE = 300
 
 
 def measure(path: Path, count: int) -> list[Row]:
-    """Return the rows about storage, for logs of up to `count` entries."""
+    """Return the rows about storage, for logs of up to `count` entries.
+
+    The garbage collector is set as in an archiver's process (`tools.archiver`), for all that is measured here.
+    """
+    quiet_collector()
     sync_s = fdatasync_s(path / "sync")
     rows = [Row("one fdatasync of 400 bytes, p50", sync_s * 1e3, "ms")]
     batch = submissions(COMMIT, seed=0)
