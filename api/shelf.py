@@ -82,6 +82,8 @@ class Shelf:
         self.shards, self.expected = shards, frozenset(expected)
         self._state, self._partition, self.open_store = state, partition, open_store
         self._stores: dict[Path, Store] = {}
+        self._files: dict[Path, tuple[int, int] | None] = {}
+        """By folder: the file that is read there."""
         self._complains = complains
         self.damage: Counter[str] = Counter()
         """How often readers met damaged states, by module."""
@@ -96,7 +98,25 @@ class Shelf:
             if self.expected:
                 found = {name: one for name, one in found.items() if name in self.expected}
             self._found, self._looked_at = found, now
+            self._let_go_of_removed()
         return [self._found[name] for name in sorted(self._found)]
+
+    def _let_go_of_removed(self) -> None:
+        """Open those stores anew, when they are next read, whose file somebody has removed, or replaced.
+
+        What is mapped of it stays as it was for ever.  Nothing is closed that another thread may read just now: the
+        last of its readers does that.
+        """
+        with self._lock:
+            for folder, store in list(self._stores.items()):
+                before, now = self._files.get(folder), _identity(folder)
+                self._files[folder] = now
+                if before in {None, now}:
+                    continue
+                if isinstance(store, ReadStore):
+                    store.renew()
+                else:
+                    del self._stores[folder]
 
     def missing(self) -> list[str]:
         """Return the modules that should be there and have said nothing yet."""
@@ -148,6 +168,7 @@ class Shelf:
                 wanted = Place(catalogue.module, catalogue.generation, shard, self.shards, folder)
                 try:
                     self._stores[folder] = self.open_store(wanted)
+                    self._files[folder] = _identity(folder)
                 except NotFound:
                     return None
                 except IntegrityError as error:
@@ -213,3 +234,12 @@ def _whole(reader: StateReader) -> bool:
     except (NotFound, Unavailable):
         return False
     return True
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells the file of a store from any other, or None if there is none on this machine."""
+    try:
+        found = (folder / "data.mdb").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -118,6 +118,11 @@ class ReadStore:
         if local is not None:
             local.close()
 
+    def renew(self) -> None:
+        """Open the local store anew at the next view: its file was removed, or replaced."""
+        with self._opening:
+            self._local = None
+
     def distrust(self) -> bool:
         """Remove the copy in Redis if it gave the last answer, which could not be read: it is copied again.
 

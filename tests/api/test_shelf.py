@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
+
+from api import Shelf, open_states
+from archive import LmdbStore
+from reducers import Module, Slot, shipped
+from replay import STATE_TABLES, Holding, catalogue_of, module_folder, shard_folder, write_catalogue
 from tests.api.front import Front
 from tests.world import event
 
@@ -29,3 +36,34 @@ def test_a_reducer_without_any_state_is_told(tmp_path: Path) -> None:
         assert "class_progress" not in stateless(front)
     finally:
         front.close()
+
+
+def saved(folder: Path, events: int) -> None:
+    """Save states of one module and one shard at a place that holds none."""
+    store = LmdbStore(folder, STATE_TABLES)
+    reducer = shipped().get("event_count")
+    holding = Holding([reducer], store, "activity")
+    holding.put(reducer, ("ann",), Slot({"events": events}, events))
+    holding.save(events, bytes(32), {})
+    store.close()
+
+
+def test_states_that_were_removed_are_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody removes stays mapped: readers would be told of a moment that has long passed."""
+    monkeypatch.setattr("api.shelf.LOOK_EVERY_S", -1.0)
+    place = module_folder(tmp_path, 0, "activity")
+    catalogue = catalogue_of(Module("activity", (shipped().get("event_count"),)), None, whole=False)
+    write_catalogue(place, catalogue)
+    shelf = Shelf(tmp_path, 1, open_states)
+    folder = shard_folder(place, catalogue.generation, 0, 1)
+    saved(folder, 5)
+    assert shelf.standing("event_count", 0).reader.position() == 5
+    shutil.rmtree(folder)
+    assert shelf.position(catalogue, 0) == 5, "nobody has looked yet"
+    saved(folder, 7)
+    assert shelf.standing("event_count", 0).reader.position() == 7
+    shutil.rmtree(folder)
+    shelf.modules()
+    assert shelf.position(catalogue, 0) is None

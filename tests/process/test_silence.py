@@ -76,7 +76,12 @@ def test_a_worker_that_was_stopped_while_idle_is_replaced(server: Served) -> Non
 
 def test_states_that_were_removed_are_made_anew(server: Served) -> None:
     """Derived states may be deleted at any time, also while the server runs."""
-    shutil.rmtree(server.data / "state" / "0" / "activity")
+    states = server.data / "state" / "0" / "activity"
+    shutil.rmtree(states)
+    deadline = time.monotonic() + WAIT_S
+    while len(list(states.rglob("data.mdb"))) < 2:
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
     until_all_see(server, send(server), 2)
     server.wait_ready()
     for events in (3, 4):  # what happened is told until there is progress
