@@ -40,7 +40,7 @@ from archive import (
     settle,
 )
 from reducers import Key
-from replay import STATE_TABLES, Status
+from replay import STATE_TABLES, STATUS_FILE, Status, read_status
 
 T = TypeVar("T")
 
@@ -146,6 +146,12 @@ class Services:
     async def read(self, ask: Callable[[], T]) -> T:
         """Return what reading states gives, without holding up others while it waits."""
         return await asyncio.to_thread(ask) if self.slow else ask()
+
+    def waits(self, module: str, shard: int) -> str:
+        """Return why a module does nothing in a shard until a person looks, or nothing."""
+        status = read_status(self.folder.run / STATUS_FILE).get(module)
+        found = None if status is None else status.shards.get(str(shard))
+        return "" if found is None or not found.waits else found.reason()
 
     def woken(self, size: int) -> None:
         """Take note that the log was published up to `size`."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from archive import IntegrityError, NotFound, Store, Unavailable
+from archive import IntegrityError, NotFound, Store, Unavailable, identity_of
 from reducers import Key, UnknownReducer
 from replay import (
     Catalogue,
@@ -85,6 +85,8 @@ class Shelf:
         self._files: dict[Path, tuple[int, int] | None] = {}
         """By folder: the file that is read there."""
         self._complains = complains
+        self.waits: Callable[[str, int], str] = lambda *_: ""
+        """Why a module does nothing in a shard until a person looks, or nothing."""
         self.damage: Counter[str] = Counter()
         """How often readers met damaged states, by module."""
         self._found: dict[str, Catalogue] = {}
@@ -109,7 +111,7 @@ class Shelf:
         """
         with self._lock:
             for folder, store in list(self._stores.items()):
-                before, now = self._files.get(folder), _identity(folder)
+                before, now = self._files.get(folder), identity_of(folder / "data.mdb")
                 self._files[folder] = now
                 if before in {None, now}:
                     continue
@@ -154,6 +156,8 @@ class Shelf:
             reader = self.reader(before, shard)
             if reader is not None and _whole(reader):
                 return Standing(old, reader, before.generation)
+        if why := self.waits(catalogue.module, shard):
+            raise Unavailable(f"module {catalogue.module} has no states here, and waits for a person: {why}")
         raise Unavailable("states are being rebuilt; ask again shortly")
 
     def reader(self, catalogue: Catalogue, shard: int) -> StateReader | None:
@@ -168,7 +172,7 @@ class Shelf:
                 wanted = Place(catalogue.module, catalogue.generation, shard, self.shards, folder)
                 try:
                     self._stores[folder] = self.open_store(wanted)
-                    self._files[folder] = _identity(folder)
+                    self._files[folder] = identity_of(folder / "data.mdb")
                 except NotFound:
                     return None
                 except IntegrityError as error:
@@ -234,12 +238,3 @@ def _whole(reader: StateReader) -> bool:
     except (NotFound, Unavailable):
         return False
     return True
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what tells the file of a store from any other, or None if there is none on this machine."""
-    try:
-        found = (folder / "data.mdb").stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -57,7 +57,7 @@ from archive.errors import (
     Unavailable,
 )
 from archive.event import Event, parse_json, read_event, type_of
-from archive.files import make_folder, naming, sync_folder, write_whole
+from archive.files import identity_of, make_folder, naming, sync_folder, write_whole
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
 from archive.fsck import Check, Given, check_log, size_of
@@ -260,6 +260,7 @@ __all__ = [
     "files_between",
     "find_signer",
     "forget_stopped",
+    "identity_of",
     "joined_root",
     "keys_of",
     "load_head",

@@ -83,3 +83,12 @@ def make_folder(path: Path, *, mode: int = 0o700) -> None:
     for folder in reversed(missing):
         folder.mkdir(mode=mode, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from any other that has, or gets, its name (device, inode); None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

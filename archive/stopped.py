@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from archive.errors import DISK_FAILED, KEYS, LOST_SEAL, OLDER_COPY, ROTTEN, VAULT, StorageFailed
-from archive.files import write_whole
+from archive.files import identity_of, write_whole
 
 REASON_MAX: Final = 500
 
@@ -99,9 +99,9 @@ def disk_of(path: Path) -> str:
 
     Empty where that cannot be told.
     """
+    found = identity_of(path)
     try:
-        found = path.stat()
-        return f"{_BOOT.read_text().strip()} {found.st_dev}:{found.st_ino}"
+        return "" if found is None else f"{_BOOT.read_text().strip()} {found[0]}:{found[1]}"
     except OSError:
         return ""
 

@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.state, arguments.shards, open_states, arguments.module, folder.partition, complains=True
     )
     services = Services(folder, client, shelf, SteadyClock())
+    shelf.waits = services.waits
     shelf.open_store, services.slow = reading(stores, services), stores.link is not None
     services.states, services.say = stores.status, say
     services.past = Past(folder)

@@ -37,6 +37,7 @@ from archive import (
     LogSource,
     StorageFailed,
     Vault,
+    identity_of,
     make_folder,
     parse_steering,
     steering_body,
@@ -173,7 +174,7 @@ class Roster:
         """
         for holding in crew.holdings:
             place = self._places[holding.module]
-            if _identity(place) != self._files.get(holding.module):
+            if identity_of(place / "data.mdb") != self._files.get(holding.module):
                 reason = "Lost: its stored states were removed, and are made anew from the log"
                 holding.stopped = Stopped("", holding.position, reason, "killed", ours=True)
                 continue
@@ -249,7 +250,7 @@ class Roster:
             if link is not None:
                 own.callback(link.close)
             self._hired[module.name] = own.pop_all()
-        self._places[module.name], self._files[module.name] = place, _identity(place)
+        self._places[module.name], self._files[module.name] = place, identity_of(place / "data.mdb")
         holding.attempt = self._words[module.name]
         if isinstance(holding, CellHolding) and self._arguments.careful:
             holding.tasks_max = 1
@@ -273,12 +274,3 @@ class Roster:
             limit_memory(limit_bytes + HEADROOM_BYTES)
             self._meter = Meter(limit_bytes)
         self._meter.watch(holdings, files_below(self._folder.path, self._folder.state))
-
-
-def _identity(place: Path) -> tuple[int, int] | None:
-    """Return what tells the file of a store from any other, or None if there is none."""
-    try:
-        found = (place / "data.mdb").stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

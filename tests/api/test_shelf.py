@@ -8,9 +8,22 @@ from pathlib import Path
 import pytest
 
 from api import Shelf, open_states
-from archive import LmdbStore
+from archive import LmdbStore, Unavailable
 from reducers import Module, Slot, shipped
-from replay import STATE_TABLES, Holding, catalogue_of, module_folder, shard_folder, write_catalogue
+from replay import (
+    STATE_TABLES,
+    STATUS_FILE,
+    Fault,
+    Holding,
+    ModuleStatus,
+    Record,
+    ShardStatus,
+    catalogue_of,
+    module_folder,
+    shard_folder,
+    write_catalogue,
+    write_status,
+)
 from tests.api.front import Front
 from tests.world import event
 
@@ -67,3 +80,32 @@ def test_states_that_were_removed_are_not_read_for_ever(
     shutil.rmtree(folder)
     shelf.modules()
     assert shelf.position(catalogue, 0) is None
+
+
+def test_who_has_no_states_and_waits_for_a_person_says_so(tmp_path: Path) -> None:
+    """A teacher who is told to ask again shortly would ask for ever."""
+    place = module_folder(tmp_path, 0, "activity")
+    write_catalogue(
+        place, catalogue_of(Module("activity", (shipped().get("event_count"),)), None, whole=False)
+    )
+    shelf = Shelf(tmp_path, 2, open_states)
+    shelf.waits = lambda module, shard: f"{module} rotten at entry 8" if shard else ""
+    with pytest.raises(Unavailable, match="being rebuilt; ask again shortly"):
+        shelf.standing("event_count", 0)
+    with pytest.raises(Unavailable, match=r"waits for a person: activity rotten at entry 8$"):
+        shelf.standing("event_count", 1)
+
+
+def test_why_a_module_waits_comes_from_its_status(front: Front) -> None:
+    """Only where it waits for a person: who is started again by itself is back in a moment."""
+    fault = Fault("rotten", 8, 5, 1.0, "its row is altered")
+    status = ModuleStatus(
+        {
+            "0": ShardStatus(Record("shared", "parked", last=fault), 1.0),
+            "1": ShardStatus(Record("shared", "pausing", last=fault), 1.0),
+        }
+    )
+    write_status(front.folder.run / STATUS_FILE, {"activity": status})
+    assert front.services.waits("activity", 0) == "rotten at entry 8: its row is altered"
+    assert front.services.waits("activity", 1) == ""
+    assert front.services.waits("activity", 2) == front.services.waits("other", 0) == ""

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from archive import Activate, ActiveReducer, DataFolder, InvalidEvent, MemoryStore, Unavailable, Write
+from archive import (
+    Activate,
+    ActiveReducer,
+    DataFolder,
+    InvalidEvent,
+    MemoryStore,
+    Unavailable,
+    Write,
+    identity_of,
+)
 from reducers import ModuleError, Slot
 from replay import STATE_TABLES, Crew, Holding, complain, is_complained_of, state_key
 from tests.replay.stored import REDUCERS, save, tables, world
@@ -146,7 +155,7 @@ def test_a_module_whose_states_were_removed_stops_and_begins_anew(tmp_path: Path
     place = one._places["essay"] = tmp_path / "essay"
     place.mkdir()
     (place / "data.mdb").write_bytes(b"states")
-    one._files["essay"] = roster._identity(place)
+    one._files["essay"] = identity_of(place / "data.mdb")
     one.look(Whole(holding))
     assert holding.stopped is None
     (place / "data.mdb").rename(tmp_path / "away")
