@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from archive.archiver import Archiver
 from archive.attested import Attestations
-from archive.belonging import check_begun, check_vault_there, mark_begun
+from archive.belonging import check_begun, check_log_there, check_vault_there, mark_begun
 from archive.block import Block, decode_block
 from archive.caches import Caches
 from archive.client import ArchiverClient, Unknown
@@ -236,6 +236,7 @@ __all__ = [
     "check_complete",
     "check_disk",
     "check_log",
+    "check_log_there",
     "check_opening",
     "check_receipt",
     "check_row",

@@ -40,15 +40,9 @@ def check_published(size: int, published: int) -> None:
 def check_vault(log: Log, vault: Vault, subjects: int) -> None:
     """Raise IntegrityError if a vault is not the one, or older than the one, that a log was written with.
 
-    `subjects` is one more than the greatest subject number that any entry has.  An empty log may have an empty vault
-    only: whoever was admitted was so for an entry.
+    `subjects` is one more than the greatest subject number that any entry has.
     """
     admitted = vault.admitted
-    if log.size == 0 and admitted:
-        raise IntegrityError(
-            f"the log is empty, but the vault knows {admitted:,} subjects of it: is the log's disk mounted?",
-            section=OLDER_COPY,
-        )
     if subjects > admitted:
         raise IntegrityError(
             f"the log has entries of {subjects:,} subjects, the vault knows {admitted:,}: it is an older one, or new. "
@@ -75,6 +69,18 @@ def check_vault_there(database: Path, size: int) -> None:
             f"{database}: the vault is missing, and without it nobody can read the log's {size:,} entries. Bring the "
             "newest one back (is its disk mounted?)",
             section=VAULT,
+        )
+
+
+def check_log_there(size: int, admitted: int, logs: int) -> None:
+    """Raise IntegrityError if an empty log is the only one of a vault that has admitted subjects.
+
+    `logs` is how many logs there are beside the vault.  Whoever was admitted was so for an entry of one of them.
+    """
+    if size == 0 and admitted and logs <= 1:
+        raise IntegrityError(
+            f"the log is empty, but the vault knows {admitted:,} subjects of it: is the log's disk mounted?",
+            section=OLDER_COPY,
         )
 
 

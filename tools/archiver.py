@@ -36,6 +36,7 @@ from archive import (
     Unavailable,
     check_begun,
     check_disk,
+    check_log_there,
     check_vault_there,
     current_signer,
     disk_of,
@@ -69,11 +70,14 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver
             "choose another data folder for another log"
         )
     with store.view() as view:
-        check_vault_there(folder.path / "vault" / "data.mdb", load_size(view))
+        size = load_size(view)
+    check_vault_there(folder.path / "vault" / "data.mdb", size)
+    vault = folder.open_vault(os.urandom, read_only=False)
+    check_log_there(size, vault.admitted, len(list(folder.log.parent.glob("*/data.mdb"))))
     return Archiver(
         signer.name,
         store,
-        folder.open_vault(os.urandom, read_only=False),
+        vault,
         caches=Caches(folder.log / "caches"),
         seal=SealFile(seal or folder.log / "seal"),
         published=PublishedSize(folder.published, writable=True),

@@ -14,6 +14,7 @@ import pytest
 
 from archive import (
     DataFolder,
+    IntegrityError,
     Log,
     PublishedSize,
     Receipt,
@@ -331,6 +332,16 @@ def test_a_log_whose_key_was_changed_is_restored_with_the_new_one(
     DataFolder(new).log_key.unlink()
     assert run_restore(tmp_path / "saved", new, "--at-least", "0") == EXIT_GOOD
     assert sound(new)
+
+
+def test_a_log_that_is_gone_is_missed_by_its_vault(data: Path) -> None:
+    """Where neither key nor published size remember it, the vault does; beside another log it may be that one's."""
+    folder = DataFolder(data)
+    shutil.rmtree(data / "log")
+    shutil.rmtree(data / "run")
+    folder.create()
+    with pytest.raises(IntegrityError, match="the log is empty, but the vault knows 3 subjects"):
+        build(folder, None, None)
 
 
 def test_a_seal_that_the_backup_reaches_allows_the_same_name(data: Path, tmp_path: Path) -> None:
