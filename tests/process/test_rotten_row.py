@@ -74,7 +74,8 @@ def test_a_rotten_row_is_named_and_can_be_passed_over(tmp_path: Path) -> None:
             assert f"treering skip --all {first}" in how[name]["remedy"]
         assert server.post(events("ann")).status_code == 200, "events are kept all the same"
         said = server.get("/v1/states/event_count", student="ann").json()["detail"]
-        assert f"waits for a person: rotten at entry {first}" in said
+        assert "waits for a person: " in said
+        assert f"rotten at entry {first}" in said
         notes = run_json("doctor", "--data", str(data), code=1)["notes"]
         assert {f"module {name}" for name in MODULES} <= {one["about"] for one in notes if not one["good"]}
         assert f"entry {first}" in run("replay", "--data", str(data), "--check", code=2)
