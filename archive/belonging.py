@@ -8,12 +8,13 @@ spoil the log for good: sign sizes a second time, or give a subject the number, 
     a key that has signed has a log to go on with
     subjects in the rows  have been admitted to this vault, and the newest row opens with its secrets
 
-Pure but for reading.  That the log reaches its seal is `archive.archiver`'s to check; what each check cannot see, that
-one may.  What to do: docs/recovery.md.
+Nothing here writes but `mark_begun`.  That the log reaches its seal is `archive.archiver`'s to check.  What to do:
+docs/recovery.md.  Why these checks: docs/adr/0068.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -84,17 +85,15 @@ def check_log_there(size: int, admitted: int, logs: int) -> None:
         )
 
 
-def _newest_rows(log: Log) -> list[Row]:
-    """Return the sound private rows at the end of a log, the newest first: what is rotten says nothing of a vault."""
-    found = []
-    for _, row in log.rows(max(0, log.size - LOOK_BACK), log.size):
+def _newest_rows(log: Log) -> Iterator[Row]:
+    """Yield the sound private rows at the end of a log, the newest first: what is rotten says nothing of a vault."""
+    for index in range(log.size - 1, max(0, log.size - LOOK_BACK) - 1, -1):
         try:
-            if row:
+            if row := log.row(index):
                 check_row(row)
-                found.append(parse_row(row))
+                yield parse_row(row)
         except (IntegrityError, FormatError):
             continue
-    return found[::-1]
 
 
 def check_begun(mark: Path, size: int) -> None:
