@@ -238,6 +238,7 @@ class _Metrics(Collector):
         yield _quarantined(self._services.shelf)
         yield _refused(self._services.shelf)
         yield _stateless(self._services.shelf)
+        yield _lacking(self._services.shelf)
         events = CounterMetricFamily("treering_events", "Events answered, by result.", labels=["result"])
         events.add_metric(["accepted"], counters.accepted)
         events.add_metric(["refused"], counters.refused)
@@ -336,6 +337,17 @@ def _stateless(shelf: Shelf) -> Metric:
         without = {info.name for info in shelf.stateless(catalogue)}
         for info in catalogue.reducers:
             family.add_metric([info.name], int(info.name in without))
+    return family
+
+
+def _lacking(shelf: Shelf) -> Metric:
+    """Return how many events each reducer passed over for want of a field of its scope."""
+    family = CounterMetricFamily(
+        "treering_events_without_scope", "Events that lack a field of its scope.", labels=["reducer"]
+    )
+    for catalogue in shelf.modules():
+        for name, count in shelf.lacking(catalogue).items():
+            family.add_metric([name], count)
     return family
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -223,6 +224,16 @@ class Shelf:
                 found = [info for info in found if not reader.scan(info.name, limit=1)[1]]
             except (NotFound, Unavailable):
                 return []
+        return found
+
+    def lacking(self, catalogue: Catalogue) -> dict[str, int]:
+        """Return, by reducer of a module, how many events lack a field of its scope, as far as can be read."""
+        found = dict.fromkeys((info.name for info in catalogue.reducers), 0)
+        for shard in range(self.shards):
+            with suppress(NotFound, Unavailable):
+                reader = self.reader(catalogue, shard)
+                for name, count in ({} if reader is None else reader.lacking()).items():
+                    found[name] += count
         return found
 
     def home(self, info: ReducerInfo, key: Key, route_key: bytes) -> int:

@@ -483,10 +483,25 @@ typedef struct {
     uint64_t shard, shards;
     const unsigned char *wanted; /* the one routing hash, or NULL */
     PyObject *known; /* outline of routes -> answer */
+    PyObject *tally; /* outline of routes -> how many plain events had it */
     char last[OUTLINED * ROUTES_MAX]; /* the outline that was looked up last: the next row has mostly the same */
     Py_ssize_t last_size; /* -1 before the first */
+    PyObject *key; /* the same as an object, owned, or NULL */
+    Py_ssize_t run; /* how many rows in a row had it that the tally does not have yet */
     PyObject *answer; /* what is known of it, owned, or NULL */
 } Share;
+
+/* Put those who had the last outline into the tally. */
+static int tallied(Share *share) {
+    if (!share->run) return 1;
+    PyObject *before = PyDict_GetItemWithError(share->tally, share->key);
+    if (!before && PyErr_Occurred()) return 0;
+    PyObject *count = PyLong_FromSsize_t(share->run + (before ? PyLong_AsSsize_t(before) : 0));
+    int good = count && PyDict_SetItem(share->tally, share->key, count) == 0;
+    Py_XDECREF(count);
+    share->run = 0;
+    return good;
+}
 
 /* Return what is known of a row with these routes, borrowed, or NULL (with an exception if there is one). */
 static PyObject *answer_to(Share *share, const unsigned char *routes, unsigned count) {
@@ -497,13 +512,17 @@ static PyObject *answer_to(Share *share, const unsigned char *routes, unsigned c
         int held = share->wanted ? !memcmp(hash, share->wanted, ROUTING_HASH) : get_u64(hash) % share->shards == share->shard;
         at[0] = (char)routes[0], at[1] = (char)routes[1], at[2] = (char)held;
     }
-    if (size == share->last_size && !memcmp(outline, share->last, (size_t)size)) return share->answer;
-    PyObject *key = PyBytes_FromStringAndSize(outline, size);
+    if (size == share->last_size && !memcmp(outline, share->last, (size_t)size)) {
+        share->run++;
+        return share->answer;
+    }
+    PyObject *key = tallied(share) ? PyBytes_FromStringAndSize(outline, size) : NULL;
     if (!key) return NULL;
+    Py_XSETREF(share->key, key);
     Py_XSETREF(share->answer, Py_XNewRef(PyDict_GetItemWithError(share->known, key)));
-    Py_DECREF(key);
     memcpy(share->last, outline, (size_t)size);
     share->last_size = size;
+    share->run = 1;
     return share->answer;
 }
 
@@ -543,7 +562,8 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
     const unsigned char *data = (const unsigned char *)PyBytes_AS_STRING(value);
     Py_ssize_t size = PyBytes_GET_SIZE(value), at = 0;
     Picked to = {PyList_New(0), PyList_New(0), PyList_New(0), 0};
-    int good = to.indices && to.places && to.answers, malformed = 0;
+    share.tally = PyDict_New();
+    int good = to.indices && to.places && to.answers && share.tally, malformed = 0;
     for (; good && !malformed && at < size && index < stop; index++) {
         uint32_t length = size - at < LENGTH ? 0 : get_u32(data + at);
         if (size - at < LENGTH || length > (uint64_t)(size - at - LENGTH)) { malformed = 1; break; }
@@ -553,9 +573,12 @@ static PyObject *pick_rows(PyObject *self, PyObject *arguments) {
         if (!head_of(row, length)) malformed = 1;
         else good = pick(&to, &share, index, row, row - data);
     }
+    good = good && tallied(&share);
     Py_XDECREF(share.answer);
+    Py_XDECREF(share.key);
     if (good && !malformed)
-        return Py_BuildValue("LnNNN", index, to.asked, to.indices, to.places, to.answers);
+        return Py_BuildValue("LnNNNN", index, to.asked, to.indices, to.places, to.answers, share.tally);
+    Py_XDECREF(share.tally);
     Py_XDECREF(to.indices);
     Py_XDECREF(to.places);
     Py_XDECREF(to.answers);

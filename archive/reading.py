@@ -1,6 +1,6 @@
 """Reading many entries at once: what a replay does with every row of the log.
 
-    for bundle, (end, asked, indices, places, answers) in log.picked(start, stop, share, known):
+    for bundle, (end, asked, indices, places, answers, tally) in log.picked(start, stop, share, known):
         ...                                              what is wanted by kind, routes and share, without any key
     for piece in read_many(indices, bundles, places, vault):
         ...                                              decrypted, authenticated and read, all at once

@@ -177,9 +177,9 @@ def parse_rows(rows: Iterable[bytes]) -> list[Row | None]:
     return [parse_row(row) if row else None for row in rows]
 
 
-Picked = tuple[int, int, list[int], list[int], list[_Answer | None]]
+Picked = tuple[int, int, list[int], list[int], list[_Answer | None], dict[bytes, int]]
 """Index after the last row that was looked at; of those that were picked how many answers are None, their indices, the
-bytes of the bundle at which they begin, and the answers."""
+bytes of the bundle at which they begin, and the answers; and of all plain events how many have which outline."""
 
 
 def pick_rows(
@@ -196,6 +196,7 @@ def pick_rows(
     indices: list[int] = []
     places: list[int] = []
     answers: list[_Answer | None] = []
+    tally: dict[bytes, int] = {}
     parts, index, end = each_part(value, 4), first, 0
     while index < stop and (part := next(parts, None)) is not None:
         place = end + 4
@@ -205,13 +206,14 @@ def pick_rows(
             answer = None
             plain = row.kind == ROW_EVENT and not row.provisional
             if plain:
-                answer = known.get(outline(row.routes, share))
+                own = outline(row.routes, share)
+                answer, tally[own] = known.get(own), tally.get(own, 0) + 1
             if answer or (answer is None and (plain or row.provisional or row.kind == ROW_BINDING)):
                 indices.append(index)
                 places.append(place)
                 answers.append(answer)
         index += 1
-    return index, answers.count(None), indices, places, answers
+    return index, answers.count(None), indices, places, answers, tally
 
 
 def plain_rows(value: bytes, at: int) -> tuple[int, int, list[bytes], list[int]]:

@@ -88,7 +88,7 @@ def _rows(source: LogSource, start: int) -> tuple[list[int], list[bytes], list[i
     bundles: list[bytes] = []
     places: list[int] = []
     with source.open() as log:
-        for bundle, (_, _, some, starts, _) in log.picked(start, start + COMMIT, Share(), {}):
+        for bundle, (_, _, some, starts, _, _) in log.picked(start, start + COMMIT, Share(), {}):
             indices += some
             bundles += [bundle] * len(some)
             places += starts

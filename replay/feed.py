@@ -17,6 +17,7 @@ What is folded with it is `replay.holding`; who turns the wheel, `replay.runner`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -38,6 +39,7 @@ from archive import (
     Vault,
     keys_of,
     open_row,
+    outline,
     parse_json,
     parse_opening,
     parse_row,
@@ -114,7 +116,7 @@ class Rotten(msgspec.Struct, frozen=True, gc=False):
 _Unsound = (IntegrityError, FormatError)
 _ALONE = 256
 """Rows that are read one by one where one of them is not sound: as many as a bundle has, at most."""
-_Picked = tuple[int, int, list[int], list[int], list[list[Reducer[Any]] | None]]
+_Picked = tuple[int, int, list[int], list[int], list[list[Reducer[Any]] | None], dict[bytes, int]]
 """As `archive` says it of a bundle."""
 
 
@@ -138,6 +140,8 @@ class Feed:
         self.stored = {subject: len(indices) for subject, indices in self.backlog.items()}
         """How many indices of each backlog are stored, at most."""
         self.erased = 0
+        self.tally: Counter[bytes] = Counter()
+        """How many events had which outline, until somebody takes it."""
         self.routing = routing
         self._vault = vault
 
@@ -151,7 +155,8 @@ class Feed:
                 work += [run, picked]
                 run, position = _Run([], [], [], []), picked.at + 1
                 continue
-            end, asked, indices, places, answers = picked
+            end, asked, indices, places, answers, tally = picked
+            self.tally.update(tally)
             if not asked:
                 run.extend(indices, bundle, places, cast("list[list[Reducer[Any]]]", answers))
             else:
@@ -221,7 +226,9 @@ class Feed:
             return
         wanted = row is not None and (row.kind in {ROW_EVENT, ROW_BINDING} or row.provisional)
         count = 1 if wanted else 0
-        picked: _Picked = (index + 1, count, [index] * count, [4] * count, [None] * count)
+        plain = row is not None and row.kind == ROW_EVENT and not row.provisional
+        tally = {outline(row.routes, self.routing.share): 1} if row is not None and plain else {}
+        picked: _Picked = (index + 1, count, [index] * count, [4] * count, [None] * count, tally)
         yield len(data).to_bytes(4) + data, picked
 
     def _wait(self, subject: int, index: int) -> None:
@@ -254,7 +261,12 @@ class Feed:
                 piece.append(Rotten(bound.indices[at], self.routing.everyone, str(error)))
                 at += 1
                 continue
-            if row.kind == ROW_EVENT and (reducers := self.routing.concerned(row, bound.binding)):
+            if row.kind == ROW_EVENT:
+                self.tally[outline(bound.binding.routes + row.routes, self.routing.share)] += 1
+                reducers = self.routing.concerned(row, bound.binding)
+            else:
+                reducers = []
+            if reducers:
                 piece.append(_Work(bound.indices[at], bound.at, row, reducers, bound.binding))
             at, size = at + 1, size + len(data)
         return piece, at

@@ -18,6 +18,7 @@ What folds events into it is `replay.holding`; the layout of the store, `replay.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -72,6 +73,8 @@ class Held:
         """Why what was saved could not be gone on from, if so; and how often that was so in this place."""
         self.steered = 0
         """Skips and retries of entries 0…steered-1 are in these states."""
+        self.lacking: Counter[str] = Counter()
+        """By reducer: how many events, of those that this shard counts, lack a field of its scope."""
         self.backlog: dict[int, list[int]] = {}
         """As it was loaded; the feed keeps it."""
         self.stopped: Stopped | None = None
@@ -112,7 +115,7 @@ class Held:
             self.rebuilt_to = log.size
             return
         self.position, self.steered, self._complete = marker.position, marker.steered, empty
-        self._since, self.refused = self.position, marker.refused
+        self._since, self.refused, self.lacking = self.position, marker.refused, Counter(marker.lacking)
         # A log that was set back to a copy is rebuilt as soon as all of it is.
         self.rebuilt_to = min(marker.rebuilt_to, log.size)
 
@@ -161,6 +164,7 @@ class Held:
             self.rebuilt_to,
             self.steered,
             self.refused,
+            {name: count for name, count in self.lacking.items() if count},
         )
         with own(self._store, "") as store:
             store.commit([*writes, Write("meta", SNAPSHOT, encode_marker(marker))])

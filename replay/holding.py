@@ -23,7 +23,7 @@ How states are kept is the business of `replay.held`; where the events come from
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from archive import ActiveReducer, Event, Store, Unavailable
@@ -32,7 +32,7 @@ from replay.attempt import IDLE, word_of
 from replay.folded import Outgoing, outgoing, private, stopped_by
 from replay.held import KEYS_MAX, Held
 from replay.portion import Item, Portion
-from replay.routing import Routing
+from replay.routing import Routing, counted_here, lacks
 from replay.steering import Gathered
 
 
@@ -81,6 +81,14 @@ class Holding(Held):
         skips = {reducer.name: steering.skipped(reducer.name) for reducer in self.reducers}
         self._skips = {name: indices for name, indices in skips.items() if indices}
         self._emits_from = steering.emits_from(self.module, self._speaks_as or self.identities)
+
+    def count(self, tally: Mapping[bytes, int], shard: int) -> None:
+        """Count what each reducer passed over for want of a field; a tally says how many events had which outline."""
+        for outlined, times in tally.items():
+            if counted_here(outlined, shard):
+                for reducer in self.reducers:
+                    if lacks(outlined, reducer.scope):
+                        self.lacking[reducer.name] += times
 
     def fold(self, portion: Portion, routing: Routing) -> None:
         """Fold events in order, as far as they are this module's.

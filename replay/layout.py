@@ -61,6 +61,11 @@ class Marker(msgspec.Struct, frozen=True):
     """Skips and retries of entries 0…steered-1 are in these states; at least the position."""
     refused: int = 0
     """How often what was kept here could not be gone on from, and was begun anew."""
+    lacking: dict[str, int] = {}
+    """By reducer: how many events before the position lack a field of its scope, of those that this shard counts.
+
+    Of states from before this was counted: since then.
+    """
 
     @property
     def rebuilding(self) -> bool:

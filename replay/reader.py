@@ -167,6 +167,12 @@ class StateReader:
             marker = self._marker(view)
         return 0 if marker is None else marker.refused
 
+    def lacking(self) -> dict[str, int]:
+        """Return, by reducer, how many of the events that this shard counts lack a field of its scope."""
+        with self._look() as view:
+            marker = self._marker(view)
+        return {} if marker is None else marker.lacking
+
     def quarantined(self, limit: int) -> list[tuple[str, int]]:
         """Return (reducer, index) of the keys that stand still, `limit` at most; none while states are rebuilt."""
         found: list[tuple[str, int]] = []

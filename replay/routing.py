@@ -1,4 +1,4 @@
-"""Which shard holds a key: by the routing hash of one field, and by nothing else.
+r"""Which shard holds a key: by the routing hash of one field, and by nothing else.
 
 A reducer's *routing field* is the partition key if its scope has it, else the first field of its scope.  So
 all states of one student, whatever their scope, live in one shard, and an entry about a student is decrypted
@@ -13,6 +13,9 @@ A global reducer has one key and no field; the shard of its name sees every even
 A row names fields by two bytes of a hash, and a sender chooses the names.  So what a row says is *perhaps*,
 any route of that code counts, and `holds` decides, once, when a key is first seen.
 
+**Who lacks a field.**  A code that a row does not have is a field that its event certainly lacks.  So what a reducer
+passes over for want of a field is counted by outlines alone, without a key, and by one shard: `counted_here`.
+
 The number of shards may change at any start; which states there are may not (`reducers.digest`).
 Why it is done this way: docs/adr/0008-routing.md.
 """
@@ -20,6 +23,7 @@ Why it is done this way: docs/adr/0008-routing.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -60,6 +64,28 @@ def home_of(name: str, scope: Sequence[str], key: Key, route_key: bytes, shards:
     if field is None:
         return shard_of(sha256(name.encode()).digest()[:8], shards)
     return shard_of(routing_hash(route_key, field, key[scope.index(field)]), shards)
+
+
+@lru_cache(maxsize=SEEN_MAX)
+def lacks(outlined: bytes, scope: tuple[str, ...]) -> bool:
+    r"""Return whether an event with this outline lacks a field of a scope; a tick lacks nothing: it is for every key.
+
+    >>> ann = field_code("student") + b"\1"
+    >>> lacks(ann, ("student",)), lacks(ann, ("student", "class"))
+    (False, True)
+    """
+    codes = {one[:2] for one in _each(outlined)}
+    return field_code(TICK_FIELD) not in codes and any(field_code(field) not in codes for field in scope)
+
+
+def counted_here(outlined: bytes, shard: int) -> bool:
+    """Return whether this shard counts an event with this outline: it is its student's, else its first field's.
+
+    Of several shards exactly one does; an event without any field is counted by shard 0.
+    """
+    each = _each(outlined)
+    own = [one for one in each if one[:2] == field_code(PARTITION_KEY)] or each
+    return own[0].endswith(_HERE) if own else shard == 0
 
 
 class Routing:

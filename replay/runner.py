@@ -117,6 +117,7 @@ class Runner:
                     self._stop_at(portion, holding)
                 else:
                     holding.fold(portion, self._routing)
+        self._count()
         taken, self._feed.position = end - self.position, end
         self._let_go()
         return taken if self.holdings else 0
@@ -234,6 +235,13 @@ class Runner:
         holding.outbox += alone.outbox
         for key in holding.keys(reducer) if only is None else [only.key]:  # a skip makes no new ones
             holding.put(reducer, key, alone.get(reducer, key))
+
+    def _count(self) -> None:
+        """Tell the modules which events there were, so that they count what lacks a field of theirs."""
+        if self._only is None:
+            for holding in self.holdings:
+                holding.count(self._feed.tally, self._shard)
+        self._feed.tally.clear()
 
     # --- holdings --------------------------------------------------------------------------------
 

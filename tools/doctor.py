@@ -154,8 +154,10 @@ def check_modules(folder: DataFolder) -> Iterator[Note]:
             yield _position(folder, shelf, catalogue, shard, size, excused=excused)
         yield from _damage(folder, shelf, catalogue)
         yield from _quarantined(folder, shelf, catalogue)
-        if without := [f"{info.name} ({', '.join(info.scope)})" for info in shelf.stateless(catalogue)]:
-            text = f"no state yet of {', '.join(without)}: no event has all fields of these scopes"
+        lacking = shelf.lacking(catalogue)
+        for info in shelf.stateless(catalogue):
+            fields = ", ".join(info.scope)
+            text = f"no state yet of {info.name}: {lacking[info.name]:,} events lack a field of its scope ({fields})"
             yield Note(f"module {catalogue.module}", text)
 
 

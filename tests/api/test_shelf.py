@@ -34,6 +34,12 @@ def stateless(front: Front) -> set[str]:
     return {info.name for one in shelf.modules() for info in shelf.stateless(one)}
 
 
+def lacking(front: Front) -> dict[str, int]:
+    """Return how many events each reducer passed over for want of a field, of all modules."""
+    shelf = front.services.shelf
+    return {name: count for one in shelf.modules() for name, count in shelf.lacking(one).items()}
+
+
 def test_a_reducer_without_any_state_is_told(tmp_path: Path) -> None:
     """A scope of which a field is misspelt, or that no event has, gives an empty reducer: that can be seen."""
     front = Front(tmp_path / "data", 2)
@@ -44,9 +50,14 @@ def test_a_reducer_without_any_state_is_told(tmp_path: Path) -> None:
         before = stateless(front)
         assert "event_count" not in before
         assert "class_progress" in before
+        assert (lacking(front)["class_progress"], lacking(front)["event_count"]) == (1, 0)
         front.archiver.step([event("ann", **{"class": "7a"})])
         front.reduce()
         assert "class_progress" not in stateless(front)
+        assert (lacking(front)["class_progress"], lacking(front)["event_count"]) == (1, 0)
+        with front.client() as http:
+            told = http.get("/metrics").text
+        assert 'treering_events_without_scope_total{reducer="class_progress"} 1.0' in told
     finally:
         front.close()
 

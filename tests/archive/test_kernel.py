@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -301,12 +302,16 @@ def test_rows_are_picked_alike_and_by_what_they_say(
         answer = known.get(outline(row.routes, share)) if plain else None
         if answer or (answer is None and (plain or row.provisional or row.kind == 4)):
             due.append((index, row.data, row.subjects, answer))
-    end, asked, indices, places, told = found
+    end, asked, indices, places, told, tally = found
     whole = bundle(rows, 4)
     picked = [(row_at(whole, place), subjects_at(whole, place)) for place in places]
     assert [(at, *row, one) for at, row, one in zip(indices, picked, told, strict=True)] == due
     assert end == min(max(stop, 100), 100 + len(rows))
     assert asked == sum(answer is None for *_, answer in due)
+    events = [
+        row for row in parsed[max(0, start - 100) : max(0, stop - 100)] if row is not None and row.kind == 1
+    ]
+    assert tally == Counter(outline(row.routes, share) for row in events if not row.provisional)
 
 
 @given(st.lists(routed_rows(), min_size=1, max_size=3), st.data())

@@ -8,6 +8,7 @@ up they hold what the list gives, and every store says of itself what its states
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from api import Connection
 from archive import MemoryStore, Retry, Skip, Submission
-from reducers import Event, Reducer, digest_of_entries, fold, reducer, state_digest
+from reducers import TICK, Event, Reducer, digest_of_entries, fold, reducer, state_digest
 from replay import STATE_TABLES, Crew, Holding, feed, layout, replay_digests, replay_key
 from tests.replay.classroom import ordered, passed_over
 from tests.replay.kept import activation
@@ -178,6 +179,16 @@ class Model(RuleBasedStateMachine):
                 for pair in holding.pairs()
             ]
             assert state_digest(pairs) == self.want(module), module
+            found = Counter[str]()
+            for crew in workers:
+                for holding in crew.holdings:
+                    found += holding.lacking if holding.module == module else Counter()
+            events = [one for one in ordered(self.kept) if one.type != TICK]
+            assert found == {
+                one.name: count
+                for one in self.running(module)
+                if (count := sum(one.key_of(event) is None for event in events))
+            }, "each event that lacks a field is counted once, by one shard"
 
     # --- what is sent ----------------------------------------------------------------------------
 

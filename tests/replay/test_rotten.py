@@ -70,6 +70,18 @@ def classroom(reducers: Iterable[Reducer[Any]] = ()) -> tuple[Kept, dict[str, in
     return kept, {"event": last, "early": first[1], "binding": binding, "tick": tick}
 
 
+def test_events_beside_a_rotten_row_are_counted_once() -> None:
+    """A bundle that has to be read row by row counts what lacks a field as one that is whole."""
+    kept = Kept(world_of([pages]))  # of a document of a student
+    kept.append(event("ann"), event("ann", doc_id="d"), event("bob"), event("eve"))
+    (at,) = kept.append(event("bob", doc_id="d"))
+    kept.append(event("eve"))
+    rot(kept.world, at, FORM)
+    kept.skip("pages", at)
+    (runner,) = caught_up(kept.world, 1)
+    assert runner.holdings[0].lacking == {"pages": 4}
+
+
 @pytest.mark.parametrize("place", [CLOSED, FORM])
 def test_a_module_stops_at_a_rotten_row_and_what_it_saved_stays(place: int) -> None:
     """It is said which entry, which reducer and why; nothing is saved beyond it, and what was saved is as it was."""
