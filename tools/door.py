@@ -9,7 +9,11 @@ for one commit, a crowd shares one.  A crowd that is large need not wait for its
 
 A group is closed as soon as nothing is under way, or ahead of its turn once preparing it takes so long that it pays:
 a smaller one would only be split from those who are about to come.  Where nothing is under way one thread does both,
-one after the other, so that a lone writer pays for no second hand-over.
+one after the other.
+
+A lone writer waits for nobody, and nobody for him: where a group is small and all there is, the loop keeps it itself.
+What comes meanwhile lies in its socket, as it would lie in the queue; two hand-overs from thread to thread are saved,
+which take as long as a sync of the disk (docs/adr/0069-lone-writers.md).
 
 All answers of a commit are sent, then `Published` to everybody, before any answer of the next commit.  What anybody is
 told of the log's size is the size of the last commit that was answered.
@@ -57,6 +61,9 @@ QUEUE_BYTES_MAX = 128 << 20
 AHEAD_ENTRIES_MIN = 256
 """So many entries are prepared while another commit is under way: about 2 ms, as long as a commit takes at least."""
 AHEAD_BYTES_MIN = 1 << 20
+LONE_ENTRIES_MAX = 16
+LONE_BYTES_MAX = 64 << 10
+"""What is no longer a lone writer's: a crowd's next requests are to be read while this group is kept."""
 TURN_S = 0.0005
 
 
@@ -103,6 +110,7 @@ class _Group:
 
     def __init__(self, requests: list[_Request]) -> None:
         self.requests = requests
+        self.size = sum(request.size for request in requests)
         self.submissions = [one for request in requests for one in request.submissions]
         self.controls = [steering_body(one.steering) for one in requests if one.steering is not None]
         self.ready = Event()
@@ -120,11 +128,14 @@ class _Group:
 class Door:
     """Takes requests from connections, gives them to the archiver in groups, and answers.
 
-    A group is closed at the request with which it has `entries_max` entries, at the latest.
+    A group is closed at the request with which it has `entries_max` entries, at the latest; one of at most `lone_max`
+    may be a lone writer's.
     """
 
-    def __init__(self, archiver: Archiver, entries_max: int = COMMIT_ENTRIES_MAX) -> None:
-        self._entries_max = entries_max
+    def __init__(
+        self, archiver: Archiver, entries_max: int = COMMIT_ENTRIES_MAX, lone_max: int = LONE_ENTRIES_MAX
+    ) -> None:
+        self._entries_max, self._lone_max = entries_max, lone_max
         self.archiver, self.process = archiver, os.urandom(8)
         self.head = archiver.head
         """The log after the last commit that was answered."""
@@ -208,7 +219,11 @@ class Door:
             if self._ended.done():
                 return
             if self._closes():
-                self._begin(self._group())
+                group = self._group()
+                if answered is None and self._is_lone(group):
+                    answered = self._keep_here(group)
+                else:
+                    self._begin(group)
             if answered is not None:
                 self._answer(answered)
             if self._stopping and not self._queue and not self._under_way:
@@ -222,7 +237,24 @@ class Door:
         self._under_way.append(group)
         if before is not None:
             self._preparing.submit(self._prepare, group, before)
-        self._committing.submit(self._keep, group, alone=before is None)
+        self._committing.submit(self._keep_there, group, alone=before is None)
+
+    def _is_lone(self, group: _Group) -> bool:
+        """Return whether a group that was just closed is small, and all there is."""
+        small = (
+            sum(request.asked for request in group.requests) <= self._lone_max
+            and group.size <= LONE_BYTES_MAX
+        )
+        return small and not (self._under_way or self._queue)
+
+    def _keep_here(self, group: _Group) -> _Group:
+        """Keep a lone writer's group at once; nothing else is done meanwhile."""
+        self._under_way.append(group)
+        self._keep(group, alone=True)
+        self._under_way.popleft()
+        if group.error is not None:
+            raise group.error
+        return group
 
     def _finished(self, group: _Group) -> None:
         """Take up what the commit thread has done with the oldest group."""
@@ -271,6 +303,10 @@ class Door:
         finally:
             group.ready.set()
 
+    def _keep_there(self, group: _Group, *, alone: bool) -> None:
+        self._keep(group, alone=alone)
+        self._loop.call_soon_threadsafe(self._finished, group)
+
     def _keep(self, group: _Group, *, alone: bool) -> None:
         try:
             if alone:
@@ -279,7 +315,6 @@ class Door:
             self._commit(group)
         except BaseException as error:  # noqa: BLE001 - raised by `run`
             group.error, self._broken = error, True
-        self._loop.call_soon_threadsafe(self._finished, group)
 
     def _commit(self, group: _Group) -> None:
         if self._broken:

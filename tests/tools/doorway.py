@@ -106,11 +106,11 @@ class Sender:
 class Place:
     """A door, its archiver, two senders, and what they are told."""
 
-    def __init__(self, kind: type[Archiver] = Archiver) -> None:
+    def __init__(self, kind: type[Archiver] = Archiver, lone_max: int = 0) -> None:
         self.gate, self.site = Gate(), Site()
         self.archiver = self.site.start(self.gate)
         self.archiver.__class__ = kind
-        self.door = Door(self.archiver)
+        self.door = Door(self.archiver, lone_max=lone_max)
         self.told: list[tuple[Sender, Any]] = []
         self.one, self.other = Sender(self.door, self.told), Sender(self.door, self.told)
 
@@ -125,9 +125,14 @@ class Place:
         return [entry.payload for entry in self.site.events()]
 
 
-def drive(test: Callable[[Place], Awaitable[None]], kind: type[Archiver] = Archiver) -> Place:
-    """Run a door through a test, then let it drain; raise what it ends with."""
-    place = Place(kind)
+def drive(
+    test: Callable[[Place], Awaitable[None]], kind: type[Archiver] = Archiver, *, lone_max: int = 0
+) -> Place:
+    """Run a door through a test, then let it drain; raise what it ends with.
+
+    A commit can be held at the gate only where threads make it: by default, all do.
+    """
+    place = Place(kind, lone_max)
 
     async def go() -> None:
         running = asyncio.create_task(place.door.run())
