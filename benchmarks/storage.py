@@ -19,7 +19,7 @@ from tools.process import quiet_collector
 
 COMMIT = 1_000
 TAIL = 50
-LONE = 300
+LONE, LONE_ROUND = 500, 10
 
 
 def measure(path: Path, count: int) -> list[Row]:
@@ -28,8 +28,7 @@ def measure(path: Path, count: int) -> list[Row]:
     The garbage collector is set as in an archiver's process (`tools.archiver`), for all that is measured here.
     """
     quiet_collector()
-    sync_s = fdatasync_s(path / "sync")
-    rows = [Row("one fdatasync of 400 bytes, p50", sync_s * 1e3, "ms")]
+    rows: list[Row] = []
     batch = submissions(COMMIT, seed=0)
     plain = appended_per_s(path / "plain", batch, 50)
     rows.append(Row("file, append + fdatasync, 1,000 a commit", plain, "events/s"))
@@ -49,25 +48,14 @@ def measure(path: Path, count: int) -> list[Row]:
                 Row(f"archiver, all on, at {at:,} entries", rate, "events/s", rate / sqlite, "SQLite")
             )
             done, at = at, at * 10
-        lone_s = lone_writer_s(kept)
+        lone_s, sync_s = lone_writer_s(kept, path / "sync")
+        rows.append(Row("one fdatasync of 400 bytes, p50", sync_s * 1e3, "ms"))
         rows.append(Row("archiver, lone writer, p50", lone_s * 1e3, "ms", lone_s / sync_s, "fdatasync"))
         size = kept.head.size
         used = sum(one.stat().st_blocks * 512 for one in folder.log.rglob("*") if one.is_file())
         rows.append(Row("disk beyond the payload", used / size - 400, "B/event"))
         rows.append(Row("verify-log, all processors", verified_per_s(folder, size), "leaves/s"))
     return rows
-
-
-def fdatasync_s(path: Path) -> float:
-    """Return the median time of appending 400 bytes and one fdatasync, in seconds."""
-    times = []
-    with path.open("wb", buffering=0) as file:
-        for _ in range(LONE):
-            started = time.perf_counter()
-            file.write(b"x" * 400)
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - started)
-    return statistics.median(times)
 
 
 def appended_per_s(path: Path, batch: Sequence[Submission], commits: int) -> float:
@@ -92,10 +80,24 @@ def kept_per_s(kept: Archiver, done: int, count: int) -> float:
     return len(tail) * COMMIT / sum(keep_all(kept, tail))
 
 
-def lone_writer_s(kept: Archiver) -> float:
-    """Return the median time of one event, sent when the one before is answered, in seconds."""
-    batches = [submissions(1, seed=1_000_000_000 + number) for number in range(LONE)]
-    return statistics.median(keep_all(kept, batches, unanswered=1))
+def lone_writer_s(kept: Archiver, path: Path) -> tuple[float, float]:
+    """Return the median times, in seconds, of one event that is sent when the one before is answered, and of a sync.
+
+    That is 400 bytes appended to a file and one fdatasync.  A few of each are taken in turns: how quick a disk is,
+    changes from one second to the next.
+    """
+    lone, syncs = list[float](), list[float]()
+    with path.open("wb", buffering=0) as file:
+        for start in range(0, LONE, LONE_ROUND):
+            seeds = range(1_000_000_000 + start, 1_000_000_000 + start + LONE_ROUND)
+            # The first of a round starts a loop, too.
+            lone += keep_all(kept, [submissions(1, seed=seed) for seed in seeds], unanswered=1)[1:]
+            for _ in range(LONE_ROUND):
+                started = time.perf_counter()
+                file.write(b"x" * 400)
+                os.fdatasync(file.fileno())
+                syncs.append(time.perf_counter() - started)
+    return statistics.median(lone), statistics.median(syncs)
 
 
 def verified_per_s(folder: DataFolder, size: int) -> float:
