@@ -64,13 +64,17 @@ class Unwitnessed(Unknown):
 
 
 def problem(error: Exception, **where: Any) -> dict[str, Any]:
-    """Return the problem object of an error; `where` (line=3, frame=7) is put before its message."""
+    """Return the problem object of an error; `where` (line=3, frame=7) is put before its message.
+
+    `"again": false` says to programs that the same must not be sent once more, though the status is 503.
+    """
     if isinstance(error, Problem):
         status, title = error.status, error.title
     else:
         status, title = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), (500, "Error"))
     place = "".join(f"{name} {value}: " for name, value in where.items() if value is not None)
-    return {"type": "about:blank", "title": title, "status": status, "detail": f"{place}{error}"}
+    never = {"again": False} if isinstance(error, Unwitnessed) and not error.again else {}
+    return {"type": "about:blank", "title": title, "status": status, "detail": f"{place}{error}"} | never
 
 
 def refusal_problem(refusal: Refusal, **where: Any) -> dict[str, Any]:

@@ -50,7 +50,16 @@ from archive import (
 from merkle import Ed25519Signer, MerkleError, sign_note
 from reducers import shipped
 from tools.door import Door, quick_turns
-from tools.process import EXIT_AGAIN, EXIT_STOP, exit_of, quiet_collector, say, version, watch_parent
+from tools.process import (
+    EXIT_AGAIN,
+    EXIT_STOP,
+    exit_of,
+    quiet_collector,
+    say,
+    version,
+    watch_parent,
+    with_times,
+)
 
 
 def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
@@ -134,6 +143,7 @@ async def serve(folder: DataFolder, archiver: Archiver) -> None:
         archiver.close()
 
 
+@with_times()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the archiver of one log."""
     parser = argparse.ArgumentParser(prog="tools.archiver", description="Keep one log.")

@@ -23,7 +23,7 @@ from archive import ArchiverClient, DataFolder, SteadyClock
 from tools.door import quick_turns
 from tools.front_states import reading
 from tools.past import Past
-from tools.process import quiet_collector, say, version, watch_parent
+from tools.process import quiet_collector, say, version, watch_parent, with_times
 from tools.sockets import RawTextProtocol
 from tools.stores import stores_of
 
@@ -41,6 +41,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+@with_times()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a front on an open socket."""
     parser = argparse.ArgumentParser(prog="tools.front", description="Serve HTTP and WebSockets.")

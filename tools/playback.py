@@ -230,13 +230,17 @@ def is_frame(line: bytes) -> bool:
 
 
 def settle(lines: Sequence[Line], status: int, body: bytes) -> list[Settled | None]:
-    """Return what the answer to a request settles, one for each of its lines; None is to be sent again."""
+    """Return what the answer to a request settles, one for each of its lines; None is to be sent again.
+
+    A server that says `"again": false` has kept what has no id, and cannot vouch for it yet: a second time would be a
+    second event.
+    """
     results = _results(body)
     if results is not None and len(results) == len(lines):
         return [_settle_one(line, result) for line, result in zip(lines, results, strict=True)]
-    if status in RETRY_STATUS:
-        return [None] * len(lines)
     problem = _try_object(body)
+    if status in RETRY_STATUS and problem.get("again") is not False:
+        return [None] * len(lines)
     reason = str(problem.get("detail") or f"HTTP {status}, an answer that does not fit {len(lines)} events")
     place = _place(problem.get("recorded"))
     return [Settled(Sent(line), *place, reason) for line in lines]
@@ -248,7 +252,7 @@ def _settle_one(line: Line, result: Any) -> Settled | None:
         index, size = _place(result)
         return Settled(Sent(line), index, size, None if index is not None else "a receipt without an index")
     error = error if isinstance(error, dict) else {}
-    if error.get("status") in RETRY_STATUS:
+    if error.get("status") in RETRY_STATUS and error.get("again") is not False:
         return None
     return Settled(Sent(line), *_place(error.get("recorded")), str(error.get("detail") or "no reason given"))
 

@@ -13,7 +13,9 @@ import gc
 import os
 import stat
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
 PYTHON = (sys.executable, "-P", "-m")
@@ -39,7 +41,25 @@ def exit_of(error: OSError) -> int:
 
 def say(message: str) -> None:
     """Tell the operator something, on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    stamp = time.strftime(_stamps[-1]) if _stamps else ""
+    print(stamp + message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def with_times() -> Iterator[None]:
+    """Let what is said meanwhile begin with the time of day: it is a service's, and read later than it is said.
+
+    The journal of systemd notes the time by itself; it says in JOURNAL_STREAM that it listens.
+    """
+    _stamps.append("" if "JOURNAL_STREAM" in os.environ else "%Y-%m-%d %H:%M:%S ")
+    try:
+        yield
+    finally:
+        _stamps.pop()
+
+
+_stamps: list[str] = []
+"""How the time stands before what is said, by whoever runs."""
 
 
 def quiet_collector() -> None:

@@ -32,7 +32,7 @@ from replay import SHARDS_FILE, Workers, forget_workers, write_workers
 from tools.children import Child
 from tools.placed import WORKER, Worker
 from tools.placing import LOOK_EVERY_S, Placing
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, PYTHON, say
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, PYTHON, say, with_times
 from tools.reporting import parse_report
 from tools.settings import Settings, SettingsError, load
 from tools.spare import SPARE
@@ -293,7 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     announce(settings, os.environ)
     try:
-        return asyncio.run(supervise(settings, listener))
+        with with_times():
+            return asyncio.run(supervise(settings, listener))
     finally:
         listener.close()
         os.close(lock)

@@ -33,7 +33,7 @@ from archive import (
     Unavailable,
 )
 from replay import STATUS_FILE, Gathered, ModuleStatus, catalogues, read_status
-from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, say
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, say, with_times
 from tools.reporting import Report, Reporter
 from tools.wakeups import Wakeups
 from tools.worker import open_source
@@ -102,6 +102,7 @@ def pause(wakeups: Wakeups, seconds: float, now: Callable[[], float] = time.mono
         wakeups.wait(left)
 
 
+@with_times()
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch until nobody waits, or until told to stop."""
     parser = argparse.ArgumentParser(prog="tools.warden", description="Watch the log for parked modules.")

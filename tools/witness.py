@@ -51,7 +51,7 @@ from merkle import (
     WitnessAnswer,
     decode_vkey,
 )
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, with_times
 
 BODY_BYTES_MAX = 256 << 10
 DRAIN_S = 10
@@ -252,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    asyncio.run(_Server(config).serve(sockets=[listener]))
+    with with_times():
+        asyncio.run(_Server(config).serve(sockets=[listener]))
     return EXIT_GOOD
 
 

@@ -46,7 +46,7 @@ from merkle import (
     Signature,
     read_cosignatures,
 )
-from tools.process import EXIT_AGAIN, EXIT_STOP, say, watch_parent
+from tools.process import EXIT_AGAIN, EXIT_STOP, say, watch_parent, with_times
 
 ANSWER_BYTES_MAX = 64 << 10
 ANSWER_S_MAX = 10.0
@@ -277,6 +277,7 @@ async def _source(folder: DataFolder) -> LogSource:
             await asyncio.sleep(START_POLL_S)
 
 
+@with_times()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the service that asks witnesses."""
     parser = argparse.ArgumentParser(prog="tools.witnessing", description="Have a log cosigned.")

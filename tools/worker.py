@@ -37,7 +37,16 @@ from archive import (
 from replay import LEVELS, CellDied, Crew, Unsent
 from tools.attester import Attester
 from tools.post import RETRY_S, Post, origin_of, time_of
-from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, exit_of, name_process, quiet_collector, say
+from tools.process import (
+    EXIT_AGAIN,
+    EXIT_GOOD,
+    EXIT_STOP,
+    exit_of,
+    name_process,
+    quiet_collector,
+    say,
+    with_times,
+)
 from tools.reporting import Report, Reporter
 from tools.roster import Roster
 from tools.settings import MEMORY_MB, SECONDS_PER_EVENT
@@ -182,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@with_times()
 def main(
     argv: Sequence[str] | None = None,
     reporter: Reporter | None = None,

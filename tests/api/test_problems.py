@@ -116,6 +116,8 @@ def test_who_must_not_send_again_is_not_asked_to(*, again: bool) -> None:
     """Clients that try again by themselves go by this header; without an id, each try would be a further event."""
     response = asyncio.run(answer_error(Request({"type": "http"}), Unwitnessed("kept", again=again)))
     assert (response.status_code, "retry-after" in response.headers) == (503, again)
+    told: Any = json.loads(bytes(response.body))
+    assert told.get("again", True) is again, "programs behind a proxy that drops headers go by this"
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,17 @@ def test_a_server_that_cannot_now_is_asked_again(status: int) -> None:
     assert answers(status, {"detail": "later"}, 2) == [None, None]
 
 
+def test_what_must_not_be_sent_again_is_not() -> None:
+    """It is kept, and has no id: the server says that it could not be told from a second event."""
+    kept = {"status": 503, "detail": "kept; do not send it again", "again": False}
+    assert answers(503, kept, 2) == [(None, "kept; do not send it again")] * 2
+    assert answers(503, {**kept, "again": True}, 1) == [None]
+    assert answers(200, {"receipts": [RECEIPT, {"error": kept}]}, 2)[1] == (
+        None,
+        "kept; do not send it again",
+    )
+
+
 @pytest.mark.parametrize("body", [{}, [], {"receipts": [RECEIPT]}, {"receipts": 5}, {"receipts": [5, 5]}])
 def test_an_answer_that_does_not_fit_acknowledges_nothing(body: object) -> None:
     """A 200 from something else than Treering is no acknowledgement."""
