@@ -26,13 +26,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from archive import ActiveReducer, Event, Store, Unavailable
+from archive import ActiveReducer, Event, Store, Unavailable, field_code
 from reducers import BUILTIN, Key, Message, Reducer, Run, Slot, StateError, addressed, fold_one, fold_run
 from replay.attempt import IDLE, word_of
 from replay.folded import Outgoing, outgoing, private, stopped_by
 from replay.held import KEYS_MAX, Held
 from replay.portion import Item, Portion
-from replay.routing import Routing, counted_here, lacks
+from replay.routing import Routing
 from replay.steering import Gathered
 
 
@@ -62,6 +62,7 @@ class Holding(Held):
         self.watch: Watch | None = None
         """Whoever looks after the process that this module shares with others."""
         self._private = any(one.module not in BUILTIN for one in self.reducers)
+        self._needed = {one.name: frozenset(map(field_code, one.scope)) for one in self.reducers}
         self._skips: dict[str, frozenset[int]] = {}
         self._emits_from: int | None = None
         self._speaks_as: list[ActiveReducer] | None = None
@@ -82,13 +83,12 @@ class Holding(Held):
         self._skips = {name: indices for name, indices in skips.items() if indices}
         self._emits_from = steering.emits_from(self.module, self._speaks_as or self.identities)
 
-    def count(self, tally: Mapping[bytes, int], shard: int) -> None:
-        """Count what each reducer passed over for want of a field; a tally says how many events had which outline."""
-        for outlined, times in tally.items():
-            if counted_here(outlined, shard):
-                for reducer in self.reducers:
-                    if lacks(outlined, reducer.scope):
-                        self.lacking[reducer.name] += times
+    def count(self, tally: Mapping[frozenset[bytes], int]) -> None:
+        """Count what each reducer passed over for want of a field; a tally says how many events had which (codes)."""
+        for codes, times in tally.items():
+            for name, needed in self._needed.items():
+                if not needed <= codes:
+                    self.lacking[name] += times
 
     def fold(self, portion: Portion, routing: Routing) -> None:
         """Fold events in order, as far as they are this module's.

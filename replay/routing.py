@@ -14,7 +14,7 @@ A row names fields by two bytes of a hash, and a sender chooses the names.  So w
 any route of that code counts, and `holds` decides, once, when a key is first seen.
 
 **Who lacks a field.**  A code that a row does not have is a field that its event certainly lacks.  So what a reducer
-passes over for want of a field is counted by outlines alone, without a key, and by one shard: `counted_here`.
+passes over for want of a field is counted by outlines alone, without a key, and by one shard: `counted_fields`.
 
 The number of shards may change at any start; which states there are may not (`reducers.digest`).
 Why it is done this way: docs/adr/0008-routing.md.
@@ -23,7 +23,6 @@ Why it is done this way: docs/adr/0008-routing.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ SEEN_MAX = 65_536
 """Outlines whose answer is remembered.  Senders choose names, so they could make many; usually there are a few."""
 _OUTLINED = 3  # of each route: the code of its field (2), whether it leads here (1)
 _HERE = b"\1"
+_PARTITION_CODE, _TICK_CODE = field_code(PARTITION_KEY), field_code(TICK_FIELD)
 
 
 class Only(NamedTuple):
@@ -66,26 +66,24 @@ def home_of(name: str, scope: Sequence[str], key: Key, route_key: bytes, shards:
     return shard_of(routing_hash(route_key, field, key[scope.index(field)]), shards)
 
 
-@lru_cache(maxsize=SEEN_MAX)
-def lacks(outlined: bytes, scope: tuple[str, ...]) -> bool:
-    r"""Return whether an event with this outline lacks a field of a scope; a tick lacks nothing: it is for every key.
+def counted_fields(outlined: bytes, shard: int) -> frozenset[bytes] | None:
+    r"""Return the codes of the fields of an event that this shard counts; None: another one does, or it is a tick.
 
-    >>> ann = field_code("student") + b"\1"
-    >>> lacks(ann, ("student",)), lacks(ann, ("student", "class"))
-    (False, True)
-    """
-    codes = {one[:2] for one in _each(outlined)}
-    return field_code(TICK_FIELD) not in codes and any(field_code(field) not in codes for field in scope)
+    It is the shard of its student, else of its first field; shard 0 where there is none.  A tick lacks nothing: it is
+    for every key.
 
-
-def counted_here(outlined: bytes, shard: int) -> bool:
-    """Return whether this shard counts an event with this outline: it is its student's, else its first field's.
-
-    Of several shards exactly one does; an event without any field is counted by shard 0.
+    >>> ann, unit = field_code("student") + b"\1", field_code("class") + b"\0"
+    >>> counted_fields(unit + ann, 0) == {field_code("student"), field_code("class")}
+    True
+    >>> counted_fields(unit, 0), counted_fields(b"", 1)
+    (None, None)
     """
     each = _each(outlined)
-    own = [one for one in each if one[:2] == field_code(PARTITION_KEY)] or each
-    return own[0].endswith(_HERE) if own else shard == 0
+    own = [one for one in each if one[:2] == _PARTITION_CODE] or each
+    if not (own[0].endswith(_HERE) if own else shard == 0):
+        return None
+    codes = frozenset([one[:2] for one in each])
+    return None if _TICK_CODE in codes else codes
 
 
 class Routing:
@@ -115,7 +113,6 @@ class Routing:
             if reducer.ticks is not None:
                 self._ticking.append(reducer)
         self._by_code = [(field, field_code(field), group) for field, group in sorted(by_field.items())]
-        self._tick_code = field_code(TICK_FIELD)
         self.share = Share(shard, shards, None if only is None else self._route_of(only))
         """The routing hashes that lead here."""
         self.seen: dict[bytes, list[Reducer[Any]]] = {}
@@ -135,7 +132,7 @@ class Routing:
         for field, code, group in self._by_code:
             if code + _HERE in _each(persons if field == PARTITION_KEY else own):
                 found += group
-        if self._ticking and row.route(self._tick_code) is not None:
+        if self._ticking and row.route(_TICK_CODE) is not None:
             found += [reducer for reducer in self._ticking if reducer not in found]
         # Of equal answers one list, so that whoever is given many can see that they are the same.
         found = self._answers.setdefault(tuple(map(id, found)), found)

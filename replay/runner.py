@@ -25,6 +25,7 @@ answer; until then every save says so (`replay.layout.Marker.rebuilt_to`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ from replay.feed import Bound, Feed, Rotten
 from replay.folded import Outgoing, Stopped
 from replay.holding import Holding
 from replay.portion import Item
-from replay.routing import Only, Routing
+from replay.routing import Only, Routing, counted_fields
 from replay.steering import Change, Gathered
 
 
@@ -238,9 +239,12 @@ class Runner:
 
     def _count(self) -> None:
         """Tell the modules which events there were, so that they count what lacks a field of theirs."""
-        if self._only is None:
-            for holding in self.holdings:
-                holding.count(self._feed.tally, self._shard)
+        tally: Counter[frozenset[bytes]] = Counter()
+        for outlined, times in self._feed.tally.items():
+            if self._only is None and (codes := counted_fields(outlined, self._shard)) is not None:
+                tally[codes] += times
+        for holding in self.holdings:
+            holding.count(tally)
         self._feed.tally.clear()
 
     # --- holdings --------------------------------------------------------------------------------
