@@ -30,10 +30,10 @@ from jsonpath_rfc9535.selectors import IndexSelector
 
 from api.problems import Problem
 from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json, type_of
+from reducers import VALUE_SIZE_MAX
 from replay import MODULE_SENDER
 
 PARTITION_KEY = "student"
-VALUE_SIZE_MAX = 1_024
 NAME_LENGTH_MAX = 200
 FIELDS_MAX = 16
 FIELD_SIZE_MAX = 64

@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.ingest import ANONYMOUS, PARTITION_KEY, VALUE_SIZE_MAX, check_reserved, refused, scalar_text
+from api.ingest import ANONYMOUS, PARTITION_KEY, check_reserved, refused, scalar_text
 from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, InvalidEvent, Submission, parse_json
+from reducers import VALUE_SIZE_MAX
 
 KEY_FIELDS = ("class", "doc_id", "resource", "teacher")
 LOCK_BYTES_MAX = 16_384

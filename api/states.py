@@ -20,12 +20,11 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from api.ingest import VALUE_SIZE_MAX
 from api.problems import Problem
 from api.services import Services
 from archive import NotFound, Unavailable
 from merkle import Checkpoint
-from reducers import Key, StatePair, entry_digest
+from reducers import VALUE_SIZE_MAX, Key, StatePair, entry_digest
 from replay import ReducerInfo, StateReader, StoredSlot
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000

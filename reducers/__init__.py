@@ -13,7 +13,7 @@ What drives reducers along the log is `replay`; what an event is, `archive.event
 from __future__ import annotations
 
 from archive import Event
-from reducers.base import Key, Reducer
+from reducers.base import VALUE_SIZE_MAX, Key, Reducer, certain_fields
 from reducers.contract import check
 from reducers.definition import reducer
 from reducers.digest import (
@@ -48,6 +48,7 @@ __all__ = [
     "BUILTIN",
     "TICK",
     "TICK_SOURCE",
+    "VALUE_SIZE_MAX",
     "ContractError",
     "ContractNote",
     "DataError",
@@ -73,6 +74,7 @@ __all__ = [
     "Word",
     "addressed",
     "available",
+    "certain_fields",
     "check",
     "compose",
     "digest_of_entries",

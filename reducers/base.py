@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -41,6 +41,19 @@ from reducers.message import Emit, Outbox
 
 S = TypeVar("S")
 Key = tuple[str, ...]
+WHO_AND_WHERE: Final = frozenset({"student", "class", "resource", "teacher"})
+"""Key fields that only the ingest finds, whatever an event says."""
+VALUE_SIZE_MAX: Final = 1_024
+"""Bytes of the value of a key field."""
+
+
+def certain_fields(scope: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fields of a scope that no code of a reducer may find elsewhere: the first, and who and where.
+
+    >>> certain_fields(("student", "doc_id", "class"))
+    ('student', 'class')
+    """
+    return tuple([name for position, name in enumerate(scope) if position == 0 or name in WHO_AND_WHERE])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +128,16 @@ class Reducer(Generic[S]):
         with active(self):
             shown = self.viewer(state)
         return msgspec.to_builtins(shown, str_keys=True)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the key of an event is more than its key fields: then nobody but `key_of` can tell it."""
+        return type(self).key_of is not Reducer.key_of
+
+    @property
+    def certain(self) -> tuple[str, ...]:
+        """Fields of the scope that only the key fields of an event can give: without them it has no key."""
+        return self.scope
 
     def key_of(self, event: Event) -> Key | None:
         """Return the values of the scope's fields, in the scope's order; None where one is missing."""

@@ -127,7 +127,8 @@ def fold_run(  # noqa: C901, PLR0912 - one loop, in which a call more is seen in
     That is `stop` or, before it, the place of an event whose key has no slot here (that one is the caller's to fold);
     or the place behind an event at which the reducer emitted, its messages being in `out`; or the place of an event
     at which something was raised that is no result of the event (see `fold_one`), and what that was.  Ticks are not
-    for this function.  The loop is spelled out, since most of what a replay does beside reading is this.
+    for this function, nor are reducers that find keys by code of their own (`Reducer.keyed`).  The loop is spelled
+    out, since most of what a replay does beside reading is this.
     """
     if not running.installed:
         install()

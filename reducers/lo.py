@@ -45,7 +45,7 @@ from reducers.sources import code_digest
 
 ROUTED = ("student", "class", "doc_id", "resource", "teacher")
 """Fields by which entries of the Learning Observer's clients find their shard (`api.lo`), the student first."""
-ADAPTER = "treering/lo/v1"
+ADAPTER = "treering/lo/v2"
 """Raised when this adapter gives the same functions other states; part of the code digest."""
 
 

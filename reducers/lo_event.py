@@ -28,11 +28,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from archive import Event
+from reducers.base import VALUE_SIZE_MAX
 from reducers.guard import entry, install, running
 from reducers.lo_clock import EVENT_MS
 
-VALUE_SIZE_MAX = 1_024
-"""Bytes of a key field's value; what is longer names nothing, as at the ingest."""
 NOT_FOLDED = frozenset({"lock_fields", "terminate", "save_blob", "fetch_blob"})
 """Events that are about the connection, and never reach a reducer."""
 

@@ -33,7 +33,7 @@ import msgspec
 
 from archive import Event
 from reducers import canonical
-from reducers.base import Key, Reducer
+from reducers.base import WHO_AND_WHERE, Key, Reducer, certain_fields
 from reducers.errors import StateError
 from reducers.lo_clock import EVENT_MS
 from reducers.lo_event import Envelope, Envelopes, key_text
@@ -66,6 +66,11 @@ class LoReducer(Reducer[LoState]):
     required: tuple[str, ...] = ()
     """Fields that an event must have, though they are in no key."""
     envelopes: Envelopes = field(default_factory=lambda: Envelopes([]), repr=False)
+
+    @property
+    def certain(self) -> tuple[str, ...]:
+        """Fields of the scope that only the ingest finds."""
+        return certain_fields(self.scope)
 
     def key_of(self, event: Event) -> Key | None:
         """Return the key of the state that this event concerns; None where it concerns none.
@@ -190,7 +195,4 @@ def _key_name(key: Any) -> Any:
 def _part(envelope: Envelope, name: str, position: int) -> str:
     """Return one field of a key, "" where it is missing."""
     found = key_text(envelope.event.keys.get(name))
-    return found if position == 0 or name in _KEY_FIELDS else envelope.text(name) or found
-
-
-_KEY_FIELDS = frozenset({"student", "class", "resource", "teacher"})
+    return found if position == 0 or name in WHO_AND_WHERE else envelope.text(name) or found

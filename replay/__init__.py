@@ -43,12 +43,14 @@ from replay.catalogue import (
     without_catalogue,
     write_catalogue,
 )
-from replay.cell import CellDied, CellHolding, remote
+from replay.cell import Ask, CellDied, CellHolding
 from replay.cell_wire import (
     FRAME_BYTES_MAX,
     Done,
     Hello,
+    Keyed,
     Piece,
+    Question,
     Refused,
     decode_back,
     decode_piece,
@@ -103,6 +105,7 @@ from replay.processes import (
 from replay.reader import StateReader, after
 from replay.redis_link import RedisLink
 from replay.redis_store import RedisStore
+from replay.remote import remote
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
 from replay.runner import Runner, replay_key, run_to
 from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, on_folder, read_status, write_status
@@ -140,6 +143,7 @@ __all__ = [
     "TICK_FIELD",
     "TICK_SENDER",
     "WORKERS_FILE",
+    "Ask",
     "At",
     "AttestedDifference",
     "Catalogue",
@@ -164,6 +168,7 @@ __all__ = [
     "Item",
     "Joined",
     "Judged",
+    "Keyed",
     "Kind",
     "Level",
     "Line",
@@ -176,6 +181,7 @@ __all__ = [
     "Parted",
     "Piece",
     "Portion",
+    "Question",
     "ReadStore",
     "Record",
     "RedisLink",

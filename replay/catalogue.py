@@ -43,6 +43,8 @@ class ReducerInfo(msgspec.Struct, frozen=True):
     code_digest: str
     ticks: int | None = None
     emits: bool = False
+    keyed: bool = False
+    """Whether code of its own finds the key of an event (`reducers.Reducer.keyed`)."""
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -70,7 +72,13 @@ def generation_of(reducers: Iterable[ReducerInfo]) -> str:
 def info_of(reducer: Reducer[Any]) -> ReducerInfo:
     """Return what readers need to know of a reducer."""
     return ReducerInfo(
-        reducer.name, reducer.version, reducer.scope, reducer.code_digest, reducer.ticks, reducer.emits
+        reducer.name,
+        reducer.version,
+        reducer.scope,
+        reducer.code_digest,
+        reducer.ticks,
+        reducer.emits,
+        reducer.keyed,
     )
 
 

@@ -5,6 +5,9 @@
     which event goes into which state         ->        fold
     what changed                              <-
 
+Whose states an event goes into the worker tells from its key fields; where only code of the module can tell
+(`reducers.Reducer.keyed`), the cell is asked first, and cannot say that it is another student's.
+
 The worker never imports the module.  In place of each reducer stands a `Remote`, whose states are encodings that came
 from the cell; so saving, digests, quarantines and rebuilding are those of any holding.  What the cell answers is held
 against what it was asked: keys that were not in the piece, events that were not, messages of a reducer that emits none,
@@ -15,30 +18,39 @@ What one piece may take, and what happens to a cell that does not answer, is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
-from archive import FormatError, Store
-from reducers import Key, Message, Outbox, Reducer, Slot, StateError, is_module_name
+from archive import Event, FormatError, Store
+from reducers import Key, Message, Outbox, Reducer, Slot, StateError
 from replay.attempt import word_of
-from replay.catalogue import ReducerInfo
-from replay.cell_wire import STATE_BYTES_MAX, Done, Given, Halt, Piece, Task, WireEvent, to_wire
+from replay.cell_wire import (
+    Done,
+    Given,
+    Halt,
+    Keyed,
+    Piece,
+    Question,
+    Task,
+    WireEvent,
+    to_wire,
+)
 from replay.escalation import Kind
 from replay.folded import Stopped, outgoing
 from replay.held import KEYS_MAX
 from replay.holding import Holding
 from replay.layout import StoredSlot
 from replay.portion import Item, Portion
+from replay.remote import Sealed, checked, checked_key
 from replay.routing import Routing
 
 TASKS_MAX = 1_024
 PIECE_BYTES_MAX = 8 << 20
 DROPPED_MAX = 1_000
 """Keys that a cell is told to forget one by one; beyond that it forgets all, and is given what it needs."""
-ERROR_LENGTH_MAX = 400
 
 
 class CellDied(Exception):
@@ -54,33 +66,8 @@ class CellDied(Exception):
         self.reason, self.task, self.kind, self.ours = reason, task, kind, ours
 
 
-Ask = Callable[[Piece], Done]
-"""Returns the answer to a piece; raises CellDied."""
-
-
-class Sealed(msgspec.Struct, frozen=True):
-    """A state of which only the encoding is known, and what readers are shown of it."""
-
-    encoding: bytes
-    shown: bytes | None = None
-
-
-class Remote(Reducer[Sealed]):
-    """A reducer that runs elsewhere: it has a name, a scope and states, and no function."""
-
-    __slots__ = ()
-
-    def encode(self, state: Sealed) -> bytes:
-        """Return the encoding that came from the cell."""
-        return state.encoding
-
-    def decode(self, encoding: bytes) -> Sealed:
-        """Return the encoding as a state: whether it is one is the cell's to say."""
-        return Sealed(encoding)
-
-    def view(self, state: Sealed) -> Any:
-        """Return what the cell said that readers are shown."""
-        return msgspec.Raw(state.encoding if state.shown is None else state.shown)
+Ask = Callable[[Piece | Question], Done | Keyed]
+"""Returns the answer, Done to a Piece, Keyed to a Question; raises CellDied."""
 
 
 class _Ended(Exception):
@@ -154,6 +141,8 @@ class CellHolding(Holding):
         """States that the cell holds, too; what was used last stands last."""
         self._dropped: list[tuple[int, Key]] = []
         self._fresh = True
+        self._found: dict[tuple[str, int], Key | None] = {}
+        """By reducer and entry of this portion: the keys that the cell was asked for."""
 
     def apart(self, reducer: Reducer[Any]) -> Holding:
         """Return an empty holding of one reducer in the same cell, beside the states that are there."""
@@ -169,6 +158,7 @@ class CellHolding(Holding):
 
     def _fold(self, portion: Portion, routing: Routing) -> None:
         try:
+            self._found = self._find(portion)
             batch = _Batch()
             for item in portion:
                 for reducer in item.reducers:
@@ -177,6 +167,12 @@ class CellHolding(Holding):
             self._send_off(batch)
         except _Ended as ended:
             self.stopped = ended.stopped
+
+    def _addressed(self, reducer: Reducer[Any], item: Item) -> Sequence[tuple[Key, Event]]:
+        if not reducer.keyed or item.tick:
+            return super()._addressed(reducer, item)
+        key = self._found[reducer.name, item.at]
+        return () if key is None else ((key, item.event),)
 
     def _skipped(self, name: str, item: Item) -> bool:
         return not self._skips.get(name, frozenset()).isdisjoint((item.at, item.due))
@@ -199,6 +195,66 @@ class CellHolding(Holding):
             if emits:
                 batch.emitting()
         return batch
+
+    # --- whose states ----------------------------------------------------------------------------
+
+    def keys_of(self, reducer: Reducer[Any], items: Sequence[Item]) -> list[Key | None]:
+        """Return the key that each of these events goes to; where the cell does not say, the module is stopped."""
+        if not reducer.keyed:
+            return super().keys_of(reducer, items)
+        try:
+            return self._keys([(reducer, item) for item in items])
+        except _Ended as ended:
+            self.stopped = ended.stopped
+            return [None] * len(items)
+
+    def _find(self, portion: Portion) -> dict[tuple[str, int], Key | None]:
+        """Return, by reducer and entry, the keys of a portion that only the cell can tell."""
+        keyed = {one.name for one in self.reducers if one.keyed}
+        asked = [
+            (reducer, item)
+            for item in (portion if keyed and not portion.tick else ())
+            for reducer in item.reducers
+            if reducer.name in keyed and not self._skipped(reducer.name, item)
+        ]
+        keys = self._keys(asked)
+        return {(reducer.name, item.at): key for (reducer, item), key in zip(asked, keys, strict=True)}
+
+    def _keys(self, asked: Sequence[tuple[Reducer[Any], Item]]) -> list[Key | None]:
+        """Ask in messages of bounded size."""
+        keys: list[Key | None] = []
+        while len(keys) < len(asked):
+            keys += self._some_keys(asked[len(keys) : len(keys) + self.tasks_max])
+        return keys
+
+    def _some_keys(self, asked: Sequence[tuple[Reducer[Any], Item]]) -> list[Key | None]:
+        """Return the keys of the first of these, as many as go into one message."""
+        question, size, last = Question([], []), 0, -1
+        for reducer, item in asked:
+            if last != item.at:
+                if size >= PIECE_BYTES_MAX:
+                    break
+                question.events.append(to_wire(item.event))
+                size, last = size + len(msgspec.msgpack.encode(question.events[-1])), item.at
+            question.asked.append((len(question.events) - 1, self._places[reducer.name]))
+        names = [(reducer.name, item.at) for reducer, item in asked[: len(question.asked)]]
+        self.attempt[0] = word_of(names[0][1])
+        try:
+            back = self._ask(question)
+            assert isinstance(back, Keyed)
+        except CellDied as died:
+            name, at = names[min(died.task or 0, len(names) - 1)]
+            raise _Ended(Stopped(name, at, died.reason, died.kind, died.ours)) from None
+        if (halt := back.halt) is not None:
+            name, at = names[min(halt.task, len(names) - 1)]
+            raise _Ended(Stopped(name, at, halt.reason, "memory" if halt.memory else "stopped"))
+        try:
+            return [
+                checked_key(reducer, item.event, key)
+                for (reducer, item), key in zip(asked[: len(names)], back.keys, strict=True)
+            ]
+        except (FormatError, ValueError) as error:
+            raise _Ended(Stopped("", names[0][1], f"Breach: {error}", "died")) from None
 
     # --- one piece -------------------------------------------------------------------------------
 
@@ -240,7 +296,9 @@ class CellHolding(Holding):
     def _asked(self, batch: _Batch, piece: Piece) -> Done:
         self.attempt[0] = word_of(batch.items[0].at)
         try:
-            return self._ask(piece)
+            back = self._ask(piece)
+            assert isinstance(back, Done)
+            return back
         except CellDied as died:
             task = min(died.task or 0, len(batch.tasks) - 1)
             name, at = self._name(batch.tasks[task]), batch.items[task].at
@@ -282,7 +340,7 @@ class CellHolding(Holding):
             if (name, one.slot.key) not in batch.keys:
                 raise FormatError("a state that was not asked for")
             reducer = self._by_name[name]
-            super().put(reducer, one.slot.key, _checked(reducer, one.slot, indices))
+            super().put(reducer, one.slot.key, checked(reducer, one.slot, indices))
         last = -1
         for number, group in groupby(done.said, key=lambda one: one.task):
             if number <= last or number >= len(batch.tasks) or not batch.tasks[number].emits:
@@ -320,41 +378,3 @@ def _given(place: int, reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> Give
         reducer.version, key, slot.changed_at, slot.error, slot.error_index, slot.state.encoding
     )
     return Given(place, stored)
-
-
-def _checked(reducer: Reducer[Any], stored: StoredSlot, indices: set[int]) -> Slot[Any]:
-    """Return the slot that a cell answered; raise FormatError or DecodeError if no fold can have made it."""
-    met = {stored.changed_at} if stored.error_index is None else {stored.changed_at, stored.error_index}
-    if not met <= indices or (stored.error is None) != (stored.error_index is None):
-        raise FormatError("a state of events that were not asked for")
-    if len(stored.error or "") > ERROR_LENGTH_MAX or stored.version != reducer.version:
-        raise FormatError("a state of another version, or with too long an error")
-    for data in (stored.encoding, stored.shown or b"null"):
-        if len(data) > STATE_BYTES_MAX:
-            raise FormatError(f"a state of {len(data):,} bytes; at most {STATE_BYTES_MAX:,}")
-        msgspec.json.decode(data)
-    return Slot(Sealed(stored.encoding, stored.shown), stored.changed_at, stored.error, stored.error_index)
-
-
-def remote(info: ReducerInfo, module: str, *, viewed: bool) -> Reducer[Any]:
-    """Return what stands for a reducer that a cell runs; raise FormatError for what cannot be one."""
-    if not (is_module_name(info.name.replace(".", "_")[:64]) and 1 <= info.version < 1 << 32):
-        raise FormatError(f"a cell named a reducer {info.name!r} of version {info.version}")
-    return Remote(
-        name=info.name,
-        version=info.version,
-        scope=info.scope,
-        state_type=Sealed,
-        code_digest=info.code_digest,
-        function=_nowhere,
-        default=_nowhere,
-        viewer=_nowhere if viewed else None,
-        decoder=msgspec.json.Decoder(),
-        ticks=info.ticks,
-        emits=info.emits,
-        module=module,
-    )
-
-
-def _nowhere(*_: Any) -> Any:
-    raise AssertionError("this reducer runs in a cell")

@@ -1,7 +1,9 @@
 r"""What a worker and a cell say to each other: frames of 4 bytes (length) and as many of MessagePack.
 
-    worker -> cell   Piece     events, what to fold them into, and the states of keys that the cell does not hold yet
+    worker -> cell   Question  events, of which only code of the module can tell whose states they go into
+                     Piece     events, what to fold them into, and the states of keys that the cell does not hold yet
     cell -> worker   Hello     the module's reducers, once it is imported; or Refused, why it is not
+                     Keyed     the key of each event that was asked about
                      Done      what changed, what was emitted, and where it stopped, if it did
 
 A cell runs code that nobody trusts, so a worker believes nothing of what it reads: frames are of bounded size, every
@@ -80,6 +82,14 @@ class Piece(msgspec.Struct, frozen=True, tag="piece"):
     """Encode after each event, to find the one that makes a state which has no encoding."""
 
 
+class Question(msgspec.Struct, frozen=True, tag="question"):
+    """Whose state does an event go into, by the code of a reducer (`reducers.Reducer.keyed`)?"""
+
+    events: list[WireEvent]
+    asked: list[tuple[Ordinal, Ordinal]]
+    """Event and reducer, by their places."""
+
+
 class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
     """The module is there."""
 
@@ -128,13 +138,20 @@ class Done(msgspec.Struct, frozen=True, tag="done", forbid_unknown_fields=True):
     halt: Halt | None = None
 
 
-Back = Hello | Refused | Done
+class Keyed(msgspec.Struct, frozen=True, tag="keyed", forbid_unknown_fields=True):
+    """The answer to a question: a key for each thing asked, None where the event is none of the reducer's."""
+
+    keys: list[Key | None]
+    halt: Halt | None = None
+
+
+Back = Hello | Refused | Done | Keyed
 _encoder = msgspec.msgpack.Encoder()
 _decode_back = msgspec.msgpack.Decoder(Back).decode
-decode_piece = msgspec.msgpack.Decoder(Piece).decode
+decode_piece = msgspec.msgpack.Decoder(Piece | Question).decode
 
 
-def encode_frame(message: Piece | Back) -> bytes:
+def encode_frame(message: Piece | Question | Back) -> bytes:
     """Return a message with its length before it; raise ValueError if it is too large."""
     data = _encoder.encode(message)
     if len(data) > FRAME_BYTES_MAX:

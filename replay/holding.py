@@ -62,7 +62,7 @@ class Holding(Held):
         self.watch: Watch | None = None
         """Whoever looks after the process that this module shares with others."""
         self._private = any(one.module not in BUILTIN for one in self.reducers)
-        self._needed = {one.name: frozenset(map(field_code, one.scope)) for one in self.reducers}
+        self._needed = {one.name: frozenset(map(field_code, one.certain)) for one in self.reducers}
         self._skips: dict[str, frozenset[int]] = {}
         self._emits_from: int | None = None
         self._speaks_as: list[ActiveReducer] | None = None
@@ -82,6 +82,10 @@ class Holding(Held):
         skips = {reducer.name: steering.skipped(reducer.name) for reducer in self.reducers}
         self._skips = {name: indices for name, indices in skips.items() if indices}
         self._emits_from = steering.emits_from(self.module, self._speaks_as or self.identities)
+
+    def keys_of(self, reducer: Reducer[Any], items: Sequence[Item]) -> list[Key | None]:
+        """Return the key that each of these events goes to, None where it goes to none; they are no ticks."""
+        return [reducer.key_of(item.event) for item in items]
 
     def count(self, tally: Mapping[frozenset[bytes], int]) -> None:
         """Count what each reducer passed over for want of a field; a tally says how many events had which (codes)."""
@@ -136,6 +140,9 @@ class Holding(Held):
         routing: Routing,
     ) -> None:
         """Fold the events from `place` up to `stop`; what they say into `out` goes to the outbox, event by event."""
+        if reducer.keyed:  # whether an event is for a key that is at hand, only the reducer can say
+            self._fold_each(reducer, portion, place, stop, out, routing)
+            return
         events, name = portion.events, reducer.name
         own = private if self._private else None
         run = Run(reducer, self.slots[name], self._dirty[name], self._since, self.attempt, own)
@@ -150,6 +157,23 @@ class Holding(Held):
                 if out:
                     self._say(reducer, portion.item(place), out)
                 place += 1
+
+    def _fold_each(
+        self,
+        reducer: Reducer[Any],
+        portion: Portion,
+        place: int,
+        stop: int,
+        out: list[Message] | None,
+        routing: Routing,
+    ) -> None:
+        """Do what `_fold_run` does, asking the reducer for each key."""
+        for at in range(place, stop):
+            self._fold_key(reducer, portion.events[at], routing, out)
+            if self.stopped is not None:
+                return
+            if out:
+                self._say(reducer, portion.item(at), out)
 
     def _fold_key(
         self, reducer: Reducer[Any], event: Event, routing: Routing, out: list[Message] | None

@@ -35,7 +35,7 @@ from reducers import Key, Reducer, Slot, StateError
 from replay.reasons import reason_of
 
 TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
-LAYOUT: Final = 4
+LAYOUT: Final = 5
 """Of these tables; states of another layout are not recognised, hence rebuilt."""
 CHUNK: Final = 1_024
 """Indices of a backlog under one key."""
@@ -62,10 +62,7 @@ class Marker(msgspec.Struct, frozen=True):
     refused: int = 0
     """How often what was kept here could not be gone on from, and was begun anew."""
     lacking: dict[str, int] = {}
-    """By reducer: how many events before the position lack a field of its scope, of those that this shard counts.
-
-    Of states from before this was counted: since then.
-    """
+    """By reducer: how many events before the position lack a field of its scope, of those that this shard counts."""
 
     @property
     def rebuilding(self) -> bool:

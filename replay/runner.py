@@ -215,7 +215,7 @@ class Runner:
             items += portion
         if feed.backlog or any(item.tick for item in items):
             return None
-        keys = [reducer.key_of(item.event) for item in items]
+        keys = holding.keys_of(reducer, items)
         return [key for key in keys if key is not None and holding.get(reducer, key) is not None]
 
     def _anew(self, holding: Holding, reducer: Reducer[Any], only: Only | None, source: LogSource) -> None:

@@ -22,7 +22,9 @@ from replay.cell_wire import (
     Done,
     Given,
     Halt,
+    Keyed,
     Piece,
+    Question,
     Said,
     Task,
     encode_frame,
@@ -50,12 +52,29 @@ class Tenant:
         self._reducers, self._word = list(reducers), word
         self._spaces: dict[int, Slots] = {}
 
-    def framed(self, piece: Piece) -> bytes:
-        """Return the answer to a piece as it is sent; one that is too large says so instead."""
+    def framed(self, message: Piece | Question) -> bytes:
+        """Return the answer to a piece or a question as it is sent; one that is too large says so instead."""
+        asked = isinstance(message, Question)
         try:
-            return encode_frame(self.answer(piece))
+            return encode_frame(self.keys(message) if isinstance(message, Question) else self.answer(message))
         except (ValueError, TypeError, OverflowError, MemoryError, RecursionError):
-            return encode_frame(Done([], [], _UNSAID))
+            return encode_frame(Keyed([], _UNSAID) if asked else Done([], [], _UNSAID))
+
+    def keys(self, question: Question) -> Keyed:
+        """Return whose states events go into."""
+        keys: list[Key | None] = []
+        self._word[0] = 0
+        try:
+            events = [from_wire(one) for one in question.events]
+            for event, reducer in question.asked:
+                self._word[0] = len(keys) + 1
+                keys.append(self._reducers[reducer].key_of(events[event]))
+        except BaseException as error:  # noqa: BLE001 - the module's code: whatever it is, the worker is told
+            memory = isinstance(error, MemoryError)
+            return Keyed([], Halt(len(keys), reason_of(error), memory=memory))
+        finally:
+            self._word[0] = 0
+        return Keyed(keys)
 
     def answer(self, piece: Piece) -> Done:
         """Fold a piece and return what came of it; where it halts, the states held are of no use any more."""

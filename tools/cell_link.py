@@ -27,7 +27,19 @@ from pathlib import Path
 
 from archive import FormatError
 from reducers import ModuleError
-from replay import FRAME_BYTES_MAX, CellDied, Done, Hello, Kind, Piece, Refused, decode_back, encode_frame
+from replay import (
+    FRAME_BYTES_MAX,
+    CellDied,
+    Done,
+    Hello,
+    Keyed,
+    Kind,
+    Piece,
+    Question,
+    Refused,
+    decode_back,
+    encode_frame,
+)
 
 IMPORT_S = 60.0
 LOOK_S = 0.05
@@ -81,10 +93,10 @@ class CellLink:
             raise self._died("Breach: it did not say what it is")
         return back
 
-    def ask(self, piece: Piece) -> Done:
-        """Return the answer to a piece; raise CellDied if there is none, ValueError if the piece is too large."""
-        back = self._answer(encode_frame(piece), self._seconds)
-        if not isinstance(back, Done):
+    def ask(self, message: Piece | Question) -> Done | Keyed:
+        """Return the answer; raise CellDied if there is none, ValueError if the message is too large."""
+        back = self._answer(encode_frame(message), self._seconds)
+        if not isinstance(back, Done if isinstance(message, Piece) else Keyed):
             raise self._died("Breach: it answered something else")
         return back
 
@@ -105,7 +117,7 @@ class CellLink:
 
     # --- one question ----------------------------------------------------------------------------
 
-    def _answer(self, frame: bytes, limit_s: float) -> Hello | Refused | Done:
+    def _answer(self, frame: bytes, limit_s: float) -> Hello | Refused | Done | Keyed:
         """Send a frame and return the next answer, as long as the cell gets on."""
         left, seen, since = memoryview(frame), 0, time.monotonic()
         while (size := self._complete()) is None:

@@ -17,12 +17,11 @@ from archive import Activate, ActiveReducer, LmdbStore, LogSource
 from reducers import BUILTIN, Module, ModuleError, ModuleRef, Reducer, available, load
 from replay import (
     STATE_TABLES,
+    Ask,
     Catalogue,
     CellHolding,
-    Done,
     Gathered,
     Holding,
-    Piece,
     catalogue_of,
     catalogues,
     module_folder,
@@ -148,9 +147,7 @@ def states_place(state: Path, partition: int, module: Module, shard: int, shards
     return shard_folder(place, catalogue.generation, shard, shards)
 
 
-def holding_at(
-    folder: Path, module: Module, source: LogSource, ask: Callable[[Piece], Done] | None = None
-) -> Holding:
+def holding_at(folder: Path, module: Module, source: LogSource, ask: Ask | None = None) -> Holding:
     """Return what a shard holds of a module, gone on from what is saved in `folder`; `ask` asks its cell."""
     store = LmdbStore(folder, STATE_TABLES)
     if ask is None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import Problem
-from api.ingest import FIELDS_MAX, VALUE_SIZE_MAX, Item, Rules, items, split_body
+from api.ingest import FIELDS_MAX, Item, Rules, items, split_body
 from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, read_event
+from reducers import VALUE_SIZE_MAX
 
 NOW_US = 1_700_000_000_000_000
 NO_RULES = Rules({})

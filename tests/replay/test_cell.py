@@ -15,11 +15,14 @@ from archive import ROW_BINDING, Activate, ActiveReducer, Event, MemoryStore, Sk
 from reducers import Emit, Module, Reducer, entry_digest, reducer
 from replay import (
     STATE_TABLES,
+    Ask,
     CellDied,
     CellHolding,
     Done,
     Holding,
+    Keyed,
     Piece,
+    Question,
     Runner,
     Tenant,
     cell_wire,
@@ -36,16 +39,14 @@ from replay.cell_wire import Halt
 from tests.replay.classroom import CLASSROOM
 from tests.world import World, event, steered_reducers, tick_at
 
-Ask = Callable[[Piece], Done]
-
 
 def linked(reducers: list[Reducer[Any]], word: list[int] | None = None) -> Ask:
     """Return what asks a tenant over what could be a pipe."""
     other = Tenant(reducers, [0] if word is None else word)
 
-    def ask(piece: Piece) -> Done:
-        answer = decode_back(other.framed(decode_piece(encode_frame(piece)[4:]))[4:])
-        assert isinstance(answer, Done)
+    def ask(message: Piece | Question) -> Done | Keyed:
+        answer = decode_back(other.framed(decode_piece(encode_frame(message)[4:]))[4:])
+        assert isinstance(answer, Done if isinstance(message, Piece) else Keyed)
         return answer
 
     return ask
@@ -199,7 +200,7 @@ def test_a_death_is_laid_at_the_task_that_was_running() -> None:
     made = World(reducers=[odd])
     made.append([event("ann"), event("bob")])
 
-    def die(_: Piece) -> Done:
+    def die(_: Piece | Question) -> Done | Keyed:
         raise CellDied("Died: SIGSEGV", 1)
 
     apart = CellHolding(remotes([odd]), die, module="module")
@@ -284,7 +285,8 @@ def test_what_a_cell_holds_counts_as_if_it_were_sent(monkeypatch: pytest.MonkeyP
     made.append([event(f"student-{n}", "e" if n < 9 else "odd", data=1) for n in range(10)])
     ask = linked([ours])
 
-    def asked(piece: Piece) -> Done:
+    def asked(piece: Piece | Question) -> Done | Keyed:
+        assert isinstance(piece, Piece)
         sizes.append((piece.careful, len(encode_frame(piece))))
         return ask(piece)
 
@@ -302,7 +304,7 @@ def test_a_cells_own_words_are_never_ours() -> None:
     made = World(reducers=[odd])
     made.append([event("ann")])
 
-    def say(_: Piece) -> Done:
+    def say(_: Piece | Question) -> Done | Keyed:
         return Done([], [], Halt(0, "Slow: ann wrote something"))
 
     apart = CellHolding(remotes([odd]), say, module="module")
@@ -341,7 +343,13 @@ def lie(change: Callable[[Done], Done]) -> Holding:
     made = World(reducers=reducers)
     made.append([event("ann"), event("bob")])
     ask = linked(reducers)
-    apart = CellHolding(remotes(reducers), lambda piece: change(ask(piece)), module="module")
+
+    def lying(message: Piece | Question) -> Done | Keyed:
+        told = ask(message)
+        assert isinstance(told, Done)
+        return change(told)
+
+    apart = CellHolding(remotes(reducers), lying, module="module")
     Runner([apart], made.vault()).step(made.source)
     return apart
 

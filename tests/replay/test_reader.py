@@ -22,7 +22,7 @@ from replay import (
     after,
     identities_of,
 )
-from replay.layout import encode_marker
+from replay.layout import LAYOUT, encode_marker
 from tests.replay.stored import LONG, REDUCERS, loaded, save, stored, world
 from tests.world import World, event, run
 
@@ -125,7 +125,7 @@ def test_states_of_another_layout_are_no_answer(store: Store) -> None:
     with store.view() as view:
         marker = msgspec.msgpack.decode((view.get("meta", b"snapshot") or b"")[:-4])
     older = {name: value for name, value in marker.items() if name not in ("layout", "rebuilt_to")}
-    newer = encode_marker(msgspec.convert(marker | {"layout": 5}, Marker))
+    newer = encode_marker(msgspec.convert(marker | {"layout": LAYOUT + 1}, Marker))
     for other in (
         *map(msgspec.msgpack.encode, (older, marker | {"layout": 2}, marker | {"layout": 3})),
         newer,

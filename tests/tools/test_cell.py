@@ -14,7 +14,7 @@ import pytest
 
 from archive import Event
 from reducers import BUILTIN, ModuleError, available
-from replay import CellDied, Piece
+from replay import CellDied, Done, Piece
 from replay.cell_wire import Task, to_wire
 from tests.vile import vile
 from tools.cell_link import CellLink
@@ -68,6 +68,7 @@ def piece(*types: str, **fields: Any) -> Piece:
 def state_of(link: CellLink, *types: str, **fields: Any) -> Any:
     """Return the encoding of the state after these events."""
     done = link.ask(piece(*types, **fields))
+    assert isinstance(done, Done)
     assert done.halt is None
     return done.changed[-1].slot.encoding
 
