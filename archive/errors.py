@@ -11,6 +11,8 @@ archive.errors.Conflict: id 'a7' was used for other content; send a new id
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LOST_SEAL = "Lost seal"
 OLDER_COPY = "The database is older than its seal"
 DISK_FAILED = "The disk failed"
@@ -56,9 +58,16 @@ class Unavailable(ArchiveError):
 
 
 class StorageFailed(ArchiveError):
-    """The disk failed a write it had to keep: stop, and start again only from a copy that verifies."""
+    """The disk failed a write it had to keep: stop, and start again only from a copy that verifies.
+
+    `file` is the one that was written, where that is known.
+    """
 
     section = DISK_FAILED
+
+    def __init__(self, message: str = "", file: Path | None = None) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class Locked(Unavailable):

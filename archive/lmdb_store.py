@@ -37,6 +37,7 @@ from archive.ports import KEY_SIZE_MAX, View, Write
 from archive.structure import missing_bytes
 
 MADE_ANEW = "move its folder away while no server runs: what is derived is made anew from the log"
+DATA = "data.mdb"
 MAP_SIZE = 1 << 40
 READERS_MAX = 512
 LOCK_FILE_SIZE = 40_960
@@ -196,7 +197,8 @@ class LmdbStore:
             except lmdb.Error as error:
                 raise _failed(error, self._path) from error
             if self._env.info()["last_txnid"] >= number:
-                raise StorageFailed(f"{self._path}: a commit that failed is there all the same") from None
+                what = f"{self._path}: a commit that failed is there all the same"
+                raise StorageFailed(what, self._path / DATA) from None
 
     def copy(self, folder: Path) -> None:
         """Copy what is committed to another folder, compacted and synced, while others read and write.
@@ -207,7 +209,7 @@ class LmdbStore:
         try:
             make_folder(folder)
             self._env.copy(os.fspath(folder), compact=True)
-            descriptor = os.open(folder / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(folder / DATA, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.fchmod(descriptor, 0o600)
                 os.fsync(descriptor)
@@ -243,7 +245,7 @@ class LmdbStore:
 
 
 def _refuse_uninitialised(folder: Path) -> None:
-    data = folder / "data.mdb"
+    data = folder / DATA
     if not data.exists() or data.stat().st_size == 0:
         raise NotFound(f"{folder}: never initialised; start the server once")
 
@@ -277,7 +279,7 @@ def _no_space(path: Path) -> Unavailable:
 def _has_room(folder: Path, needed: int) -> bool:
     """Return whether a database can grow by so many bytes; where nobody can say, it can."""
     try:
-        descriptor = os.open(folder / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(folder / DATA, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, needed)
         finally:
@@ -302,11 +304,12 @@ def _translated_copy(error: lmdb.Error, path: Path, folder: Path) -> Exception:
 
 
 def _translated_os(error: OSError, path: Path) -> Exception:
-    return _no_space(path) if error.errno in NO_SPACE else StorageFailed(f"{path}: {error.strerror}")
+    failed = StorageFailed(f"{path}: {error.strerror}", path / DATA)
+    return _no_space(path) if error.errno in NO_SPACE else failed
 
 
 def _failed(error: lmdb.Error, path: Path) -> StorageFailed:
-    return StorageFailed(f"{path}: {error}")
+    return StorageFailed(f"{path}: {error}", path / DATA)
 
 
 def _translated(error: lmdb.Error, path: Path) -> Exception:

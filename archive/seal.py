@@ -136,7 +136,7 @@ def _other(data: bytes, newest: Seal) -> int:
 def _translated(error: OSError, path: Path) -> ArchiveError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return Unavailable(f"{path}: no space left for the seal; make room")
-    return StorageFailed(f"{path}: {error.strerror}")
+    return StorageFailed(f"{path}: {error.strerror}", path)
 
 
 class MemorySeal:

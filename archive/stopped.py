@@ -14,6 +14,7 @@ Who writes it: `tools.archiver`.  How modules are: `replay.status`.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from typing import Final
 import msgspec
 
 from archive.errors import DISK_FAILED, KEYS, LOST_SEAL, OLDER_COPY, ROTTEN, VAULT, StorageFailed
-from archive.files import identity_of, write_whole
+from archive.files import write_whole
 
 REASON_MAX: Final = 500
 
@@ -97,11 +98,12 @@ def forget_stopped(path: Path) -> None:
 def disk_of(path: Path) -> str:
     """Return what names a file until the machine starts again: what is read of it since may come from memory.
 
-    Empty where that cannot be told.
+    Empty where that cannot be told.  When it was last written is part of it, since a copy in its place may be given
+    the very inode that the file had.
     """
-    found = identity_of(path)
     try:
-        return "" if found is None else f"{_BOOT.read_text().strip()} {found[0]}:{found[1]}"
+        found = path.stat()
+        return f"{_BOOT.read_text().strip()} {found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
     except OSError:
         return ""
 
@@ -109,13 +111,18 @@ def disk_of(path: Path) -> str:
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-def check_disk(path: Path, database: Path) -> None:
-    """Raise StorageFailed if the last archiver stopped because `database` failed it, and nothing has changed since.
+def is_distrusted(stopped: Stopped | None, files: Iterable[Path]) -> bool:
+    """Return whether one of these files is the one that failed the last archiver, with nothing changed since."""
+    return stopped is not None and stopped.disk != "" and stopped.disk in map(disk_of, files)
+
+
+def check_disk(path: Path, files: Iterable[Path]) -> None:
+    """Raise StorageFailed if the last archiver stopped because one of `files` failed it, and nothing has changed since.
 
     A copy is another file; after a start of the machine all is read from the disk.  `path` is where it was written.
     """
     stopped = read_stopped(path)
-    if stopped is not None and stopped.disk and stopped.disk == disk_of(database):
+    if stopped is not None and is_distrusted(stopped, files):
         raise StorageFailed(
             f"{stopped.reason}: that was before, and this is the same file, on a machine that has not been started "
             "again since: what it shows may be only in memory. Copy the folder after a start, and serve what verifies"

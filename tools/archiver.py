@@ -41,6 +41,7 @@ from archive import (
     current_signer,
     disk_of,
     forget_stopped,
+    is_distrusted,
     load_size,
     mark_begun,
     read_stopped,
@@ -68,7 +69,7 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver
     Raises InvalidEvent if `origin` is not the name that the log has already, StorageFailed if its disk has failed the
     last one, and what opening raises.
     """
-    check_disk(folder.stopped, folder.log / "data.mdb")
+    check_disk(folder.stopped, _files(folder, seal))
     if not (folder.log / "data.mdb").exists():
         check_begun(folder.begun, 0)  # before there is an empty one in its place
     store = folder.open_log(read_only=False)
@@ -101,7 +102,21 @@ def begin(
 ) -> None:
     """Open an archiver, and note beside its key that it has signed a log from now on."""
     archiver.open(start, follows)
-    mark_begun(folder.begun, archiver.origin)
+    try:
+        mark_begun(folder.begun, archiver.origin)
+    except (
+        OSError,
+        Unavailable,
+    ) as error:  # no room there, or it may only be read: no reason to take no events
+        say(
+            f"archiver: {error}: that this key has signed a log could not be noted beside it, and is tried at the next "
+            "start; until then, nobody would notice if the disk of the log were not mounted"
+        )
+
+
+def _files(folder: DataFolder, seal: Path | None) -> list[Path]:
+    """Return what an archiver writes and must be able to trust."""
+    return [folder.log / "data.mdb", folder.path / "vault" / "data.mdb", seal or folder.log / "seal"]
 
 
 def new_origin(partition: int) -> str:
@@ -175,25 +190,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"archiver: {error}")
         return EXIT_AGAIN
     except (ArchiveError, MerkleError) as error:
-        return _stopped(folder, error, archiver)
+        return _stopped(folder, error, archiver, arguments.seal)
     except OSError as error:
         if exit_of(error) == EXIT_STOP:
-            return _stopped(folder, StorageFailed(str(error)), archiver)
+            return _stopped(folder, StorageFailed(str(error)), archiver, arguments.seal)
         say(f"archiver: {error}")
         return exit_of(error)
     return 0
 
 
-def _stopped(folder: DataFolder, error: Exception, archiver: Archiver | None) -> int:
+def _stopped(folder: DataFolder, error: Exception, archiver: Archiver | None, seal: Path | None) -> int:
     """Say why no restart helps, where the operator is and where he may look later.
 
-    What the last one wrote of a disk that failed it stays, where this one did not get so far as to take it away.
+    What the last one wrote of a file that failed it stays as long as that file is there.
     """
     say(f"archiver stopped: {error}")
     last = read_stopped(folder.stopped)
-    if last is None or not last.disk:
+    if not is_distrusted(last, _files(folder, seal)):
         failed = (archiver is not None and archiver.failed) or os.strerror(errno.EIO) in str(error)
-        disk = disk_of(folder.log / "data.mdb") if failed else ""
+        file = (error.file if isinstance(error, StorageFailed) else None) or folder.log / "data.mdb"
+        # A file of before that failed, and is away just now, may come back.
+        disk = disk_of(file) if failed else last.disk if last is not None else ""
         write_stopped(folder.stopped, error, time.time(), disk=disk)
     return EXIT_STOP
 

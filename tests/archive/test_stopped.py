@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -42,17 +43,20 @@ def test_only_the_disk_that_failed_is_not_trusted(tmp_path: Path) -> None:
     path, database, other = tmp_path / "stopped", tmp_path / "data.mdb", tmp_path / "copy.mdb"
     database.write_bytes(b"log")
     other.write_bytes(b"log")
-    check_disk(path, database)
+    check_disk(path, [other, database])
     write_stopped(path, StorageFailed("EACCES"), 7.0)
-    check_disk(path, database)
+    check_disk(path, [other, database])
     write_stopped(path, StorageFailed("EIO"), 7.0, disk=disk_of(database))
     with pytest.raises(StorageFailed, match=r"^EIO: that was before, and this is the same file"):
-        check_disk(path, database)
-    check_disk(path, other)
-    check_disk(path, tmp_path / "missing")
+        check_disk(path, [other, database])
+    check_disk(path, [other])
+    check_disk(path, [tmp_path / "missing"])
+    os.utime(other, ns=(1, 1))
+    other.replace(database)  # as if it were given the inode of the file before
+    check_disk(path, [database])
     earlier = disk_of(database).replace(disk_of(database)[:8], "00000000")
     write_stopped(path, StorageFailed("EIO"), 7.0, disk=earlier)
-    check_disk(path, database)
+    check_disk(path, [database])
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"reason": 1}', bytes(9)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from archive import Archiver, DataFolder, InvalidEvent, read_stopped
+from archive import Archiver, DataFolder, InvalidEvent, StorageFailed, read_stopped
 from tools import archiver
 from tools.archiver import build, main
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
@@ -108,6 +110,72 @@ def test_what_it_stops_for_is_written_down_until_it_starts(folder: DataFolder) -
     (folder.log / "seal").write_bytes(seal)
     assert main(["--data", str(folder.path)]) == EXIT_GOOD
     assert read_stopped(folder.stopped) is None
+
+
+def failed(file: Path) -> Callable[..., Archiver]:
+    """Return what fails as an archiver does whose disk fails it at a file."""
+
+    def build_(*_: object) -> Archiver:
+        raise StorageFailed(f"{file}: Input/output error", file)
+
+    return build_
+
+
+@pytest.mark.parametrize("part", ["log/0/data.mdb", "vault/data.mdb", "log/0/seal"])
+def test_the_file_that_failed_is_not_trusted_and_any_other_is(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Whichever of the three it was, the same one is refused, and a copy in its place is taken."""
+    file = folder.path / part
+    with monkeypatch.context() as patch:
+        patch.setattr(archiver, "build", failed(file))
+        assert main(["--data", str(folder.path)]) == EXIT_STOP
+    first = read_stopped(folder.stopped)
+    assert main(["--data", str(folder.path)]) == EXIT_STOP
+    assert read_stopped(folder.stopped) == first, "what happened first stays"
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data)
+    assert main(["--data", str(folder.path)]) == EXIT_GOOD
+
+
+def test_why_it_is_down_today_is_said_though_a_disk_failed_before(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note of yesterday's file is no reason for today; it comes back with that file."""
+    database = folder.log / "data.mdb"
+    with monkeypatch.context() as patch:
+        patch.setattr(archiver, "build", failed(database))
+        assert main(["--data", str(folder.path)]) == EXIT_STOP
+    database.rename(folder.log / "away")
+    shutil.copy(folder.log / "away", database)
+    os.utime(database, ns=(1, 1))
+    vault = folder.path / "vault"
+    vault.rename(folder.path / "hidden")
+    assert main(["--data", str(folder.path)]) == EXIT_STOP
+    words = read_stopped(folder.stopped)
+    assert words is not None
+    assert words.section == "The vault is not this log's"
+    shutil.rmtree(vault, ignore_errors=True)
+    (folder.path / "hidden").rename(vault)
+    (folder.log / "away").replace(database)
+    assert main(["--data", str(folder.path)]) == EXIT_STOP, "the file that failed is back"
+
+
+def test_a_key_that_cannot_be_marked_keeps_no_events_away(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, once a start, and events are taken."""
+    folder.begun.unlink()
+
+    def refuses(*_: object) -> None:
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(archiver, "mark_begun", refuses)
+    assert main(["--data", str(folder.path)]) == EXIT_GOOD
+    assert (
+        "Read-only file system: that this key has signed a log could not be noted" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EIO, EXIT_STOP), (errno.ENOSPC, EXIT_AGAIN)])
