@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -93,7 +94,9 @@ class WitnessedClient(ArchiverClient):
 
     Meanwhile everything is kept as ever, and later submissions go on.  Where witnesses take longer than `WAIT_S`, the
     answer is `Unwitnessed`: kept, but not witnessed; whoever sends again with the same id waits again, and who has
-    given none must not send again.  `seen` gives the cosigned size.
+    given none must not send again.  Frames of a connection have no ids, and whoever sent them sends them again when it
+    closes: so they wait for as long as it takes (their connection reads no further, `api.lo_socket`).  `seen` gives
+    the cosigned size.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -106,10 +109,11 @@ class WitnessedClient(ArchiverClient):
         """Send submissions; as `ArchiverClient.submit`, but the future waits for witnesses."""
         told: Answers = asyncio.get_running_loop().create_future()
         again = all(one.id is not None for one in submissions)
-        super().submit(submissions).add_done_callback(lambda kept: self._hold(kept, told, again))
+        limit_s = inf if any("conn" in one.extra for one in submissions) else WAIT_S
+        super().submit(submissions).add_done_callback(lambda kept: self._hold(kept, told, again, limit_s))
         return told
 
-    def _hold(self, kept: Answers, told: Answers, again: bool) -> None:
+    def _hold(self, kept: Answers, told: Answers, again: bool, limit_s: float) -> None:
         if told.done() or kept.cancelled():
             return
         if (error := kept.exception()) is not None:
@@ -118,7 +122,7 @@ class WitnessedClient(ArchiverClient):
         answers = kept.result()
         size = max((one.size for one in answers if isinstance(one, Receipt)), default=0)
         loop = asyncio.get_running_loop()
-        self._held.append(_Held(size, answers, told, loop.time() + WAIT_S, again))
+        self._held.append(_Held(size, answers, told, loop.time() + limit_s, again))
         if self._releasing is None or self._releasing.done():
             self._releasing = loop.create_task(self._release())
 
@@ -132,13 +136,17 @@ class WitnessedClient(ArchiverClient):
                 if one.size <= size:
                     one.told.set_result(one.answers)
                 elif now > one.deadline:
-                    what = AGAIN if one.again else NOT_AGAIN
-                    error = f"kept, but witnesses have not cosigned it yet; {what}"
-                    _fail(one.told, Unwitnessed(error, again=one.again))
+                    _fail(one.told, unwitnessed(again=one.again))
                 else:
                     self._held.append(one)
             if self._held:
                 await asyncio.sleep(POLL_S)
+
+
+def unwitnessed(*, again: bool) -> Unwitnessed:
+    """Return the error of what is kept and not cosigned in time, which may be sent again if it has an id."""
+    what = AGAIN if again else NOT_AGAIN
+    return Unwitnessed(f"kept, but witnesses have not cosigned it yet; {what}", again=again)
 
 
 def _fail(future: Answers, error: BaseException) -> None:

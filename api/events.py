@@ -15,8 +15,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from api.cosigned import unwitnessed
 from api.ingest import Item, Rules, check_coding, parts, refused, split_events
-from api.problems import Problem, problem, problem_response, refusal_problem, retry_headers
+from api.problems import Problem, Unwitnessed, problem, problem_response, refusal_problem, retry_headers
 from api.receipts import add_many_proofs, check_number, without_receipt
 from api.services import Services
 from archive import (
@@ -25,6 +26,7 @@ from archive import (
     ROW_EVENT,
     ROW_FRAME,
     Answer,
+    ArchiveError,
     InvalidEvent,
     Log,
     NotFound,
@@ -78,19 +80,43 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def _submitted(services: Services, batch: Iterable[list[Item]]) -> tuple[list[Item], list[Answer]]:
-    """Submit events in their order, part after part; return them with one answer each."""
+async def _submitted(
+    services: Services, batch: Iterable[list[Item]]
+) -> tuple[list[Item], list[Answer | ArchiveError]]:
+    """Submit events in their order, part after part; return them with an answer, or an error, each.
+
+    Where all of them met the same, it is raised.
+    """
     found: list[Item] = []
-    futures = []
+    futures: list[tuple[int, asyncio.Future[list[Answer]]]] = []
     for part in batch:
         found += part
-        futures.append(services.client.submit([item.submission for item in part]))
+        futures.append((len(part), services.client.submit([item.submission for item in part])))
         await asyncio.sleep(0)  # others have their turn: a large body must not stop the front
-    answers: list[Answer] = []
-    for future in futures:
-        services.heard(some := await future)
-        answers += some
-    return found, answers
+    await asyncio.wait([future for _, future in futures])
+    answers: list[Answer | ArchiveError] = []
+    for count, future in futures:
+        try:
+            services.heard(some := future.result())
+            answers += some
+        except ArchiveError as error:
+            answers += [error] * count
+    errors = [_of_item(item, one) for item, one in zip(found, answers, strict=True)]
+    first = errors[0]
+    if first is not None and all(_same(first, one) for one in errors):
+        raise first
+    return found, [error or one for error, one in zip(errors, answers, strict=True)]
+
+
+def _of_item(item: Item, answer: Answer | ArchiveError) -> ArchiveError | None:
+    """Return the error that one event met with others, as it is for this one; None if it was answered."""
+    if isinstance(answer, Unwitnessed):
+        return unwitnessed(again=item.submission.id is not None)
+    return answer if isinstance(answer, ArchiveError) else None
+
+
+def _same(first: ArchiveError, other: ArchiveError | None) -> bool:
+    return type(first) is type(other) and str(first) == str(other)
 
 
 async def _unreadable(services: Services, body: bytes, error: InvalidEvent, now_us: int) -> JSONResponse:
@@ -112,14 +138,17 @@ def _response(services: Services, results: Sequence[dict[str, Any]]) -> JSONResp
         return problem_response(problems[0])
     size, root = services.client.checkpoint
     status = 200 if len(problems) < len(results) else problems[0]["status"]
+    again = all(one.get("again", True) for one in problems)
     return JSONResponse(
         {"receipts": results, "checkpoint": {"size": size, "root": root.hex()}},
         status_code=status,
-        headers=retry_headers(status),
+        headers=retry_headers(status) if again else None,
     )
 
 
-def _result(item: Item, answer: Answer) -> dict[str, Any]:
+def _result(item: Item, answer: Answer | ArchiveError) -> dict[str, Any]:
+    if isinstance(answer, ArchiveError):
+        return {"error": problem(answer)}
     if isinstance(answer, Refusal):
         return {"error": refusal_problem(answer)}
     if item.bad is not None:

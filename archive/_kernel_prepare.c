@@ -55,7 +55,7 @@ static PyObject *find_ids(PyObject *self, PyObject *arguments) {
     Py_buffer sorted;
     PyObject *sequence, *items = NULL, *found = NULL;
     if (!PyArg_ParseTuple(arguments, "y*O", &sorted, &sequence)) return NULL;
-    if (sorted.len % PREFIX || (uintptr_t)sorted.buf % PREFIX) {
+    if (sorted.len % PREFIX || (sorted.len && (uintptr_t)sorted.buf % PREFIX)) {
         PyErr_Format(PyExc_TypeError, "%zd bytes, not a whole number of words", sorted.len);
         goto end;
     }

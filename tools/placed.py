@@ -82,7 +82,11 @@ class Worker(Child):
         command = self.command()
         orders = command[len(WORKER) :]
         spare = await standby.take(self.name, orders) if standby is not None and waited_for else None
-        return await spawned(command) if spare is None else spare
+        process = await spawned(command) if spare is None else spare
+        self.renewed_s = (
+            None  # if it was asked to end meanwhile, nobody was there: who starts now has the new code
+        )
+        return process
 
     def pause_s(self, lasted_s: float, before_s: float) -> float:
         """Return how long to wait before the next start: not at all, once it is known without whom."""

@@ -182,6 +182,22 @@ def test_witnesses_that_never_come_are_not_waited_for_without_end(
     asyncio.run(play())
 
 
+def test_frames_of_a_connection_wait_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no ids, and a client whose connection is closed sends them again: each would be kept twice."""
+
+    async def play() -> None:
+        waiting = Waiting(monkeypatch)
+        monkeypatch.setattr(cosigned, "WAIT_S", 0.0)
+        told = waiting.client.submit([msgspec.structs.replace(event(b"{}"), extra={"conn": b"12345678"})])
+        waiting.kept[0].set_result([Receipt(2, 3)])
+        await waiting.turns()
+        assert not told.done()
+        waiting.size = 3
+        assert await told == [Receipt(2, 3)]
+
+    asyncio.run(play())
+
+
 def test_how_far_witnesses_are_is_told(front: Front, http: TestClient) -> None:
     """By size and by how long the first entry beyond has waited; without a policy, nothing is said of witnesses."""
     front.reduce()

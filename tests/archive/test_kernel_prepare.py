@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -64,6 +65,7 @@ def test_ids_are_found_wherever_they_stand(run: list[int], more: list[int]) -> N
     found = same("find_ids", np.array(run, dtype=np.uint64), wanted)
     due = [(i, at) for i, one in enumerate(numbers(wanted)) for at, here in enumerate(run) if here == one]
     assert found == due
+    assert same("find_ids", array("Q"), wanted) == [], "an empty buffer may lie anywhere"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1_000, 5_000])
