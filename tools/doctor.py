@@ -156,9 +156,13 @@ def check_modules(folder: DataFolder) -> Iterator[Note]:
         yield from _quarantined(folder, shelf, catalogue)
         lacking = shelf.lacking(catalogue)
         for info in shelf.stateless(catalogue):
-            fields = ", ".join(info.scope)
-            text = f"no state yet of {info.name}: {lacking[info.name]:,} events lack a field of its scope ({fields})"
-            yield Note(f"module {catalogue.module}", text)
+            count, fields = lacking[info.name], ", ".join(info.scope)
+            why = (
+                f"{count:,} events lack a field of its scope"
+                if count
+                else "no event has all fields of its scope"
+            )
+            yield Note(f"module {catalogue.module}", f"no state yet of {info.name}: {why} ({fields})")
 
 
 def name_of_trouble(status: ModuleStatus | None) -> str:

@@ -176,10 +176,22 @@ def _typed(name: str, value: Any, where: str) -> Any:
         if name == "policy_wait":
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         if name in {"host_names", "page_hosts", "modules"}:
-            return tuple(value.split(",") if isinstance(value, str) else map(str, value))
+            return _names(value)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise SettingsError(f"{where}: {name} cannot be {value!r}") from None
+        hint = (
+            "; settings of one module are [module.NAME]"
+            if name == "modules" and isinstance(value, dict)
+            else ""
+        )
+        raise SettingsError(f"{where}: {name} cannot be {value!r}{hint}") from None
     return str(value)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return a list of names, or one text with commas between them; a table is none, though it has names, too."""
+    if not isinstance(value, str | list | tuple) or not all(isinstance(one, str) for one in value):
+        raise TypeError(value)
+    return tuple(value.split(",") if isinstance(value, str) else value)
 
 
 def _whole(value: Any) -> int:

@@ -104,6 +104,16 @@ def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, table: str, com
         load({}, {}, file)
 
 
+@pytest.mark.parametrize("text", ['[modules.essay]\nisolation = "cell"', "modules = [1]", "page_hosts = 5"])
+def test_a_list_of_names_is_nothing_else(tmp_path: Path, text: str) -> None:
+    """The names of tables are no list: `modules` for `module` would run one module alone, and unconfined."""
+    file = tmp_path / "treering.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="cannot be") as refused:
+        load({}, {}, file)
+    assert ("[module.NAME]" in str(refused.value)) == ("essay" in text)
+
+
 def test_a_table_of_a_module_that_is_not_installed_is_refused() -> None:
     """Its name may be a typing error, too; only the server knows what is installed."""
     settings = Settings(module=(("esay", Limits("cell")),))
