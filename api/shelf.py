@@ -34,9 +34,11 @@ from replay import (
     StateReader,
     catalogues,
     complain,
+    has_answered,
     home_of,
     is_complained_of,
     module_folder,
+    note_answer,
     shard_folder,
 )
 
@@ -90,6 +92,8 @@ class Shelf:
         """Why a module does nothing in a shard until a person looks, or nothing."""
         self.damage: Counter[str] = Counter()
         """How often readers met damaged states, by module."""
+        self._answering: set[tuple[str, int]] = set()
+        """Generations, and shards of them, that have taken over from the one before."""
         self._found: dict[str, Catalogue] = {}
         self._looked_at = float("-inf")
         self._lock = Lock()
@@ -150,8 +154,9 @@ class Shelf:
         catalogue, info = self.find(name)
         reader = self.reader(catalogue, shard)
         if reader is not None and _whole(reader):
+            self._answers(catalogue, shard)
             return Standing(info, reader, catalogue.generation)
-        before = catalogue.previous
+        before = None if self._has_answered(catalogue, shard) else catalogue.previous
         old = None if before is None else next((each for each in before.reducers if each.name == name), None)
         if before is not None and old is not None and old.scope == info.scope:
             reader = self.reader(before, shard)
@@ -160,6 +165,21 @@ class Shelf:
         if why := self.waits(catalogue.module, shard):
             raise Unavailable(f"module {catalogue.module} has no states here, and waits for a person: {why}")
         raise Unavailable("states are being rebuilt; ask again shortly")
+
+    def _answers(self, catalogue: Catalogue, shard: int) -> None:
+        """Note that a generation has taken over from the one before: from now on that one is no answer any more."""
+        if catalogue.previous is None or (known := (catalogue.generation, shard)) in self._answering:
+            return
+        place = module_folder(self._state, self._partition, catalogue.module)
+        if self._complains:
+            note_answer(place, catalogue.generation, shard, self.shards)
+        self._answering.add(known)
+
+    def _has_answered(self, catalogue: Catalogue, shard: int) -> bool:
+        """Return whether readers have been told of states of this generation: they must not go back in time."""
+        place = module_folder(self._state, self._partition, catalogue.module)
+        known = (catalogue.generation, shard) in self._answering
+        return known or has_answered(place, catalogue.generation, shard, self.shards)
 
     def reader(self, catalogue: Catalogue, shard: int) -> StateReader | None:
         """Return the states of one generation in one shard, or None while there are none.

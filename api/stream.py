@@ -11,7 +11,9 @@
 One key, all keys that begin alike (a class, where the scope begins with it), or all of a reducer.  First comes what
 there is, then what changes.  A `position` closes each group and carries the id: whoever comes back with it as
 `Last-Event-ID` (browsers do) gets every state that changed since, some perhaps twice, none never.  The id is the
-position, and the generation of states it stands in: after an upgrade everything is sent anew.
+position, and what these states are: after an upgrade, and after they were made anew, everything is sent again.
+
+A key that has no state any more (its only event was skipped) is `removed`; one of several hundred bytes is not named.
 
 While there is no answer, `rebuilding` says so once, with the reason; what changed meanwhile comes as soon as there is.
 
@@ -25,8 +27,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,7 +41,7 @@ from api.services import Services
 from api.states import key_of_query, state_json
 from archive import NotFound, Unavailable
 from reducers import Key
-from replay import ReducerInfo, after
+from replay import ReducerInfo, after, key_in
 
 POLL_S = 0.05
 QUIET_S = 5.0
@@ -55,10 +58,11 @@ _ID = re.compile(r"([0-9]{1,18})(?:\.([0-9a-f]{16}))?")
 class Look(NamedTuple):
     """What one shard has new after some point."""
 
-    generation: str
+    beginning: str
+    """Which states these are: their generation, and how large the log was when they were begun."""
     position: int
-    rows: list[tuple[Key, bytes]]
-    """(key, event) in the order of their saves."""
+    rows: list[tuple[Key | None, bytes]]
+    """(key, event) in the order of their saves; None: a key that is too long to be told."""
     next: bytes
     more: bool
 
@@ -97,10 +101,12 @@ class Hub:
             raise Unavailable(str(error)) from None
         rows = [
             (slot.key, _event("state", {**state_json(info, slot), "position": changes.position}))
-            for _, slot in changes.rows
             if slot is not None
+            else _removed(info, key_in(data), changes.position)
+            for data, slot in changes.rows
         ]
-        return Look(generation, changes.position, rows, changes.next, changes.more)
+        beginning = f"{generation} {changes.begun}"
+        return Look(beginning, changes.position, rows, changes.next, changes.more)
 
 
 def router(services: Services) -> APIRouter:
@@ -120,7 +126,7 @@ def router(services: Services) -> APIRouter:
 
 
 def _begin(request: Request) -> tuple[int, str | None] | None:
-    """Return (position, generation) after which a reader goes on, or None if he has seen nothing."""
+    """Return (position, which states) after which a reader goes on, or None if he has seen nothing."""
     text = request.headers.get("last-event-id", "")
     if not text:
         return None
@@ -163,7 +169,7 @@ class _Stream:
         if len(prefix) == len(info.scope):  # one key lies in one shard, and waits for no other
             home = services.shelf.home(info, prefix, services.vault.route_key)
             self._shards = range(home, home + 1)
-        self._generations: dict[int, str] = {}
+        self._beginnings: dict[int, str] = {}
         self._starts: dict[int, bytes] = {}
         self._said: tuple[int, float] = (-1, float("-inf"))
         self._reason = ""
@@ -172,33 +178,52 @@ class _Stream:
     def step(self, now: float) -> bytes:
         """Return what is to be sent now; empty if nothing is."""
         try:
+            if not self._beginnings:
+                self._come_back(now)
             looks = [self._look(shard, now) for shard in self._shards]
         except Unavailable as error:
             known, self._reason, self.more = self._reason, str(error), False
             return b"" if known == self._reason else _event("rebuilding", {"reason": self._reason})
         self._reason, self.more = "", any(look.more for look in looks)
         size = len(self._prefix)
-        text = b"".join([event for look in looks for key, event in look.rows if key[:size] == self._prefix])
+        text = b"".join(
+            [event for look in looks for key, event in look.rows if key is None or key[:size] == self._prefix]
+        )
         position = min(look.position for look in looks)
         if self.more or not (text or now - self._said[1] > QUIET_S or self._said[0] < 0):
             return text
         self._said = (position, now)
-        return text + _event("position", {"position": position}, f"{position}.{looks[0].generation}")
+        return text + _event("position", {"position": position}, f"{position}.{_which(looks)}")
 
     def _look(self, shard: int, now: float) -> Look:
         look = self._hub.look(self._name, shard, self._starts.get(shard, b""), now)
-        if self._generations.get(shard) != look.generation:
-            look = self._hub.look(self._name, shard, self._start(shard, look), now)
-            self._generations[shard] = look.generation
+        if self._beginnings.setdefault(shard, look.beginning) != look.beginning:
+            look = self._hub.look(self._name, shard, b"", now)
+            self._beginnings[shard] = look.beginning
         self._starts[shard] = look.next
         return look
 
-    def _start(self, shard: int, look: Look) -> bytes:
-        """Return where a shard's states of a generation that is new to this reader begin for him."""
-        begin = None if shard in self._generations else self._begin
-        if begin is None or begin[1] not in (None, look.generation) or begin[0] > look.position:
-            return b""
-        return after(begin[0])
+    def _come_back(self, now: float) -> None:
+        """Begin where this reader left off, if these are the states that he has seen; else from the first one."""
+        if self._begin is None:
+            return
+        looks = [self._hub.look(self._name, shard, b"", now) for shard in self._shards]
+        position, which = self._begin
+        if which in (None, _which(looks)) and position <= min(look.position for look in looks):
+            self._starts = dict.fromkeys(self._shards, after(position))
+            self._beginnings = {
+                shard: look.beginning for shard, look in zip(self._shards, looks, strict=True)
+            }
+
+
+def _which(looks: Iterable[Look]) -> str:
+    """Return 16 hex digits that name the states of all these shards."""
+    return sha256("\n".join([look.beginning for look in looks]).encode()).hexdigest()[:16]
+
+
+def _removed(info: ReducerInfo, key: Key | None, position: int) -> tuple[Key | None, bytes]:
+    named = None if key is None else dict(zip(info.scope, key, strict=True))
+    return key, _event("removed", {"key": named, "position": position})
 
 
 def _event(name: str, data: dict[str, Any], identifier: str = "") -> bytes:

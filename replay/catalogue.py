@@ -5,7 +5,9 @@
 
 A *generation* is what one set of reducers (names, versions, scopes, code) makes of the log.  Another set begins another
 generation beside it, and readers are given the old one, which stays as it is, until the new one has seen the whole log:
-an upgrade costs nobody his dashboard.  The generation before is kept, so that going back costs no replay.
+an upgrade costs nobody his dashboard.  Once they have been given the new one they are never given the old one again,
+whatever becomes of the new one's states (`note_answer`).  The generation before is kept, so that going back costs no
+replay.
 
 >>> generation_of([])
 '4f53cda18c2baa0c'
@@ -18,6 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ from replay.layout import TABLES, Identity
 from replay.reader import StateReader
 
 FILE = "catalogue.json"
+ANSWERED = "answered"
+"""How the names begin of empty files in a generation's folder: these shards of so many have been shown to readers."""
 SHARDS_FILE = "shards"
 """In the folder of all states: how many shards the server that ran last has."""
 
@@ -137,6 +142,24 @@ def module_folder(state: Path, partition: int, module: str) -> Path:
 def shard_folder(place: Path, generation: str, shard: int, shards: int) -> Path:
     """Return where the states of one shard lie; another number of shards never meets these files."""
     return place / generation / f"{shard}-of-{shards}"
+
+
+def note_answer(place: Path, generation: str, shard: int, shards: int) -> None:
+    """Leave word, where that is possible, that readers were given states of a generation in a shard."""
+    with suppress(OSError):
+        (place / generation / f"{ANSWERED}.{shard}.{shards}").touch(mode=0o600)
+
+
+def has_answered(place: Path, generation: str, shard: int, shards: int) -> bool:
+    """Return whether readers were given states of a generation: of this shard, or of all shards of another number."""
+    found: dict[int, int] = {}
+    for each in (place / generation).glob(f"{ANSWERED}.*.*"):
+        _, number, count = each.name.split(".")
+        if (number, count) == (str(shard), str(shards)):
+            return True
+        if count.isdecimal():
+            found[int(count)] = found.get(int(count), 0) + 1
+    return any(found[count] == count for count in found)
 
 
 def read_catalogue(place: Path) -> Catalogue | None:

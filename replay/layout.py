@@ -128,6 +128,22 @@ def key_data(name: str, key: Key) -> bytes:
     return name.encode() + b"\0" + b"".join([len(part).to_bytes(2) + part for part in parts])
 
 
+def key_in(data_key: bytes) -> Key | None:
+    """Return the key that a database key stands for, None where it is too long to tell.
+
+    >>> key_in(state_key("pages", ("d", "ann"))), key_in(state_key("all", ())), key_in(state_key("pages", ("d" * 600,)))
+    (('d', 'ann'), (), None)
+    """
+    if len(data_key) == KEY_SIZE_MAX:
+        return None
+    parts, at = [], data_key.index(b"\0") + 1
+    while at < len(data_key):
+        start = at + 2
+        at = start + int.from_bytes(data_key[at:start])
+        parts.append(data_key[start:at].decode())
+    return tuple(parts)
+
+
 def name_of(data_key: bytes) -> str:
     """Return the name of the reducer that a database key belongs to."""
     return data_key.partition(b"\0")[0].decode()

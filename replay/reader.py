@@ -46,6 +46,8 @@ class Changes(NamedTuple):
     position: int
     rows: list[tuple[bytes, StoredSlot | None]]
     """(database key, state), None where the key has no state any more."""
+    begun: int
+    """How large the log was when these states were begun: others are others', whatever their position."""
     next: bytes
     """Where to go on."""
     more: bool
@@ -151,15 +153,15 @@ class StateReader:
         """
         found: list[tuple[bytes, StoredSlot | None]] = []
         with self._look() as view:
-            position, seen = self._position(view), 0
+            position, begun, seen = self._position(view), self._begun(view), 0
             for data, _ in view.scan("changes", start):
                 if seen == limit or size <= 0:
-                    return Changes(position, found, start, more=True)
+                    return Changes(position, found, begun, start, more=True)
                 seen, start, key = seen + 1, data + b"\0", data[AT_SIZE:]
                 if name_of(key) == name:
                     found.append((key, slot := _changed(view, key)))
                     size -= 0 if slot is None else slot.size
-        return Changes(position, found, start, more=False)
+        return Changes(position, found, begun, start, more=False)
 
     def refused(self) -> int:
         """Return how often what was kept here was of no use to its worker (of another log, say), and begun anew."""
@@ -199,6 +201,10 @@ class StateReader:
         if marker is None or marker.rebuilding:
             raise NotFound("these states are being rebuilt; ask again shortly")
         return marker.position
+
+    def _begun(self, view: View) -> int:
+        marker = self._marker(view)
+        return 0 if marker is None else marker.rebuilt_to
 
     def _marker(self, view: View) -> Marker | None:
         marker = marker_in(view.get("meta", SNAPSHOT))

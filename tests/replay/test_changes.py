@@ -93,7 +93,7 @@ def judge_pages(reader: StateReader, name: str, since: int, whole: Sequence[obje
     for limit in (1, 2, 3):
         start, more, got = after(since), True, list[object]()
         while more:
-            _, rows, start, more = reader.following(name, start, limit)
+            _, rows, _, start, more = reader.following(name, start, limit)
             assert len(rows) <= limit
             got += rows
         assert got == list(whole)
