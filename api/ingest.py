@@ -39,6 +39,8 @@ FIELDS_MAX = 16
 FIELD_SIZE_MAX = 64
 EVENTS_MAX = 100_000
 PART_EVENTS = 512
+PATH_LENGTH_MAX = 200
+"""Of a JSON path: it is gone through for each event, and stands in the answer for each that lacks what it names."""
 COMMAS_MAX = 2_500_000
 """In an array: what has more separators may be millions of tiny elements, which take memory and not bytes."""
 ANONYMOUS = ""
@@ -318,6 +320,8 @@ def _finder(name: str, path: str) -> Finder:
 
     Filters and wildcards are refused with it: a request must not be able to make the server search.
     """
+    if len(path) > PATH_LENGTH_MAX:
+        raise Problem(400, "Malformed JSON path", f"parameter {name!r}: at most {PATH_LENGTH_MAX} characters")
     try:
         query = jsonpath.compile(path)
     except (jsonpath.JSONPathError, RecursionError) as error:
@@ -328,6 +332,8 @@ def _finder(name: str, path: str) -> Finder:
 
     def find(value: Any) -> Any:
         for step in steps:
+            if value is None:
+                return None
             if isinstance(step, str):
                 value = value.get(step) if isinstance(value, dict) else None
             else:

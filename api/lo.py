@@ -32,7 +32,8 @@ from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, InvalidEvent, Submission,
 from reducers import VALUE_SIZE_MAX
 
 KEY_FIELDS = ("class", "doc_id", "resource", "teacher")
-LOCK_BYTES_MAX = 16_384
+LOCK_BYTES_MAX = 2_048
+"""Each later event of the connection keeps what is locked: so it may not be much more than an event."""
 PROTOCOL_EVENTS = frozenset({"lock_fields", "terminate"})
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

@@ -38,14 +38,24 @@ from archive.belonging import check_published, check_vault
 from archive.caches import Caches
 from archive.drafting import UNWRITABLE, Drafter, are_distinct, are_plain, fault_of, id_hashes
 from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
-from archive.errors import LOST_SEAL, OLDER_COPY, IntegrityError, StorageFailed, Unavailable
+from archive.errors import (
+    LOST_SEAL,
+    OLDER_COPY,
+    FormatError,
+    IntegrityError,
+    NotFound,
+    StorageFailed,
+    Unavailable,
+)
 from archive.log import Log, load_head
 from archive.plan import ControlDraft, Head, Planned, plan
 from archive.ports import Clock, Random, Store
 from archive.prepared import Place, Prepared
 from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
-from archive.wire import Answer, Receipt, Submission
+from archive.wire import Answer, Receipt, Refusal, Submission
+
+_UNREAD = "whose content is erased or cannot be read: if this is the same event, it is kept; else send a new id"
 
 
 class Sealing(Protocol):
@@ -270,13 +280,16 @@ class Archiver:
         below: Prepared | None,
         hashes: Sequence[bytes],
         subjects: Mapping[str, SubjectKeys],
-        known: Mapping[bytes, tuple[Receipt, bytes]],
+        known: Mapping[bytes, tuple[Receipt, bytes] | Refusal],
     ) -> None:
         for one, identifier in zip(work.submissions, hashes, strict=True):
             if fault := fault_of(one):
                 work.refuse("invalid", fault)
-            elif identifier in known:
-                work.repeat(one, *known[identifier])
+            elif (before := known.get(identifier)) is not None:
+                if isinstance(before, Refusal):
+                    work.refuse(before.reason, before.detail)
+                else:
+                    work.repeat(one, *before)
             elif identifier == NO_ID or not work.repeats(one, identifier, below):
                 keys = subjects[one.subject]
                 (sequence,) = self._numbered([keys], work.sequences, below)
@@ -297,23 +310,29 @@ class Archiver:
         data_key = self._vault.data_key(numbers)
         return self._drafter.draft_of_several(one, identifier, keys, sequence, numbers, data_key)
 
-    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes]]:
-        """Return receipt and digest of the payload of those ids that the caches find in the log."""
+    def _known(self, hashes: Sequence[bytes]) -> dict[bytes, tuple[Receipt, bytes] | Refusal]:
+        """Return receipt and digest of the payload of those ids that the caches find in the log.
+
+        Where an entry cannot be read, or its person was erased, nobody can tell whether this is the same: a refusal.
+        """
         hashes = [one for one in hashes if one != NO_ID]
         candidates = self._caches.candidates(hashes)
         if not any(candidates):
             return {}
-        known = {}
+        known: dict[bytes, tuple[Receipt, bytes] | Refusal] = {}
         with self._store.view() as view:
             log = Log(view, self._learned.size)
             for identifier, indices in zip(hashes, candidates, strict=True):
                 for index in indices:
-                    row = parse_row(log.row(index))
-                    if row.identifier == identifier:
-                        opened = parse_opening(open_row(row, self._vault.data_key(row.subjects)))
-                        # The digest and not the payload: a small request may name many large events.
-                        content = sha256(opened.payload).digest()
-                        known[identifier] = Receipt(index, log.covering(index)[0]), content
+                    try:
+                        row = parse_row(log.row(index))
+                        if row.identifier == identifier:
+                            opened = parse_opening(open_row(row, self._vault.data_key(row.subjects)))
+                            # The digest and not the payload: a small request may name many large events.
+                            content = sha256(opened.payload).digest()
+                            known[identifier] = Receipt(index, log.covering(index)[0]), content
+                    except (FormatError, IntegrityError, NotFound):  # one entry: no reason to take no others
+                        known[identifier] = Refusal("conflict", f"this id was used by entry {index}, {_UNREAD}")
         return known
 
     # --- commit ----------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def _groups(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
     group: list[_Part] = []
     size = 0
     for part in parts:
-        more = sum(len(one.payload) for one in part.submissions)
+        more = sum(map(_size, part.submissions))
         if group and size + more > MESSAGE_BYTES_MAX:
             yield group
             group, size = [], 0
@@ -284,6 +284,11 @@ def _groups(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
         size += more
     if group:
         yield group
+
+
+def _size(one: Submission) -> int:
+    """Return how many bytes a submission takes on its way, about."""
+    return len(one.payload) + sum(len(value) for value in one.extra.values() if isinstance(value, bytes))
 
 
 def _fail_part(part: _Part) -> None:

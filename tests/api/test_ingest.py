@@ -462,3 +462,10 @@ def test_no_parameter_names_a_key_field_of_the_system(parameter: str) -> None:
             Rules.parse([(parameter, "$.n")])
     else:
         assert one(b'{"n": 1}', Rules.parse([(parameter, "$.n")])).keys == {"treering": "1"}
+
+
+def test_a_path_is_bounded() -> None:
+    """It is gone through for each event, and named in each answer: small requests, large answers."""
+    assert Rules.parse([("student", "$" + "[0]" * 60)]).keys
+    with pytest.raises(Problem, match="at most 200 characters"):
+        Rules.parse([("student", "$" + "[0]" * 80)])

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api import Shelf
 from api.stream import Hub, _events, _Stream
+from archive import Skip, Unavailable, steering_body
 from reducers import Module, reducer
+from replay import Holding
 from tests.api.front import Front, problem_of
 from tests.api.test_states import by_tens
 from tests.world import event
@@ -217,3 +220,74 @@ def test_too_many_streams_are_told_to_come_later(
     send(front, "ann")
     monkeypatch.setattr("api.stream.STREAMS_MAX", 0)
     assert "streams are open" in problem_of(http.get("/v1/states/event_count/stream"), 503)
+
+
+def emptied(front: Front) -> None:
+    """Throw all states away; workers begin them anew, and have not read anything yet."""
+    for shard in (0, 1):
+        front.clear(shard)
+    front.crews = [front.crew(shard, 2) for shard in range(2)]
+
+
+def test_states_that_were_made_anew_are_sent_anew(front: Front) -> None:
+    """A save on the way may put what changed below where a reader stood: he is sent it all the same."""
+    front.archiver.step([event("ann"), event("ann", "bad"), event("ann")])
+    front.reduce()
+    bad = front.archiver.head.size - 2
+    one = stream(front, "touchy")
+    (before,), last = read(one)
+    assert before["quarantined"]["index"] == bad
+    assert last is not None
+    skip = front.archiver.control(steering_body(Skip("touchy", bad)))
+    front.archiver.step([event("bob")])
+    emptied(front)
+    for crew in front.crews:
+        for runner in crew.runners:
+            runner.step(front.source, skip, ahead=True)
+        crew.save(front.source)
+    front.reduce()
+    position, which = last.split(".")
+    for again in (one, stream(front, "touchy", last=(int(position), which))):
+        states = {one["key"]["student"]: one for one in read(again)[0]}
+        assert states["ann"]["state"] == 2
+        assert "quarantined" not in states["ann"]
+
+
+def test_a_key_that_is_gone_is_said_to_be(front: Front) -> None:
+    """Its only event was skipped: whoever showed it must hear so, and nobody who asked for another."""
+    front.archiver.step([event("ann"), event("bob")])
+    front.reduce()
+    streams = [stream(front, "touchy"), stream(front, "touchy", ("ann",)), stream(front, "touchy", ("bob",))]
+    for one in streams:
+        read(one)
+    front.archiver.control(steering_body(Skip("touchy", 2)))
+    front.reduce()
+    told = [one.step(float(next(CLOCK))).decode().count("event: removed") for one in streams]
+    assert told == [1, 1, 0]
+    assert read(stream(front, "touchy"))[0][0]["key"] == {"student": "bob"}
+
+
+def test_nobody_is_sent_an_older_version_again(front: Front) -> None:
+    """Once a new version has answered, the one before is no answer, whatever becomes of the new one's states."""
+    front.services.shelf._complains = True
+    send(front, "ann")
+    old = set(front.stores)
+    front.modules[-1] = Module("touchy", (reducer(name="touchy", version=2)(by_tens),))
+    front.crews = [front.crew(shard, 2) for shard in range(2)]
+    front.reduce()
+    one = stream(front, "touchy")
+    assert [state["state"] for state in read(one)[0]] == [10]
+    for place, store in front.stores.items():
+        if place not in old:
+            Holding([], store).clear()
+    for again in (one, stream(front, "touchy")):
+        assert b"event: rebuilding" in again.step(float(next(CLOCK)))
+    fresh = Shelf(front.folder.state, 2, front.open_store, [each.name for each in front.modules])
+    with pytest.raises(Unavailable, match="rebuilt"):
+        fresh.standing("touchy", front.services.shelf.home(*home_of_ann(front)))
+
+
+def home_of_ann(front: Front) -> tuple[Any, tuple[str, ...], bytes]:
+    """Return what tells where Ann's state is."""
+    _, info = front.services.shelf.find("touchy")
+    return info, ("ann",), front.services.vault.route_key

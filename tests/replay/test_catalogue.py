@@ -15,7 +15,9 @@ from replay import (
     Runner,
     catalogue_of,
     generation_of,
+    has_answered,
     info_of,
+    note_answer,
     run_to,
     shard_folder,
     stood_at,
@@ -110,3 +112,16 @@ def test_what_nobody_reads_is_removed(world: World, tmp_path: Path) -> None:
     assert names(tmp_path) == {catalogue.generation, catalogue.previous.generation}
     assert names(tmp_path / catalogue.generation) == {"0-of-1"}
     assert tidy(tmp_path, catalogue, 1) == []
+
+
+def test_a_generation_that_has_answered_is_known_for_every_number_of_shards(tmp_path: Path) -> None:
+    """Of a shard, once it was shown; of another number of shards, once all of one number were."""
+    (tmp_path / "g").mkdir()
+    assert not has_answered(tmp_path, "g", 0, 2)
+    note_answer(tmp_path, "g", 0, 2)
+    assert [has_answered(tmp_path, "g", *place) for place in ((0, 2), (1, 2), (0, 4))] == [True, False, False]
+    note_answer(tmp_path, "g", 1, 2)
+    assert has_answered(tmp_path, "g", 3, 4)
+    assert not has_answered(tmp_path, "h", 0, 2), "another generation is another matter"
+    note_answer(tmp_path, "h", 0, 2)
+    assert not has_answered(tmp_path, "h", 0, 2), "where nothing can be written nothing fails"
