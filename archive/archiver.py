@@ -55,7 +55,9 @@ from archive.seal import Seal
 from archive.vault import SubjectKeys, Vault
 from archive.wire import Answer, Receipt, Refusal, Submission
 
-_UNREAD = "whose content is erased or cannot be read: if this is the same event, it is kept; else send a new id"
+_UNREAD = (
+    "whose content is erased or cannot be read: if this is the same event, it is kept; else send a new id"
+)
 
 
 class Sealing(Protocol):
@@ -332,7 +334,9 @@ class Archiver:
                             content = sha256(opened.payload).digest()
                             known[identifier] = Receipt(index, log.covering(index)[0]), content
                     except (FormatError, IntegrityError, NotFound):  # one entry: no reason to take no others
-                        known[identifier] = Refusal("conflict", f"this id was used by entry {index}, {_UNREAD}")
+                        known[identifier] = Refusal(
+                            "conflict", f"this id was used by entry {index}, {_UNREAD}"
+                        )
         return known
 
     # --- commit ----------------------------------------------------------------------------------

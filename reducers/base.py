@@ -76,6 +76,8 @@ class Reducer(Generic[S]):
     """Whether its function takes a third parameter, `emit`."""
     module: str = ""
     """Name of the module that it belongs to; "" until one adopts it."""
+    fits: Callable[[Any], bool] | None = field(default=None, repr=False)
+    """Tells whether a state is of its type, exactly (`reducers.conforming`); None: whatever is returned is one."""
 
     def __call__(self, state: S, event: Event, *emit: Emit) -> S:
         """Call the function as it was written, unchecked."""
@@ -121,6 +123,15 @@ class Reducer(Generic[S]):
                 self.name, f"stored bytes are not a state of version {self.version}: {error}"
             ) from error
 
+    def normal(self, state: S) -> S:
+        """Return a state as it would be stored and read again; raise StateError where it is none of its type."""
+        try:
+            return self.decode(self.encode(state))
+        except StateError as error:
+            raise StateError(
+                self.name, f"it returned what is no {_name_of(self.state_type)} ({error})"
+            ) from error
+
     def view(self, state: S) -> Any:
         """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, or all."""
         if self.viewer is None:
@@ -146,3 +157,7 @@ class Reducer(Generic[S]):
             return tuple([keys[name] for name in self.scope])
         except KeyError:
             return None
+
+
+def _name_of(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)

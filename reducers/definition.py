@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from reducers.base import Reducer
+from reducers.conforming import checker
 from reducers.errors import DefinitionError, PurityError, StateError
 from reducers.guard import active, running
 from reducers.purity import check_purity, closed_over
@@ -80,6 +81,7 @@ def reducer(
             decoder=_decoder(state_type, label),
             ticks=_checked_ticks(ticks, label),
             emits=_emits(function, label),
+            fits=checker(state_type),
         )
         check_purity(label, function, view, default if callable(default) else None)
         _check_default(made)
