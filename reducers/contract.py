@@ -9,8 +9,9 @@ These laws make states a function of the log, and so let anyone check them:
     encoding      decode(encode(s)) == s, with the same bytes when encoded again
     no mutation   neither the state nor the event given is changed
     determinism   two folds of the same events agree after every event, and emit the same messages
-    split         stopping after any event, storing, loading and going on gives what going on would have given
     view          what readers are shown is JSON, and showing changes nothing
+    order         however the dicts of a state are ordered, states, messages and what is shown are the same
+    split         stopping after any event, storing, loading and going on gives what going on would have given
     batches       however many events are folded between two saves, the states are the same
     shards        however keys are spread over workers, the states are the same
     messages      a replay, which is muted, comes to the same states

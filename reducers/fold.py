@@ -22,6 +22,9 @@ Slot(state=0.5, changed_at=6, error='ZeroDivisionError: float division by zero',
 What a reducer emits belongs to the event as well: if the function returns, all of it counts; if it raises,
 none of it does.
 
+A state is what comes back from its encoding, in memory, too: what a reducer returns is held against its type, and
+where it does not fit takes that way at once (`reducers.conforming`).  What cannot be of its type is such an exception.
+
 What stops a module rather than a key (memory, recursion, limits, crashes) passes through here untouched,
 and is the business of `replay`.  What a set of slots hashes to: `reducers.digest`.
 """
@@ -50,9 +53,11 @@ class Slot(msgspec.Struct, Generic[S], frozen=True, gc=False):
 
     state: S
     changed_at: int
-    """Index of the event that last replaced the state (or began the slot, or quarantined it).
+    """Index of the event that last replaced the state (or began the slot, or quarantined it), as far as was noticed.
 
-    It goes by object identity, as a hint for what must be written and shown anew; it is in no digest."""
+    It goes by object identity, as a hint for what must be written and shown anew.  A state that was stored and read
+    again is another object, so two honest folds may differ in it: it is no part of the state, in no digest, and no
+    audit compares it."""
     error: str | None = None
     """For people: such as "ValueError: ...", at most 200 characters.  It may differ between machines."""
     error_index: int | None = None
@@ -91,6 +96,8 @@ def fold_one(
     outer, running.reducer = running.reducer, reducer
     try:
         after = _emitting(reducer, before, event, out) if reducer.emits else reducer.apply(before, event)
+        if reducer.fits is not None and (slot is None or after is not before) and not reducer.fits(after):
+            after = reducer.normal(after)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it raises is its result
@@ -133,7 +140,7 @@ def fold_run(  # noqa: C901, PLR0912 - one loop, in which a call more is seen in
     if not running.installed:
         install()
     reducer, slots, changed, since, word, own = run
-    function, emits, scope = reducer.function, reducer.emits, reducer.scope
+    function, emits, scope, fits = reducer.function, reducer.emits, reducer.scope, reducer.fits
     field = scope[0] if len(scope) == 1 else None
     fields: Callable[[dict[str, str]], Key] = itemgetter(*scope) if len(scope) > 1 else _no_fields
     outer, running.reducer = running.reducer, reducer
@@ -156,6 +163,8 @@ def fold_run(  # noqa: C901, PLR0912 - one loop, in which a call more is seen in
                 after = _emitting(reducer, before, event, out) if emits else function(before, event)
                 if after is None:
                     raise reducer.returned_none()
+                if fits is not None and after is not before and not fits(after):
+                    after = reducer.normal(after)
             except (MemoryError, RecursionError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it raises is its result

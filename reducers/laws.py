@@ -15,8 +15,11 @@ import contextlib
 import copy
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from archive import Event
 from reducers import canonical
@@ -33,6 +36,7 @@ CUTS_MAX = 200
 BATCHES = (1, 2, 7, 64)
 SHARDS = (2, 3)
 _SHOWN_MAX = 120
+_UNORDERED = "with the dicts of its state in another order, {what}; a state's dicts have no order: keep a list, or sort"
 
 Slots = dict[Key, Slot[Any]]
 
@@ -119,20 +123,6 @@ def determinism(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
     return _difference(events, one, two, "two folds differ at event {index}: {was} and {now}")
 
 
-def split(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
-    """Stopping after any event, storing, loading and going on gives what going on would have given.
-
-    Above 200 events, at 200 cuts spread evenly; where these were sampled, again in the prefix found.
-    """
-    found: Fault | None = None
-    while (better := _split_fault(reducer, events)) and (
-        found is None or better.prefix_size < found.prefix_size
-    ):
-        found = better
-        events = events[: found.prefix_size]
-    return found
-
-
 def view(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
     """What readers are shown is JSON, and showing changes nothing."""
     slots: Slots = {}
@@ -149,6 +139,44 @@ def view(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
                     position + 1, f"after event {event.index} the view changed the state it was given"
                 )
     return None
+
+
+def order(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
+    """However the dicts of a state are ordered, an event makes the same of it, and readers are shown the same.
+
+    In memory they are as the fold filled them, from the store they come sorted.  So each event is folded over the state
+    as it comes back from its encoding, and over one with all dicts the other way round: whichever of the two orders the
+    fold of this test has made, its events being sorted perhaps, the other is there as well.
+    """
+    if type(reducer).encode is not Reducer.encode:
+        return None  # its states are kept encoded, hence sorted, in memory, too (`reducers.lo_reducer`)
+    slots: Slots = {}
+    for position, event in enumerate(events):
+        for key, own in addressed(reducer, event, slots):
+            before = slots.get(key) or Slot(reducer.initial(), event.index)
+            slots[key], _ = _after(reducer, key, before, own)
+            was, now = (_after(reducer, key, each, own)[1] for each in _both_ways(reducer, before))
+            if now != was:
+                what = f"event {event.index} gave {_short_rows((now,))} instead of {_short_rows((was,))}"
+                return Fault(position + 1, _UNORDERED.format(what=what))
+            if reducer.viewer is not None and (differs := _shown_otherwise(reducer, slots[key])):
+                what = f"after event {event.index} the view {differs}"
+                return Fault(position + 1, _UNORDERED.format(what=what))
+    return None
+
+
+def split(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
+    """Stopping after any event, storing, loading and going on gives what going on would have given.
+
+    Above 200 events, at 200 cuts spread evenly; where these were sampled, again in the prefix found.
+    """
+    found: Fault | None = None
+    while (better := _split_fault(reducer, events)) and (
+        found is None or better.prefix_size < found.prefix_size
+    ):
+        found = better
+        events = events[: found.prefix_size]
+    return found
 
 
 def batches(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
@@ -204,8 +232,9 @@ LAWS: dict[str, Law] = {
     "encoding": encoding,
     "no mutation": no_mutation,
     "determinism": determinism,
-    "split": split,
     "view": view,
+    "order": order,
+    "split": split,
     "batches": batches,
     "shards": shards,
     "messages": muted,
@@ -275,6 +304,35 @@ def _split_fault(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None
 
 def _restored(reducer: Reducer[Any], slot: Slot[Any]) -> Slot[Any]:
     return Slot(reducer.decode(reducer.encode(slot.state)), slot.changed_at, slot.error, slot.error_index)
+
+
+def _after(reducer: Reducer[Any], key: Key, slot: Slot[Any], event: Event) -> tuple[Slot[Any], Row]:
+    out: list[Message] = []
+    after = fold_one(reducer, slot, event, out)
+    return after, _row(reducer, key, after, out)
+
+
+def _both_ways(reducer: Reducer[Any], slot: Slot[Any]) -> tuple[Slot[Any], Slot[Any]]:
+    """Return a slot with every dict of its state sorted, and with every dict in the reverse of that."""
+    encoded = reducer.encode(slot.state)
+    turned = msgspec.json.encode(json.loads(encoded, object_pairs_hook=_reversed))
+    return _restored(reducer, slot), msgspec.structs.replace(slot, state=reducer.decode(turned))
+
+
+def _reversed(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(members))
+
+
+def _shown_otherwise(reducer: Reducer[Any], slot: Slot[Any]) -> str:
+    was, now = (_view_of(reducer, each.state) for each in _both_ways(reducer, slot))
+    return "" if now == was else f"shows {_short(now)} instead of {_short(was)}"
+
+
+def _view_of(reducer: Reducer[Any], state: Any) -> bytes:
+    try:
+        return canonical.encode(reducer.view(state))
+    except Exception as error:  # noqa: BLE001 - the author's code, and a state that it has not been shown yet
+        return f"{type(error).__name__}: {error}".encode(errors="replace")
 
 
 def _shown(reducer: Reducer[Any], slot: Slot[Any]) -> None:

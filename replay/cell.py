@@ -36,6 +36,7 @@ from replay.cell_wire import (
     Question,
     Task,
     WireEvent,
+    data_of,
     to_wire,
 )
 from replay.escalation import Kind
@@ -273,7 +274,7 @@ class CellHolding(Holding):
             raise self._halted(batch, done.halt)
         try:
             self._take(batch, done)
-        except (FormatError, TypeError, ValueError, msgspec.DecodeError) as error:
+        except (FormatError, TypeError, ValueError, RecursionError, msgspec.DecodeError) as error:
             raise _Ended(Stopped("", batch.items[0].at, f"Breach: {error}", "died")) from None
         self._fresh, self._dropped = False, []
         self._hold(batch)
@@ -348,7 +349,7 @@ class CellHolding(Holding):
             last, out = number, list[Message]()
             emit = Outbox(out)
             for said in group:
-                emit(said.type, keys=said.keys, data=said.data)
+                emit(said.type, keys=said.keys, data=data_of(said))
             task = batch.tasks[number]
             reducer = self._by_name[self._name(task)]
             self.outbox += outgoing(self.module, reducer, task.key, out, batch.items[number])

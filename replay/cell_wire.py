@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import msgspec
 
 from archive import Event, FormatError
+from reducers import Message
 from replay.catalogue import ReducerInfo
 from replay.layout import StoredSlot
 
@@ -108,12 +109,12 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", forbid_unknown_fields=
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A message that a task emitted."""
+    """A message that a task emitted; its data as JSON, since MessagePack has no whole number of more than 64 bits."""
 
     task: Ordinal
     type: str
     keys: dict[str, str]
-    data: Any
+    data: bytes
 
 
 class Halt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -179,6 +180,23 @@ def to_wire(event: Event) -> WireEvent:
     return WireEvent(
         event.index, event.type, event.source, event.keys, data, event.received_ms, event.time_ms, huge
     )
+
+
+def to_said(task: int, message: Message) -> Said:
+    """Return a message as it goes back to the worker."""
+    return Said(task, message.type, message.keys, msgspec.json.encode(message.data))
+
+
+def data_of(said: Said) -> Any:
+    """Return the data of what a cell says that was emitted; raise FormatError if it is none.
+
+    >>> data_of(to_said(0, Message("t", {}, [1 << 80])))
+    [1208925819614629174706176]
+    """
+    try:
+        return msgspec.json.decode(said.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"a cell said a message without data: {error}") from None
 
 
 def from_wire(one: WireEvent) -> Event:

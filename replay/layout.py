@@ -76,6 +76,8 @@ class StoredSlot(msgspec.Struct, frozen=True, array_like=True):
     version: int
     key: tuple[str, ...]
     changed_at: int
+    """Where the state was last replaced, as far as was noticed (`reducers.Slot`): no part of the state, and compared
+    with nothing."""
     error: str | None
     error_index: int | None
     encoding: bytes

@@ -73,7 +73,7 @@ def read_live(
             if (slot := stored_at(data, value)) is not None:
                 pair = StatePair(name_of(data), slot.version, slot.key, slot.encoding, slot.error_index)
                 encoding = slot.encoding if encodings else None
-                seen = seen_as(slot.changed_at, slot.shown)
+                seen = seen_as(slot.shown)
                 entries[pair.identity] = Entry(entry_digest(pair), encoding, slot.error_index, seen)
     return Live(catalogue, shard, shards, marker.position, marker.steered, marker.root, entries)
 

@@ -98,6 +98,24 @@ class Gathered:
         """Return the indices of the events that a reducer passes over."""
         return self._skips.get(reducer, frozenset())
 
+    def superseded(self, reducer: str, at: int, *, late: bool = False) -> bool:
+        """Return whether what a reducer says at event `at` may differ from what it said there first, by the log itself.
+
+        So it is between an event and the entry that skips it or tries it again: what was said there first came of a
+        fold by the rule before.  With `late`, the event waited for its identity and was folded behind others that stand
+        above it, so any such entry above it counts.
+
+        >>> steering = Gathered()
+        >>> steering.take(9, Skip("inverse", 7))
+        >>> [steering.superseded("inverse", at) for at in (6, 7, 8, 9)]
+        [False, True, True, False]
+        """
+        return any(
+            change.at > at and (late or change.event <= at)
+            for change in self._changes
+            if change.reducer == reducer
+        )
+
     def retried(self, module: str) -> int | None:
         """Return the index of the last entry that asks to try a parked module again."""
         return self._retried.get(module)

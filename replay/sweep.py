@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     """The state itself, if it was asked for."""
     error_index: int | None = None
     seen: bytes = b""
-    """Hash of what else readers are told of it: where it changed, and what it is shown as (`seen_as`)."""
+    """Hash of what readers are shown in place of the state, if that is something else (`seen_as`)."""
 
 
 Entries = dict[Identity, Entry]
@@ -184,12 +184,16 @@ def _entry(reducer: Reducer[Any], key: Key, slot: Slot[Any], with_encoding: bool
     pair = pair_of(reducer, key, slot)
     shown = None if reducer.viewer is None else shown_of(reducer, slot.state)
     encoding = pair.encoding if with_encoding else None
-    return Entry(entry_digest(pair), encoding, pair.error_index, seen_as(slot.changed_at, shown))
+    return Entry(entry_digest(pair), encoding, pair.error_index, seen_as(shown))
 
 
-def seen_as(changed_at: int, shown: bytes | None) -> bytes:
-    """Return 16 bytes that stand for what readers see of a state beside the state itself; None: nothing else."""
-    return sha256(changed_at.to_bytes(8) + (b"" if shown is None else b"=" + shown)).digest()[:16]
+def seen_as(shown: bytes | None) -> bytes:
+    """Return 16 bytes that stand for what readers see in place of a state; none where they see the state (None).
+
+    Where the state changed last (`changed_at`) is not in it: that goes by the identity of objects, which a state that
+    was stored and read again has lost, so two honest folds may differ in it.
+    """
+    return b"" if shown is None else sha256(shown).digest()[:16]
 
 
 class Gathering:

@@ -29,6 +29,7 @@ from replay.cell_wire import (
     Task,
     encode_frame,
     from_wire,
+    to_said,
 )
 from replay.folded import private, shown_of
 from replay.layout import StoredSlot
@@ -128,7 +129,7 @@ class Tenant:
                 slots[key], last[key] = after, number
                 if piece.careful:
                     self._given(slots, key, number)
-            said += [Said(number, one.type, one.keys, one.data) for one in out]
+            said += [to_said(number, one) for one in out]
         return said, last
 
     def _folded(

@@ -47,7 +47,7 @@ class Count(msgspec.Struct, frozen=True):
     """Index of the event at which it was said first; `last` likewise."""
     last: int
     detail: str
-    """Of the first; it names no key."""
+    """Of the first, where somebody should look; it names no key."""
 
     def joined(self, other: Count) -> Count:
         """Return what two shards counted of one version."""

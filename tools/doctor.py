@@ -190,6 +190,11 @@ UNSENT: dict[str, str] = {
     "hops": "modules answer each other without end: let one of them stop, in a new version",
 }
 """What to do about messages that cannot be sent; of other kinds, nothing."""
+EXPECTED: dict[str, str] = {
+    "erased": "whom it is about was erased",
+    "superseded": "it said something else before a skip or a retry, and what was said first stands",
+}
+"""Why messages are not in the log that should not be."""
 
 
 def check_messages(folder: DataFolder) -> Iterator[Note]:
@@ -200,7 +205,8 @@ def check_messages(folder: DataFolder) -> Iterator[Note]:
         where = f"at entry {one.first}" + (f", last at entry {one.last}" if one.last != one.first else "")
         text = f"what it said at {one.count:,} entries is not in the log ({kind}), first {where}"
         about, remedy = f"reducer {reducer}", UNSENT.get(kind, "")
-        yield Note(about, f"{text}: {one.detail}" if one.detail else text, not remedy, remedy)
+        why = one.detail or EXPECTED.get(kind, "")
+        yield Note(about, f"{text}: {why}" if why else text, not remedy, remedy)
     if not found:
         yield Note("messages", "all that modules said is in the log")
 

@@ -14,7 +14,9 @@ of the log had to say.  Nobody loses by that: an archiver that is away appends n
 What cannot be sent is no reason to stop, and is never passed over in silence.  It is counted where operators look
 (`replay.unsent`: /metrics, `treering doctor`), and told once for each kind and reducer: *conflict* (at this event the
 reducer said something else before: it is no function of the log), *invalid*, *hops* (the message would be one too many
-in a chain), *erased* (its subject is gone, as it should be).
+in a chain).  Two kinds need nobody's attention: *erased* (its subject is gone, as it should be), and *superseded* (a
+conflict that the log explains: the key was folded again for a skip or a retry that stands above the event, and what it
+said first stands).
 
 What a message looks like: `replay.messages`.  Which ticks are due: `tools.ticker`.  The loop around: `tools.worker`.
 """
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from archive import Answer, LogSource, NotFound, Refusal, Submission, Unavailable, control_body, parse_leaf
-from replay import Crew, Outgoing, Unsent, submission_of, too_far
+from replay import Crew, Gathered, Outgoing, Unsent, submission_of, too_far
 from tools.process import say
 from tools.ticker import Ticker, periods
 
@@ -35,7 +37,7 @@ BATCH_ENTRIES = 512
 BATCH_BYTES = 4 << 20
 RETRY_S = 0.2
 """How long to wait before asking an archiver again that gave no answer."""
-QUIET = frozenset({"erased"})
+QUIET = frozenset({"erased", "superseded"})
 """Kinds that are counted, and need nobody's attention."""
 
 
@@ -50,7 +52,7 @@ class Finding(NamedTuple):
     """A message that is not in the log, and why."""
 
     kind: str
-    """conflict, invalid, hops or erased."""
+    """conflict, invalid or hops; those that are `QUIET` are no findings."""
     module: str
     reducer: str
     at: int
@@ -65,6 +67,8 @@ class _Ready(NamedTuple):
     submission: Submission | None
     kind: str = ""
     detail: str = ""
+    late: bool = False
+    """Whether its input waited for its identity, and was folded later than it came."""
 
 
 def tell(finding: Finding) -> None:
@@ -124,7 +128,7 @@ class Post:
             self._versions |= versions_of(crew)
         try:
             for batch in self._batches(one for one in outbox if _of(one) not in self._done):
-                self._send(batch)
+                self._send(batch, crew.steering)
         except Unavailable as error:
             self._stays(f"{len(outbox) - len(self._done):,} messages wait, and so do positions: {error}")
             return False
@@ -169,16 +173,17 @@ class Post:
             names = [self._name_of(number) for number in outgoing.subjects]
         except NotFound as error:
             return _Ready(outgoing, None, "erased", str(error))
-        return _Ready(outgoing, submission_of(self._origin, outgoing, names))
+        late = any(name.startswith("provisional:") for name in names)
+        return _Ready(outgoing, submission_of(self._origin, outgoing, names), late=late)
 
-    def _send(self, batch: Sequence[_Ready]) -> None:
+    def _send(self, batch: Sequence[_Ready], steering: Gathered | None) -> None:
         """Append a batch; raise Unavailable if it must be sent again, all of it."""
         asked = [one.submission for one in batch if one.submission is not None]
         answers = iter(_checked(self._client.append(asked)) if asked else [])
         for one in batch:
             answer = None if one.submission is None else next(answers)
             if isinstance(answer, Refusal):
-                self._note(answer.reason, one.outgoing, answer.detail)
+                self._note(_kind_of(answer, one, steering), one.outgoing, answer.detail)
             elif answer is None:
                 self._note(one.kind, one.outgoing, one.detail)
             else:
@@ -217,6 +222,14 @@ def versions_of(crew: Crew) -> dict[tuple[str, str], int]:
 def _of(outgoing: Outgoing) -> tuple[object, ...]:
     """Return what a message came of: what its id is made of."""
     return outgoing.module, outgoing.reducer, outgoing.key, outgoing.at, outgoing.ordinal
+
+
+def _kind_of(answer: Refusal, one: _Ready, steering: Gathered | None) -> str:
+    """Return the kind of what was refused."""
+    said = one.outgoing
+    if answer.reason == "conflict" and steering is not None:
+        return "superseded" if steering.superseded(said.reducer, said.at, late=one.late) else "conflict"
+    return answer.reason
 
 
 def _checked(answers: list[Answer]) -> list[Answer]:

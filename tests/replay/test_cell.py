@@ -161,6 +161,33 @@ def test_what_readers_are_shown_comes_from_the_cell() -> None:
     assert b'{"shown":1}' in value
 
 
+@reducer(default=list)
+def echoing(state: Any, event: Event, emit: Emit) -> Any:
+    """Keep what an event holds, and say it to the class."""
+    emit("echoing.heard", keys={"class": "7b"}, data={"was": event.data})
+    return [*state, event.data]
+
+
+def echoed(*data: Any) -> tuple[Holding, Holding]:
+    """Return plain and in a cell what comes of events that hold these."""
+    (ours,) = Module("module", (echoing,)).reducers
+    made = World(reducers=[ours])
+    made.steer(Activate("module", (ActiveReducer(ours.name, ours.version, ours.scope, ours.code_digest),)))
+    made.append([event("ann", data=one) for one in data])
+    plain = folded(made, Holding([ours], module="module"))
+    return plain, folded(made, CellHolding(remotes([ours]), linked([ours]), module="module"))
+
+
+@pytest.mark.parametrize("number", [(1 << 64) - 1, 1 << 64, -(1 << 63), -(1 << 63) - 1, 1 << 200])
+def test_a_message_may_hold_any_whole_number(number: int) -> None:
+    """What a neighbour in the same process could say, a module in a cell can say as well."""
+    data = [1, number, {"a": [-number, "\u0000é", -0.0, 0.1, None, True]}]
+    plain, apart = echoed(*data)
+    assert states(plain) == states(apart)
+    assert plain.outbox == apart.outbox
+    assert [one.message.data["was"] for one in apart.outbox] == data
+
+
 # --- where it cannot go on -----------------------------------------------------------------------
 
 
@@ -354,6 +381,11 @@ def lie(change: Callable[[Done], Done]) -> Holding:
     return apart
 
 
+def repr_short(value: object) -> str:
+    """Return the name of a case."""
+    return repr(value)[:12]
+
+
 def changed(**fields: Any) -> Callable[[Done], Done]:
     """Return what changes the first state of an answer."""
 
@@ -373,6 +405,7 @@ LIES: dict[str, Callable[[Done], Done]] = {
     "another version": changed(version=2),
     "a state that is no JSON": changed(encoding=b"{"),
     "a state that is too large": changed(encoding=b'"' + b"x" * (17 << 20) + b'"'),
+    "a state that is nested without end": changed(encoding=b"[" * 60_000 + b"]" * 60_000),
     "something shown that is no JSON": changed(shown=b"<script>"),
     "an error of a million letters": changed(error="x" * 10**6, error_index=2),
     "a reducer that there is not": lambda done: replace(
@@ -385,6 +418,29 @@ LIES: dict[str, Callable[[Done], Done]] = {
 def test_a_lie_is_a_breach(name: str) -> None:
     """It stops the module, whatever the rest of the answer is."""
     apart = lie(LIES[name])
+    assert apart.stopped is not None
+    assert apart.stopped.category == "Breach"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"1e999", b"[" * 60_000, b'"' + b"x" * (1 << 16) + b'"'], ids=repr_short
+)
+def test_a_message_whose_data_is_none_is_a_breach(data: bytes) -> None:
+    """It stops the module, and not the worker that reads it."""
+    (ours,) = Module("module", (echoing,)).reducers
+    made = World(reducers=[ours])
+    made.steer(Activate("module", (ActiveReducer(ours.name, ours.version, ours.scope, ours.code_digest),)))
+    made.append([event("ann")])
+    ask = linked([ours])
+
+    def lying(message: Piece | Question) -> Done | Keyed:
+        told = ask(message)
+        assert isinstance(told, Done)
+        return replace(told, said=[replace(one, data=data) for one in told.said])
+
+    apart = CellHolding(remotes([ours]), lying, module="module")
+    Runner([apart], made.vault()).step(made.source)
+    assert apart.outbox == []
     assert apart.stopped is not None
     assert apart.stopped.category == "Breach"
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from archive import MemoryStore, NotFound, Skip, Store, Write
-from reducers import Module, entry_digest
+from archive import Event, MemoryStore, NotFound, Skip, Store, Write
+from reducers import Module, entry_digest, reducer
 from replay import (
     STATE_TABLES,
     Catalogue,
     Holding,
     Runner,
+    Sweep,
     catalogue_of,
     compare_live,
     holding_of,
@@ -67,6 +68,36 @@ def test_live_states_are_those_of_a_replay_that_stops_where_they_stand(shards: i
         assert live.position == size
         assert compare_live([live], entries, world.vault().route_key, ["seen", "touchy"]) == []
         assert live.entries or shards > 1
+
+
+@pytest.mark.parametrize("keys_max", [0, 1_000], ids=["evicted", "restarted"])
+def test_a_state_that_equals_the_one_before_it_differs_in_nothing(keys_max: int) -> None:
+    """A constant that was stored and read again is another object, and no change: no honest worker is accused."""
+
+    @reducer()
+    def phase(state: str, event: Event) -> str:  # noqa: ARG001 - whatever it was
+        return "writing" if event.type == "keystroke" else "idle"
+
+    module = Module("phases", (phase,))
+    world, store = World(reducers=list(module.reducers)), MemoryStore(STATE_TABLES)
+    runners: list[Runner] = []
+    for _ in range(3):
+        world.append([event("ann", "keystroke")])
+        if keys_max or not runners:
+            holding = Holding(module.reducers, store, "phases", keys_max=keys_max)
+            with world.source.open() as log:
+                holding.resume(log)
+            holding.rebuilt_to = 0
+            runners.append(Runner([holding], world.vault()))
+        run(runners[-1], world.source)
+        runners[-1].save(world.source)
+    live = read_live(store, catalogue_of(module), 0, 1)
+    sweep = Sweep([Runner([Holding(module.reducers)], world.vault())])
+    entries = {
+        "phase": {one: entry for one, entry in sweep.to(world.source, live.position).delta.items() if entry}
+    }
+    assert len(live.entries) == 1
+    assert compare_live([live], entries, world.vault().route_key, ["phase"]) == []
 
 
 def test_what_differs_in_one_shard_is_named_and_the_others_are_left_alone() -> None:

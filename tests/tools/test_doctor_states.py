@@ -83,17 +83,28 @@ def test_damaged_states_are_found_and_harm_no_other_check(
 
 
 def test_messages_that_are_not_in_the_log_are_found(folder: DataFolder, states: LmdbStore) -> None:
-    """With what to do; that somebody was erased is no finding."""
+    """With what to do; that somebody was erased, or a key folded again for a skip, is no finding."""
     states.close()
     unsent = Unsent(folder.run, 0)
     for at in (7, 9):
         unsent.add("essay", "pages", 1, "conflict", at=at, detail="said something else before")
     unsent.add("essay", "pages", 1, "erased", at=8)
+    unsent.add("essay", "pages", 1, "superseded", at=6)
     unsent.add("essay", "pages", 0, "hops", at=8)  # an older version: over
     unsent.save(1.0)
     found = {(note.text, note.good, bool(note.remedy)) for note in check_messages(folder)}
     conflict = "what it said at 2 entries is not in the log (conflict), first at entry 7, last at entry 9"
+    superseded = "what it said at 1 entries is not in the log (superseded), first at entry 6"
     assert found == {
         (f"{conflict}: said something else before", False, True),
-        ("what it said at 1 entries is not in the log (erased), first at entry 8", True, False),
+        (
+            "what it said at 1 entries is not in the log (erased), first at entry 8: whom it is about was erased",
+            True,
+            False,
+        ),
+        (
+            f"{superseded}: it said something else before a skip or a retry, and what was said first stands",
+            True,
+            False,
+        ),
     }

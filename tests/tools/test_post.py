@@ -10,9 +10,31 @@ from typing import Any, cast
 
 import pytest
 
-from archive import Activate, Answer, LogSource, NotFound, Receipt, Refusal, Submission, Unavailable
+from archive import (
+    Activate,
+    Answer,
+    LogSource,
+    NotFound,
+    Receipt,
+    Refusal,
+    Retry,
+    Skip,
+    Submission,
+    Unavailable,
+)
 from reducers import Emit, Event, Message, Module, Reducer, reducer
-from replay import HOPS_MAX, Crew, Holding, Outgoing, Unsent, catalogue_of, message_id, read_unsent
+from replay import (
+    HOPS_MAX,
+    Crew,
+    Gathered,
+    Holding,
+    Outgoing,
+    Runner,
+    Unsent,
+    catalogue_of,
+    message_id,
+    read_unsent,
+)
 from tests.tools.test_worker import Waits, stop
 from tests.world import World, event
 from tools import post as post_module
@@ -49,7 +71,7 @@ class Sayers(Crew):
     """A crew that has said something, of which the test knows all."""
 
     def __init__(self, said: Iterable[Outgoing] = (), reducers: Sequence[Reducer[Any]] = ()) -> None:
-        self.said, self._holdings = list(said), [Holding(reducers, module="m")]
+        self.said, self._holdings, self.runners = list(said), [Holding(reducers, module="m")], []
 
     @property
     def holdings(self) -> list[Holding]:
@@ -201,6 +223,78 @@ def test_a_module_that_leaves_takes_nothing_of_the_others_with_it(monkeypatch: p
     client.respond = None
     assert post.deliver(crew)
     assert list(client.kept)[2:] == [message_id(ORIGIN, said(at)) for at in range(3)]
+
+
+# --- after a skip --------------------------------------------------------------------------------
+
+
+@reducer(scope=("student",), version=1)
+def numbering(state: int, event: Event, emit: Emit) -> int:
+    """Tell the class how many events there were: what a skipped event changes for all behind it."""
+    if event.type == "e":
+        emit("numbering.now", keys={"class": "7b"}, data=state + 1)
+        return state + 1
+    return state
+
+
+def numbered(*submissions: Submission) -> tuple[World, list[int], Post, list[Finding]]:
+    """Return a log of these, the indices, and a post that has delivered what was said of them."""
+    world, told = World(reducers=[numbering]), list[Finding]()
+    world.steer(Activate("all", tuple(Holding([numbering]).identities)))
+    indices = [one.index for one in world.append(list(submissions))]
+    post = Post(Real(world), ORIGIN, world.vault().name, told=told.append)
+    fold_and_deliver(world, post, world.runner())
+    return world, indices, post, told
+
+
+def fold_and_deliver(world: World, post: Post, runner: Runner) -> None:
+    """Let a worker fold all that there is, and send and save after every slice."""
+    crew = Crew([], world.vault())
+    crew.runners = [runner]
+    while runner.step(world.source, ahead=True) or crew.outbox:
+        assert post.deliver(crew)
+        runner.save(world.source)
+
+
+@pytest.mark.parametrize("how", ["live", "rebuilt"])
+def test_what_is_said_otherwise_after_a_skip_is_no_finding(how: str) -> None:
+    """The reducer is a function of the log: it is the log that says something else now; the first message stands."""
+    world, (first, *others), post, told = numbered(*(event("ann") for _ in range(3)), event("bob"))
+    runner = world.runner()
+    sent = post.counts["sent"]
+    world.steer(Skip("numbering", first))
+    world.append([event("ann")])
+    if how == "rebuilt":
+        world.states.clear()
+        runner = world.runner()
+    fold_and_deliver(world, post, runner)
+    assert told == []
+    assert (post.counts["superseded"], post.counts["conflict"]) == (len(others) - 1, 0)
+    assert post.counts["sent"] > sent, "what is new is sent"
+
+
+def test_what_is_said_otherwise_before_what_was_skipped_is_a_finding() -> None:
+    """A skip explains what comes behind the event that it names, and nothing else; nor does that of another reducer."""
+    steering = Gathered()
+    for at, one in ((9, Skip("r", 7)), (19, Skip("q", 3)), (29, Retry(reducer="r", index=25))):
+        steering.take(at, one)
+    crew, told = Sayers([said(at) for at in (6, 8, 10, 24, 26, 30)]), list[Finding]()
+    crew.runners = [cast("Runner", SimpleNamespace(steering=steering))]
+    post = posting(Archiver(lambda some: [Refusal("conflict", "no")] * len(some)), told)
+    assert post.deliver(crew)
+    assert post.counts == {"conflict": 4, "superseded": 2}
+    assert [(one.kind, one.at) for one in told] == [("conflict", 6)]
+
+
+def test_what_waited_for_its_identity_is_explained_by_any_skip_above_it() -> None:
+    """It was folded behind events that stand above it, so one of these may have been skipped."""
+    steering = Gathered()
+    steering.take(9, Skip("r", 7))
+    crew = Sayers([said(at) for at in (6, 8, 10)])
+    crew.runners = [cast("Runner", SimpleNamespace(steering=steering))]
+    post = posting(Archiver(lambda some: [Refusal("conflict", "no")] * len(some)), name="provisional:00-1")
+    assert post.deliver(crew)
+    assert post.counts == {"conflict": 1, "superseded": 2}
 
 
 # --- ticks ---------------------------------------------------------------------------------------
