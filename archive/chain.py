@@ -37,7 +37,8 @@ class Chain:
         `end` is the size of the log.
         """
         ends, whole = [], True
-        for key, value in log.raw("blocks", self.number.to_bytes(8)):
+        # From the very first key on, so that nothing hides before block 0.
+        for key, value in log.raw("blocks", self.number.to_bytes(8) if self.number else b""):
             block = self._decoded(key, value)
             if block is not None and block.size > stop:
                 break
@@ -60,6 +61,8 @@ class Chain:
         except FormatError as error:
             wrong = f"key {key.hex()}: {error}"
         self._note("blocks", self.size, wrong, "order")
+        if len(key) != 8:  # beside the chain, which goes on as if it were not there
+            return None
         self.number, self.previous, self._holed = int.from_bytes(key[:8]) + 1, b"", True
         return None
 

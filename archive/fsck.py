@@ -21,12 +21,13 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from archive.attested import Attestations
 from archive.block import NO_BLOCK
 from archive.chain import Chain, block_hash, strays
 from archive.duplicates import IdRuns
-from archive.entry import parse_row
+from archive.entry import control_body, parse_leaf, parse_row
 from archive.errors import ArchiveError
 from archive.findings import Finding, Findings, Tally, limited, span
 from archive.log import Log, LogSource
@@ -109,7 +110,7 @@ class Check:
         self._before = before
         self._memory = Remembered(given.seals, given.kept, given.resume)
         self._frontier = _aligned(before.frontier)
-        self._attestations = Attestations()
+        self._attestations = Attestations(before.size, self._earlier)
         self._chain = Chain(before.block + 1, before.block_hash, before.size)
         self._chained: dict[int, list[Finding]] = {}
         self._time_s = before.time_s
@@ -158,7 +159,15 @@ class Check:
                 yield Finding("since", before.size - 1, detail)
                 # Said once: that the next block does not follow it would be the same finding.
                 self._chain.previous = b""
+            if not self._lost:
+                yield from self._memory.behind(self._frontier, log.read_nodes)
         yield from self._memory.beyond(self._size)
+
+    def _earlier(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield indices and bodies of control entries that an earlier check has read."""
+        with self._source.open(self._size) as log:
+            for index, leaf in log.controls(start, stop):
+                yield index, control_body(parse_leaf(leaf))
 
     # --- the jobs --------------------------------------------------------------------------------
 
@@ -280,15 +289,21 @@ class Check:
     # --- after the last stretch ------------------------------------------------------------------
 
     def _end(self, ids: IdRuns) -> Iterator[Finding]:
+        self.tally.remarks += self._attestations.remarks()
         if self._wrong_roots > 1:
             yield Finding("root", None, f"{self._wrong_roots - 1} later roots differ as well")
+        if (
+            self._size == self._before.size and self._right is not None
+        ):  # nothing was new, or there is nothing
+            self.tally.entries, self.tally.root = self._size, self._right.root()
+            self.tally.origin = self.tally.origin or self._before.origin or None
         yield from self._memory.of_another(self.tally.origin)
-        if self._size == 0:
-            self.tally.root = Frontier().root()
-        for first, second in ids.repeated():
-            with self._source.open(self._size) as log:
-                if _identifier(log, first) == _identifier(log, second):
-                    yield Finding("ids", second, f"it bears the same event id as entry {first}", "duplicate")
+        for first, second in ids.repeated(self._identifier):
+            yield Finding("ids", second, f"it bears the same event id as entry {first}", "duplicate")
+
+    def _identifier(self, index: int) -> bytes:
+        with self._source.open(self._size) as log:
+            return parse_row(log.row(index)).identifier
 
 
 def _nothing(*, with_vault: bool) -> Resume:
@@ -299,10 +314,6 @@ def _aligned(frontier: Frontier) -> Frontier:
     """Return the frontier at the last multiple of a stretch: what lies after it is read and hashed again."""
     size = frontier.size - frontier.size % STRETCH
     return Frontier(size, frontier.nodes[: size.bit_count()])
-
-
-def _identifier(log: Log, index: int) -> bytes:
-    return parse_row(log.row(index)).identifier
 
 
 def size_of(view: View) -> int:

@@ -7,8 +7,9 @@ gap: so that even the holder of every key cannot take one out and close the rank
 Rows are checked stretch by stretch, in several processes at once, so a count that begins within a stretch is handed
 back (`Counted`) and joined to those before by `archive.fsck`.
 
-A subject who is not in the vault is *erased*: nothing can be opened, nothing is shown, and it is only counted.  Whether
-it was erased with good reason will be said by its tombstone, once erasing is a command.
+A subject who is not in the vault any more is *erased*: nothing can be opened, nothing is shown, and it is only counted.
+Whether it was erased with good reason will be said by its tombstone, once erasing is a command.  A number that the
+vault has given to nobody yet is no erased subject but a finding: else any row could be replaced by noise about nobody.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from archive.recent import Recent
 from archive.vault import SubjectKeys, Vault
 
 ROUTES_CACHED = 16_384
+NUMBERS_MAX: Final = 1 << 27
+"""Greater subject numbers are a finding, since each number below one takes 8 bytes (`join_counts`)."""
 SEQUENCE_MAX: Final = (1 << 62) - 1
 """Greater numbers are nobody's, and are taken for this one, so that counting on from them stays a number."""
 NOT_READ: Final = -(1 << 63)
@@ -83,6 +86,11 @@ class Openings:
     opened: int = 0
     erased: int = 0
     _routes: Recent[tuple[object, ...], bytes] = field(default_factory=lambda: Recent(ROUTES_CACHED))
+    _admitted: int = field(init=False)
+    """Subjects have lower numbers.  Read once: the entries to be checked were there before, and their subjects too."""
+
+    def __post_init__(self) -> None:
+        self._admitted = min(self.vault.admitted, NUMBERS_MAX)
 
     def check_all(self, entries: Sequence[Entry]) -> None:
         """Check some rows that follow one another, whole and well-formed, against their leaves, which are private.
@@ -131,6 +139,11 @@ class Openings:
         return True
 
     def _check(self, index: int, leaf: Leaf, row: Row) -> None:
+        if not self._is_admitted(row):
+            raise IntegrityError(
+                f"it is about subject {max(row.subjects)}, but the vault has admitted {self._admitted} only: the row "
+                "was forged, or the vault is an older copy than the log"
+            )
         counted = self._counted(index, row)
         if (data_key := self._data_key(row)) is None:
             self.erased += 1
@@ -145,12 +158,17 @@ class Openings:
         self._judge(index, leaf.tag, row, keys, header, counted, usual=usual)
 
     def _data_key(self, row: Row) -> DataKey | None:
-        """Return the key of a row, None if one of its subjects is erased."""
+        """Return the key of a row, None if one of its subjects is erased, or was never admitted."""
+        if not self._is_admitted(row):
+            return None
         try:
             keys = self.vault.keys(row.subjects[0])
             return keys.data_key if len(row.subjects) == 1 else self.vault.data_key(row.subjects)
         except NotFound:
             return None
+
+    def _is_admitted(self, row: Row) -> bool:
+        return max(row.subjects) < self._admitted
 
     def _counted(self, index: int, row: Row) -> Counted:
         if (counted := self.subjects.get(row.subjects[0])) is None:
@@ -249,13 +267,14 @@ class Counts:
 def join_counts(known: array[int] | None, subjects: Iterable[tuple[int, Counted]]) -> Iterator[Finding]:
     """Join the counts of a stretch to those before it, in place; yield a finding for each that does not follow.
 
-    `known` has the last sequence number of each subject, by its number; None if rows are not opened.
+    `known` has the last sequence number of each subject, by its number, and grows as far as `Openings` lets numbers
+    pass; None if rows are not opened.
     """
     for subject, counted in subjects:
         if known is None or (counted.first is None and subject >= len(known)):
             continue  # of an erased subject any number could be claimed
         if subject >= len(known):
-            known.extend([0] * (subject + 1024 - len(known)))
+            known.frombytes(bytes(known.itemsize * (subject + 1024 - len(known))))
         due = known[subject] + 1
         first = due if counted.first is None else counted.first
         if first != due:

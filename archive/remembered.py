@@ -2,7 +2,8 @@
 
 A log that is consistent with itself may still not be the log that it was: it may be an old copy, a fork, or rewritten
 by somebody who holds its key.  Nothing inside it can show that.  So each memory is a size and a root, and the log must
-be at least so long and have that root there.
+be at least so long and have that root there.  Where entries are not read again, since an earlier check read them, a
+consistency proof shows whether the root leads to the one that was verified then.
 
 >>> from merkle import EMPTY_ROOT
 >>> memory = Remembered(kept=[Checkpoint("example.org/log", 5, EMPTY_ROOT)])
@@ -14,13 +15,13 @@ be at least so long and have that root there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from archive.findings import Finding
 from archive.resume import Resume
 from archive.seal import Seal
-from merkle import Checkpoint
+from merkle import Checkpoint, Frontier, Node, ProofError, prove_consistency, verify_consistency
 
 _NAMED = {"seal": "sealed", "kept": "in a kept checkpoint", "since": "verified before"}
 
@@ -49,6 +50,26 @@ class Remembered:
             if remembered > size:
                 detail = f"{remembered} entries are {_NAMED[check]}, but the log has {size}: an older copy"
                 yield Finding(check, None, detail, "rolled back")
+
+    def behind(
+        self, verified: Frontier, read_nodes: Callable[[Sequence[Node]], list[bytes]]
+    ) -> Iterator[Finding]:
+        """Yield a finding for each memory within `verified`, which is not read again, that does not lead to its root.
+
+        What `read_nodes` returns need not be right: no hashes let a wrong root pass.
+        Raises IntegrityError where hashes are missing.
+        """
+        for check, size, root in self._all():
+            if not 0 < size <= verified.size:
+                continue
+            proof = prove_consistency(size, verified.size, read_nodes)
+            try:
+                verify_consistency(size, root, verified.size, verified.root(), proof)
+            except ProofError:
+                detail = f"the root at size {size} is not the one {_NAMED[check]}: history was rewritten, or forked"
+                if size < verified.size:
+                    detail += f", or hashes that lead from there to size {verified.size} were altered"
+                yield Finding(check, size - 1, detail)
 
     def against(self, roots: Mapping[int, bytes]) -> Iterator[Finding]:
         """Yield a finding for each memory of another root than the one computed at its size."""

@@ -231,7 +231,10 @@ class Vault:
         if wrapped is None:
             raise NotFound(f"subject {number} is not in the vault: erased, or never admitted")
         plain = self._open(wrapped, _SUBJECT_AAD + key)
-        return plain[:32], plain[32:].decode()
+        try:
+            return plain[:32], plain[32:].decode()
+        except UnicodeDecodeError:  # whoever has the vault key can wrap anything
+            raise IntegrityError(f"vault: the name of subject {number} is no text: altered") from None
 
     # --- writing -----------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ Who serves them: `api.log`, or any web server over a folder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx2
 
@@ -36,6 +36,8 @@ from merkle import (
 )
 
 TIMEOUT_S = 30.0
+ANSWER_BYTES_MAX: Final = 17 << 20
+"""No file of a log is longer: a bundle holds at most 256 entries of 64 KiB."""
 
 
 class LeafSource(Protocol):
@@ -71,14 +73,47 @@ class HttpSource:
     def read(self, path: str) -> bytes:
         """Return a file of the server."""
         try:
-            response = self._client.get(f"{self._url}/{path}")
+            status, content = fetched(self._client, f"{self._url}/{path}")
         except httpx2.HTTPError as error:
             raise Unavailable(f"{self._url}/{path}: {error}") from error
-        if response.status_code == 404:
+        if status == 404:
             raise NotFound(f"{self._url}/{path}: not there")
-        if response.status_code != 200:
-            raise Unavailable(f"{self._url}/{path}: status {response.status_code}")
-        return bytes(response.content)
+        if status != 200:
+            raise Unavailable(f"{self._url}/{path}: status {status}")
+        return content
+
+
+def fetched(client: httpx2.Client, url: str, redirects: int = 0) -> tuple[int, bytes]:
+    """Return status and content of an answer, wherever the server sends us on to, at most so many times.
+
+    A server can fill neither our memory nor, by packing, our time.  Raises Unavailable if the answer is longer than a
+    log's files are, packed all the same, or nowhere, and what httpx2 raises.
+    """
+    request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
+    while True:
+        try:
+            # Not followed by the client: that would read what comes with the redirection, and unpack it.
+            response = client.send(request, stream=True, follow_redirects=False)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise Unavailable(f"{url}: the server sends on to no address: {error}") from error
+        with closing(response):
+            if response.next_request is None or not redirects:
+                return response.status_code, _content(response, url)
+        request, redirects = response.next_request, redirects - 1
+
+
+def _content(response: httpx2.Response, url: str) -> bytes:
+    packed = response.headers.get("content-encoding", "identity").strip().lower()
+    if packed not in {"", "identity"}:
+        raise Unavailable(f"{url}: the answer is packed ({packed[:20]}), which was not asked for")
+    content = bytearray()
+    for piece in response.iter_raw():
+        content += piece
+        if len(content) > ANSWER_BYTES_MAX:
+            raise Unavailable(
+                f"{url}: the answer is longer than {ANSWER_BYTES_MAX:,} bytes, which no file of a log is"
+            )
+    return bytes(content)
 
 
 def address(url: str) -> str:
@@ -88,7 +123,9 @@ def address(url: str) -> str:
     'http://127.0.0.1:8400'
     """
     try:
-        is_one = bool(httpx2.URL(url).host)
+        host = httpx2.URL(url).host
+        host.encode("idna")  # as the system does before it looks the name up
+        is_one = bool(host)
     except (httpx2.InvalidURL, ValueError):  # the latter for names that cannot be looked up
         is_one = False
     if not is_one:

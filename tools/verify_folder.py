@@ -37,6 +37,7 @@ from archive import (
     Given,
     IntegrityError,
     Job,
+    KeyRing,
     Keys,
     Log,
     LogSource,
@@ -157,7 +158,7 @@ def _check(folder: DataFolder, request: Request, seals: list[Seal], outcome: Out
             log = Log(view, size)
             newest = log.checkpoint()[1] if size else b""
             verifier = request.verifier or key_of(request.policy, newest)
-            keys = _keys(log, verifier, tally)
+            keys = _keys(log, verifier, outcome)
         outcome.signed = verifier is not None
         tally.remarks += stranger(newest, keys) if size else []
         kept = (*request.kept, *open_kept(request.notes, keys))
@@ -186,15 +187,21 @@ def _vault(folder: DataFolder) -> Vault:
         raise NotFound(f"{error}; no private row was opened: bring its key, or leave --vault out") from None
 
 
-def _keys(log: Log, verifier: Ed25519Verifier | None, tally: Tally) -> Keys:
+def _keys(log: Log, verifier: Ed25519Verifier | None, outcome: Outcome) -> Keys:
+    """Return the log's keys; where they cannot be followed, the known one as the only one there ever was.
+
+    Then each rotation will be found wanting, and each checkpoint of another key; what is said here says why.
+    """
     if verifier is None:
         return OneKey()
     try:
         return ring_of(log, verifier)
-    except (ArchiveError, MerkleError) as error:
-        # The checkpoints will be found wanting one by one; this says why.
-        tally.remarks.append(f"changes of key could not be followed: {error}")
-        return OneKey(verifier)
+    except IntegrityError as error:
+        detail = f"changes of key could not be followed: {error}"
+        outcome.findings.append(Finding("keys", None, detail, "signature"))
+    except (ArchiveError, MerkleError) as error:  # an entry or a checkpoint that will be found by itself
+        outcome.tally.remarks.append(f"changes of key could not be followed: {error}")
+    return KeyRing(verifier)
 
 
 def stranger(newest: bytes, keys: Keys) -> list[str]:

@@ -52,17 +52,25 @@ from merkle import (
     Note,
     Policy,
     Tile,
+    UnknownKeyError,
     decode_bundle,
     encode_bundle,
     tile_rows,
 )
 from tools.console import Advance, progress
-from tools.leaves import address
+from tools.leaves import address, fetched
 from tools.verify_folder import Outcome, open_kept, stranger
 from tools.verify_policy import cosigned_size, key_of, quorum
 
 AT_ONCE = 8
+HELD = 2 * AT_ONCE
+"""Bundles that are fetched before the first of them is read: one may have 17 MiB."""
 TRIES = 3
+REDIRECTS = 5
+_BRING = (
+    "if the log changed its key before --since, that is not read again: bring the key of later "
+    "(treering keys history lists all), or leave --since out"
+)
 Read = Callable[[Sequence[str]], list[bytes | None]]
 """Returns the bytes at each path below the log, None where there is nothing."""
 
@@ -93,7 +101,9 @@ def verify_public(
         check = _Public(read, checkpoint, open_kept(kept, OneKey()), resume)
         known = verifier or key_of(policy, note)
         with progress("verifying", max(checkpoint.size - check.frontier.size, 0)) as advance:
-            findings = [*check.findings(advance), *check.signed(note, known, policy)]
+            findings = [*check.findings(advance)]
+            check.must_follow = check.must_follow or bool(findings)
+            findings += check.signed(note, known, policy)
         open_kept(kept, check.keys(known))
     return Outcome(
         findings,
@@ -112,7 +122,7 @@ def _reader(data: str) -> Iterator[Read]:
     if not data.startswith(("http://", "https://")):
         yield lambda paths: [_file(Path(data) / path) for path in paths]
         return
-    with httpx2.Client(timeout=30, follow_redirects=True) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+    with httpx2.Client(timeout=30) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         base = address(data)
         if _get(client, f"{base}/checkpoint") is None:
             base += "/log"
@@ -127,15 +137,15 @@ def _get(client: httpx2.Client, url: str) -> bytes | None:
     failure = ""
     for attempt in range(1, TRIES + 1):
         try:
-            answer = client.get(url)
+            status, content = fetched(client, url, REDIRECTS)
         except httpx2.HTTPError as error:
             failure = str(error)
         else:
-            if answer.status_code == httpx2.codes.OK:
-                return answer.content
-            if answer.status_code == httpx2.codes.NOT_FOUND:
+            if status == httpx2.codes.OK:
+                return content
+            if status == httpx2.codes.NOT_FOUND:
                 return None
-            failure = f"status {answer.status_code}"
+            failure = f"status {status}"
         time.sleep(0.2 * attempt)
     raise Unavailable(f"{url}: {failure}; try again later")
 
@@ -152,10 +162,13 @@ class _Public:
         self.tally = Tally(origin=checkpoint.origin, checkpoints=1)
         self._read, self._checkpoint = read, checkpoint
         self._memory = Remembered(kept=kept, resume=resume)
-        self._time_s = 0
+        self._before = before.size
+        self.must_follow = not before.size
+        """Whether a key that does not fit is a finding, and not one of later than --since which was not brought."""
+        self._time_s = resume.time_s if resume else 0
         self._higher: dict[tuple[int, int], bytes] = {}
         self._rotations: list[tuple[int, dict[str, Any]]] = []
-        self._attestations = Attestations()
+        self._attestations = Attestations(aligned, self._earlier)
         self._whole = True
         self.cosigned: int | None = None
 
@@ -163,13 +176,15 @@ class _Public:
         """Yield every finding but those about signatures."""
         yield from self._memory.beyond(self._checkpoint.size)
         yield from self._memory.of_another(self._checkpoint.origin)
+        yield from self._against({self.frontier.size: self.frontier.root()})
         if self.frontier.size == self._checkpoint.size:
-            yield from self._against({self.frontier.size: self.frontier.root()})
+            self.tally.entries, self.tally.root = self.frontier.size, self.frontier.root()
         while self.frontier.size < self._checkpoint.size and self._whole:
             start = self.frontier.size
             stop = min(start - start % STRETCH + STRETCH, self._checkpoint.size)
             yield from self._stretch(start, stop)
             advance(stop - start)
+        self.tally.remarks += self._attestations.remarks()
         if self._whole:
             yield from self._higher_tiles()
 
@@ -178,7 +193,8 @@ class _Public:
     ) -> Iterator[Finding]:
         """Yield what is wrong with the signatures, once the entries said which keys there were."""
         try:
-            keys: Keys = OneKey() if verifier is None else _ring(self._rotations, verifier)
+            keys: Keys = OneKey() if verifier is None else self._ring(verifier)
+            self._refuse_unknown(note, keys)
             self.tally.remarks += stranger(note, keys)
             keys.open(note)
         except IntegrityError as error:
@@ -194,10 +210,29 @@ class _Public:
             else:
                 self.cosigned = cosigned_size(policy, checked)
 
+    def _ring(self, known: Ed25519Verifier) -> KeyRing:
+        """Return the log's keys; raise IntegrityError if they are not sound, or the known one is none of them."""
+        ring = _ring_from(self._rotations, known)
+        if all(known != key for _, key in ring.keys):
+            if not self.must_follow:
+                raise NotFound(f"{known.encode()} is none of the log's keys after --since; {_BRING}")
+            raise IntegrityError(f"the log was never signed by {known.encode()}")
+        return ring
+
+    def _refuse_unknown(self, note: bytes, keys: Keys) -> None:
+        """Raise NotFound if no known key has signed, and there may be one that a change of key before --since made."""
+        try:
+            keys.open(note)
+        except UnknownKeyError as error:
+            if not self.must_follow:
+                raise NotFound(f"the newest checkpoint: {error}; {_BRING}") from None
+        except MerkleError:  # a finding, see `signed`
+            pass
+
     def keys(self, verifier: Ed25519Verifier | None) -> Keys:
         """Return the log's keys, once its entries were read; the known one alone, where they do not lead to others."""
         try:
-            return OneKey() if verifier is None else _ring(self._rotations, verifier)
+            return OneKey() if verifier is None else self._ring(verifier)
         except IntegrityError:  # a finding, see `signed`
             return OneKey(verifier)
 
@@ -213,7 +248,8 @@ class _Public:
         found = Findings()
         leaves = scan_leaves(self._bundles(start, stop), start, stop, found)
         self._rotations += [item for item in leaves.controls.items() if item[1].get("control") == "rotate"]
-        if leaves.first_s is not None and leaves.first_s < self._time_s:
+        backwards = leaves.first_s is not None and leaves.first_s < self._time_s
+        if backwards and start >= self._before:  # what is read again stands before the time that was saved
             found.add("time", start, "its archive time is before that of the entry before", "order")
         self._time_s = self._time_s if leaves.last_s is None else leaves.last_s
         self._tiles(0, start, leaves.hashes, found)
@@ -227,12 +263,24 @@ class _Public:
         places = [
             Bundle(at // TILE_WIDTH, min(TILE_WIDTH, stop - at)) for at in range(start, stop, TILE_WIDTH)
         ]
-        for place, data in zip(places, self._read([place.path() for place in places]), strict=True):
+        for place, data in self._fetched(places):
             kept = data
             if data is None and not place.is_full:
                 kept = _first(self._read([Bundle(place.index).path()])[0], place.width)
             if kept is not None:
                 yield (place.index * TILE_WIDTH).to_bytes(8), kept
+
+    def _fetched(self, places: Sequence[Bundle]) -> Iterator[tuple[Bundle, bytes | None]]:
+        for at in range(0, len(places), HELD):
+            some = places[at : at + HELD]
+            yield from zip(some, self._read([place.path() for place in some]), strict=True)
+
+    def _earlier(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield indices and bodies of control entries that an earlier check has read."""
+        for at in range(start - start % TILE_WIDTH, stop, STRETCH):
+            end = min(at + STRETCH, stop)
+            controls = scan_leaves(self._bundles(at, end), at, end, Findings()).controls
+            yield from ((index, body) for index, body in controls.items() if index >= start)
 
     def _origin(self, leaves: Leaves) -> Iterator[Finding]:
         for index, body in leaves.controls.items():
@@ -313,11 +361,9 @@ def _first(data: bytes | None, width: int) -> bytes | None:
         return data
 
 
-def _ring(rotations: Sequence[tuple[int, dict[str, Any]]], known: Ed25519Verifier) -> KeyRing:
-    """Return the keys that rotations name; raise IntegrityError if they are not sound, or not the known one's."""
+def _ring_from(rotations: Sequence[tuple[int, dict[str, Any]]], known: Ed25519Verifier) -> KeyRing:
+    """Return the keys that rotations name, the known one where there are none; raise IntegrityError if unsound."""
     ring = KeyRing(read_rotation(*rotations[0])[0] if rotations else known)
     for index, body in rotations:
         ring.learn(index, body)
-    if all(known != key for _, key in ring.keys):
-        raise IntegrityError(f"the log was never signed by {known.encode()}")
     return ring

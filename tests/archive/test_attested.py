@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archive import (
     Activate,
@@ -78,6 +80,97 @@ def test_a_skip_between_two_excuses_the_second(entry: Steering, *, excused: bool
     """An entry between them that changes this reducer's fold; one before both excuses nothing."""
     assert (found((3, attest()), (4, entry), (5, attest(digest=OTHER))) == []) == excused
     assert len(found((2, entry), (3, attest()), (5, attest(digest=OTHER)))) == 1
+
+
+def test_what_nobody_understands_is_said_and_no_finding() -> None:
+    """A newer archiver may write kinds that are unknown here; a body without a kind is not passed over either."""
+    check = Attestations()
+    bodies: list[dict[str, Any]] = [{"control": "origin"}, {"control": "start"}, {"control": "rotate"}]
+    for index, body in enumerate([*bodies, steering_body(attest(2))]):
+        assert list(check.take_body(index, body)) == []
+    assert check.remarks() == []
+    bodies = [{}, {"control": 5}, {"control": "steal"}, {"control": ["start"]}]
+    for index, body in enumerate(bodies, 4):
+        assert list(check.take_body(index, body)) == []
+    assert check.remarks() == [
+        "control entries of no known kind: 4, 5, 6, …; a newer version may know what they say"
+    ]
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_the_command_says_what_it_does_not_understand(
+    public: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder and in public it is a note under a good verdict."""
+    site = Site()
+    archiver = site.start()
+    for _ in range(16):
+        archiver.step([event(b"{}")] * 20)
+    index = archiver.control({"control": "steal"})
+    with site.log.view() as view:
+        copy = copy_of(view, 1_000, KEY, None)
+    if public:
+        published(copy, tmp_path / "log")
+    else:
+        copy.write(DataFolder(tmp_path / "log"))
+    assert verify_log.main([str(tmp_path / "log"), "--vkey", KEY.verifier.encode()]) == 0
+    assert f"note: control entries of no known kind: {index};" in capsys.readouterr().out
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from([ONE, OTHER, None])), min_size=1, max_size=12),
+    st.integers(0, 12),
+)
+def test_a_check_that_goes_on_finds_what_the_whole_one_finds(
+    said: list[tuple[int, str | None]], since: int
+) -> None:
+    """An attestation contradicts those before it also where they were read by an earlier check, which is asked."""
+    entries: list[tuple[int, Steering]] = [
+        (index, Skip("r", 0) if digest is None else attest(min(size, index), digest))
+        for index, (size, digest) in enumerate(said, 1)
+    ]
+    asked = list[tuple[int, int]]()
+
+    def earlier(start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        asked.append((start, stop))
+        return [(index, steering_body(one)) for index, one in entries if start <= index < stop]
+
+    check = Attestations(since, earlier)
+    later = [finding for index, one in entries if index >= since for finding in check.take(index, one)]
+    assert later == [finding for finding in found(*entries) if (finding.index or 0) >= since]
+    assert sum(stop - start for start, stop in asked) <= since, "nothing is read twice"
+
+
+def test_nothing_is_read_again_for_attestations_of_what_is_new() -> None:
+    """As long as reducers attest soon after the size of which they speak, a check that goes on reads nothing again."""
+
+    def earlier(start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        raise AssertionError(f"{start} to {stop} was read again")
+
+    check = Attestations(100, earlier)
+    assert list(check.take(120, attest(100))) == list(check.take(130, attest(110))) == []
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_the_command_that_goes_on_finds_it(
+    tampered: tuple[Copy, int], public: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --since as without, in a folder and in public: one attestation before that place, the other behind it."""
+    copy, index = tampered
+    early, since = copy.copy(), tmp_path / "since"
+    early.keep([block.size for block in early.blocks].index(index) + 1)
+    early.reseal()
+    for name, one in (("early", early), ("late", copy)):
+        if public:
+            published(one, tmp_path / name)
+        else:
+            one.write(DataFolder(tmp_path / name))
+    vkey = ["--vkey", KEY.verifier.encode()]
+    assert verify_log.main([str(tmp_path / "early"), *vkey, "--save", str(since)]) == 0
+    capsys.readouterr()
+    assert verify_log.main([str(tmp_path / "late"), *vkey, "--since", str(since), "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["check"], finding["index"]) == ("steering", index)
 
 
 def test_what_is_said_of_the_future_is_a_finding() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -167,25 +167,37 @@ def test_a_bundle_does_not_cross_a_multiple_of_256(width: int) -> None:
         assert bool(list(found)) is wrong
 
 
-@given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=6), st.integers(1, 8))
-def test_every_repeated_id_is_found(runs: list[list[int]], piece_ids: int) -> None:
-    """However ids are spread over runs and pieces, and however many are the same, equal ones meet."""
-    numbered: list[tuple[int, int]] = []
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=9), max_size=6),
+    st.integers(1, 8),
+)
+def test_every_repeated_id_is_found(runs: list[list[tuple[int, int]]], piece_ids: int) -> None:
+    """However ids are spread over runs and pieces, and however many are the same or begin alike, equal ones meet."""
+    hashes = [(one << 59).to_bytes(8) + (rest << 62).to_bytes(8) for run in runs for one, rest in run]
     at = 0
     with IdRuns(piece_ids) as ids:
         for run in runs:
-            table = np.array([[one << 59 for one in run], range(at, at + len(run))], dtype=np.uint64)
-            numbered += zip(run, range(at, at + len(run)), strict=True)
+            table = np.array([[one << 59 for one, _ in run], range(at, at + len(run))], dtype=np.uint64)
             ids.add(table[:, np.argsort(table[0], kind="stable")])
             at += len(run)
-        found = list(ids.repeated())
-    last: dict[int, int] = {}
+        found = list(ids.repeated(hashes.__getitem__))
+    last: dict[bytes, int] = {}
     expected = []
-    for one, index in numbered:
+    for index, one in enumerate(hashes):
         if one in last:
             expected.append((last[one], index))
         last[one] = index
     assert sorted(found) == sorted(expected)
+
+
+def test_one_that_begins_alike_does_not_hide_two_that_are_equal() -> None:
+    """Of A, B, A with eight bytes in common it is the third that repeats the first."""
+    hashes = [b"8 bytes." + rest for rest in (b"A" * 8, b"B" * 8, b"A" * 8)]
+    table = np.array([[int.from_bytes(hashes[0][:8])] * 3, range(3)], dtype=np.uint64)
+    for piece_ids in (1, 2, 3, 9):
+        with IdRuns(piece_ids) as ids:
+            ids.add(table)
+            assert list(ids.repeated(hashes.__getitem__)) == [(0, 2)]
 
 
 @given(st.lists(st.lists(st.integers(0, 6), max_size=20), max_size=6), st.integers(1, 8))
@@ -193,15 +205,20 @@ def test_no_more_ids_are_compared_at_once_than_said(runs: list[list[int]], piece
     """Even where somebody gave every entry the same id: what is compared fits into memory, whatever the hashes are."""
     sizes = list[int]()
 
-    def within(parts: list[duplicates.Words]) -> Iterator[tuple[int, int]]:
+    def within(parts: list[duplicates.Words]) -> Iterator[Iterator[int]]:
         sizes.append(sum(part.shape[1] for part in parts))
+        return iter(())
+
+    def equal(alike: list[int], _: Callable[[int], bytes]) -> Iterator[tuple[int, int]]:
+        sizes.append(len(alike))
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch, IdRuns(piece_ids) as ids:
         patch.setattr(duplicates, "_within", within)
+        patch.setattr(duplicates, "_equal", equal)
         for run in runs:
             ids.add(np.array([sorted(run), range(len(run))], dtype=np.uint64))
-        list(ids.repeated())
+        list(ids.repeated(lambda _: bytes(16)))
     assert max(sizes, default=0) <= piece_ids
 
 

@@ -9,7 +9,17 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from archive import Findings, Log, Vault, Write, commitment_of, open_row, parse_opening, parse_row
+from archive import (
+    Findings,
+    IntegrityError,
+    Log,
+    Vault,
+    Write,
+    commitment_of,
+    open_row,
+    parse_opening,
+    parse_row,
+)
 from archive.entry import encode_header
 from archive.openings import Counted, Counts, Entry, Openings, join_counts
 from tests.archive.site import VAULT_KEY, Site, event
@@ -126,3 +136,77 @@ def test_rows_opened_together_are_judged_like_each_by_itself() -> None:
     assert said[0] == set()
     assert all(said[1:])
     assert set().union(*said) == {"opening", "header", "tag", "sequence"}
+
+
+def about(row: bytes, *subjects: int) -> bytes:
+    """Return a row of the same size, of noise that anybody can make, about these subjects."""
+    body = row[:2] + bytes([len(subjects)]) + row[3:4] + b"".join(one.to_bytes(8) for one in subjects)
+    body += bytes(16) + row[28:-4].ljust(200, b"\x5a")
+    return body + crc32(body).to_bytes(4)
+
+
+@pytest.mark.parametrize("subjects", [(2,), (1 << 50,), (2**64 - 1,), (0, 2), (0, 1, 1 << 50)])
+def test_noise_about_nobody_is_no_erased_subject(subjects: tuple[int, ...]) -> None:
+    """A row about a number that the vault has given to nobody was forged: found without a key, and not counted."""
+    site = Site()
+    archiver = site.start()
+    archiver.step([event(b"{}"), event(b"{}", subject="student:bob")])
+    with site.log.view() as view:
+        log = Log(view, archiver.head.size)
+        good = [Entry(at, log.leaf(at), log.row(at)) for at in (2, 3)]
+    found = Findings()
+    openings = Openings(Vault(site.vault, VAULT_KEY, site.random), found)
+    openings.check_all([good[0], Entry(3, good[1].leaf, about(good[1].row, *subjects))])
+    (finding,) = found
+    assert (finding.check, finding.index) == ("opening", 3)
+    assert f"about subject {max(subjects)}, but the vault has admitted 2 only" in finding.detail
+    assert (openings.opened, openings.erased, list(openings.subjects)) == (1, 0, [0])
+
+
+def test_a_row_that_opens_is_about_nobody_all_the_same() -> None:
+    """Whoever holds the vault's key may put a subject in whom the vault never admitted: no key makes that right."""
+    site = Site()
+    archiver = site.start()
+    archiver.step([event(b"{}"), event(b"{}", subject="student:bob")])
+    site.vault.commit([Write("meta", b"next", (1).to_bytes(8))])
+    with site.log.view() as view:
+        log, found = Log(view, archiver.head.size), Findings()
+        openings = Openings(Vault(site.vault, VAULT_KEY, site.random), found)
+        openings.check_all([Entry(at, log.leaf(at), log.row(at)) for at in (2, 3)])
+    assert [(one.check, one.index) for one in found] == [("opening", 3)]
+    assert (openings.opened, list(openings.subjects)) == (1, [0])
+
+
+@pytest.mark.parametrize("number", [1 << 27, 1 << 61, 2**64 - 1])
+def test_a_huge_number_takes_no_memory(number: int) -> None:
+    """Whoever holds the vault's key may admit a subject of any number; that is a finding, not the end of the check."""
+    site = Site()
+    archiver = site.start()
+    archiver.step([event(b"{}")])
+    with site.log.view() as view:
+        log = Log(view, archiver.head.size)
+        entry = Entry(2, log.leaf(2), about(log.row(2), number))
+    vault, found = Vault(site.vault, VAULT_KEY, site.random), Findings()
+    site.vault.commit([Write("meta", b"next", (number + 1).to_bytes(9))])
+    openings = Openings(vault, found)
+    openings.check_all([entry])
+    known = array("Q", [0])
+    assert list(join_counts(known, openings.counts())) == []
+    assert ([one.check for one in found], len(known)) == (["opening"], 1)
+
+
+def test_a_name_that_is_no_text_is_a_finding() -> None:
+    """Whoever holds the vault's key may wrap any bytes as a name."""
+    site = Site()
+    archiver = site.start()
+    archiver.step([event(b"{}")])
+    vault = Vault(site.vault, VAULT_KEY, site.random)
+    key = bytes(8)
+    wrapped = vault._seal(bytes(32) + b"\xff\xfe", b"treering/subject/v1\0" + key)
+    site.vault.commit([Write("subjects", key, wrapped)])
+    with site.log.view() as view:
+        log, found = Log(view, 3), Findings()
+        Openings(vault, found).check_all([Entry(2, log.leaf(2), log.row(2))])
+    assert [(one.check, one.index) for one in found] == [("opening", 2)]
+    with pytest.raises(IntegrityError, match="the name of subject 0 is no text"):
+        vault.name(0)

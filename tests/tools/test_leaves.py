@@ -63,7 +63,7 @@ def test_what_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
         open_leaves("http://127.0.0.1:1/")
 
 
-@pytest.mark.parametrize("place", ["http://[::1", "http://", "http://\x00", "http://a b:c"])
+@pytest.mark.parametrize("place", ["http://[::1", "http://", "http://\x00", "http://a b:c", "http://a..b/"])
 def test_what_is_no_address_is_said_to_be_none(place: str) -> None:
     """A slip in an address is no traceback, nor trouble of the server's."""
     with pytest.raises(NotFound, match="not an address"):
@@ -79,7 +79,9 @@ def test_a_log_is_found_below_the_address_of_its_server(folder: Path) -> None:
 def test_statuses_are_told_apart(status: int, error: type[Exception]) -> None:
     """Not there is final; trouble is not."""
     source = HttpSource("http://log.example/")
-    source._client = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(status)))
+    source._client = httpx2.Client(
+        transport=httpx2.MockTransport(lambda _: httpx2.Response(status, content=iter([b"x"])))
+    )
     with pytest.raises(error, match=r"http://log\.example/checkpoint"):
         source.read("checkpoint")
 

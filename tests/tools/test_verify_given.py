@@ -224,7 +224,7 @@ def test_what_is_no_key_is_said_to_be_none(
         assert "key" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["http://[::1", "http://", "https://a b:c"])
+@pytest.mark.parametrize("address", ["http://[::1", "http://", "https://a b:c", "http://a..b/"])
 def test_what_is_no_address_is_said_to_be_none(address: str, run: Any) -> None:
     """A slip in an address is no traceback, and not a finding about anybody's log."""
     said = run(address)
