@@ -27,6 +27,7 @@ import msgspec
 from archive import (
     ArchiveError,
     DataFolder,
+    Finding,
     IntegrityError,
     InvalidEvent,
     LmdbStore,
@@ -46,11 +47,14 @@ from tools.console import in_words, number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
 from tools.verify_folder import Outcome, Request, verify_folder
 
+PRIVATE = frozenset({"row", "opening", "header", "ids", "sequence"})
+"""Checks of what only the log's owner can read; their names are those of docs/formats/findings.md."""
+_HINT = "; if no older backup has it, --accept-damage makes one that says so (docs/recovery.md, Rotten bytes)"
 MANIFEST = "backup.json"
 FORMAT = 1
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a backup says about itself, in `backup.json`."""
 
     format: int
@@ -68,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the keys are in it."""
     files: dict[str, str]
     """SHA-256 of every file, hexadecimal, by path."""
+    damage: list[str] = []
+    """What was wrong with private rows when it was made, and accepted: "entry 7: row"."""
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -82,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, default=Path("data"))
     made.add_argument("--partition", type=int, default=0)
     made.add_argument("--with-keys", action="store_true", help="also copy the keys: guard such a backup")
+    made.add_argument(
+        "--accept-damage",
+        action="store_true",
+        help="make it though private rows are damaged: it names them (docs/recovery.md, Rotten bytes)",
+    )
     made.add_argument("--dry-run", action="store_true", help="only say what would be copied")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
@@ -94,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.dry_run:
             return _dry_run(folder, target, arguments.with_keys, as_json=arguments.json)
-        manifest, outcome = back_up(folder, target, with_keys=arguments.with_keys)
+        manifest, outcome = back_up(
+            folder, target, with_keys=arguments.with_keys, accept_damage=arguments.accept_damage
+        )
     except IntegrityError as error:
         say(f"treering backup: {error}")
         return EXIT_FINDING
@@ -114,9 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_GOOD
 
 
-def back_up(folder: DataFolder, target: Path, *, with_keys: bool = False) -> tuple[Manifest, Outcome]:
+def back_up(
+    folder: DataFolder, target: Path, *, with_keys: bool = False, accept_damage: bool = False
+) -> tuple[Manifest, Outcome]:
     """Make a backup at `target` and return what it is and how it was checked.
 
+    With `accept_damage` it is made though private rows are damaged, and says so: what all can check must be whole.
     Raises IntegrityError if the copy does not verify (then look at the log itself), InvalidEvent if there is
     something at `target`, Unavailable if it does not fit.
     """
@@ -129,7 +145,10 @@ def back_up(folder: DataFolder, target: Path, *, with_keys: bool = False) -> tup
         if with_keys:
             copy_files(folder.path / "keys", partial / "keys")
         manifest = _described(folder, copy, with_keys=with_keys)
-        outcome = checked(copy, manifest, keys_of=folder)
+        outcome = _outcome(copy, manifest, folder, None)
+        if accept_damage:
+            manifest = msgspec.structs.replace(manifest, damage=sorted(_damage(outcome)))
+        _judge(copy, manifest, outcome)
         write_whole(partial / MANIFEST, encode(manifest))
         partial.rename(target)
         sync_folder(target.parent)
@@ -259,22 +278,44 @@ def checked(
 ) -> Outcome:
     """Verify the log of a backup and return the outcome; raise IntegrityError with the first finding.
 
-    `keys_of` is the folder that has the vault's key, or None to leave the private rows closed.
+    Damage that the backup names was there when it was made.  `keys_of` is the folder that has the vault's key, or None
+    to leave the private rows closed.
     """
+    outcome = _outcome(copy, manifest, keys_of, verifier)
+    _judge(copy, manifest, outcome)
+    return outcome
+
+
+def _outcome(
+    copy: DataFolder, manifest: Manifest, keys_of: DataFolder | None, verifier: Ed25519Verifier | None
+) -> Outcome:
     if verifier is None and manifest.vkey is not None:
         verifier = Ed25519Verifier.decode(manifest.vkey)
     with borrowed_key(copy, keys_of) as readable:
-        outcome = verify_folder(Request(copy.path, verifier, copy.partition, vault=readable))
-    if outcome.findings:
-        first = outcome.findings[0]
-        place = "log" if first.index is None else f"entry {first.index}"
+        return verify_folder(Request(copy.path, verifier, copy.partition, vault=readable))
+
+
+def _judge(copy: DataFolder, manifest: Manifest, outcome: Outcome) -> None:
+    """Raise IntegrityError if a backup is not what its manifest says, or damaged beyond what that names."""
+    findings = [one for one in outcome.findings if _label(one) not in manifest.damage]
+    if findings:
+        first = findings[0]
         remarks = "".join(f"; note: {one}" for one in outcome.tally.remarks)
-        count = "1 finding" if len(outcome.findings) == 1 else f"{len(outcome.findings)} findings, the first"
-        raise IntegrityError(f"{copy.path}: {count}: {place}: {first.check}: {first.detail}{remarks}")
+        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings, the first"
+        hint = "" if any(one.check not in PRIVATE for one in findings) else _HINT
+        raise IntegrityError(f"{copy.path}: {count}: {_label(first)}: {first.detail}{remarks}{hint}")
     tally = outcome.tally
     if (tally.entries, tally.root.hex(), tally.origin) != (manifest.size, manifest.root, manifest.origin):
         raise IntegrityError(f"{copy.path}: the log is not the one that {MANIFEST} describes")
-    return outcome
+
+
+def _label(finding: Finding) -> str:
+    return f"{'log' if finding.index is None else f'entry {finding.index}'}: {finding.check}"
+
+
+def _damage(outcome: Outcome) -> set[str]:
+    """Return what is wrong with private rows alone: the public part of a log is whole, or there is no backup of it."""
+    return {_label(one) for one in outcome.findings if one.check in PRIVATE}
 
 
 @contextmanager
@@ -309,6 +350,8 @@ def report(manifest: Manifest, target: Path, *, opened: int, signed: bool, as_js
     print(
         f"verified: {number(manifest.size)} entries of {manifest.origin}, root {manifest.root}, in {target}"
     )
+    if manifest.damage:
+        print(f"with damage that it names: {', '.join(manifest.damage)}")
     if not manifest.keys:
         print("without keys: keep keys/ elsewhere, or nobody can read or continue this log (--with-keys)")
 
