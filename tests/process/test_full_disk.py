@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def while_down(server: Served, sender: Sender) -> None:
 
 def what_was_said(errors: str, folder: Path) -> None:
     """Whoever reads the server's log at night sees when it began and ended, and where there was no room."""
-    lines = errors.splitlines()
+    stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+    lines = [stamp.sub("", line, count=1) for line in errors.splitlines() if stamp.match(line)]
     front = [line for line in lines if line.startswith("front: ")]
     assert [line.partition(str(folder))[0] for line in front] == [
         "front: events are not kept: ",
