@@ -61,14 +61,17 @@ from tools.process import (
     watch_parent,
     with_times,
 )
+from tools.restoring import check_restored
 
 
-def build(folder: DataFolder, origin: str | None, seal: Path | None) -> Archiver:
+def build(folder: DataFolder, origin: str | None, seal: Path | None, *, restoring: bool = False) -> Archiver:
     """Open everything the archiver needs, making what is missing; the caller holds the log's lock.
 
-    Raises InvalidEvent if `origin` is not the name that the log has already, StorageFailed if its disk has failed the
-    last one, and what opening raises.
+    Raises InvalidEvent if `origin` is not the name that the log has already, or a restore into the folder has not ended
+    (only that one is `restoring`), StorageFailed if its disk has failed the last one, and what opening raises.
     """
+    if not restoring:
+        check_restored(folder)
     check_disk(folder.stopped, _files(folder, seal))
     if not (folder.log / "data.mdb").exists():
         check_begun(folder.begun, 0)  # before there is an empty one in its place

@@ -337,8 +337,8 @@ def refuse_occupied(target: Path) -> None:
     """Raise InvalidEvent if there is something already."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidEvent(f"{target}: there is something already; name a folder that does not exist")
-    if target.exists():
-        target.rmdir()
+    if target.is_mount() or target.is_symlink():
+        raise InvalidEvent(f"{target}: a disk or a link; name a folder below it")
 
 
 def report(manifest: Manifest, target: Path, *, opened: int, signed: bool, as_json: bool) -> None:

@@ -8,7 +8,10 @@ folder says so.  A backup that reaches it goes on under its old name.  One that 
 `--new-origin` a new log begins, whose first entry names the old one (origin, size and root); the old log, its vault and
 its keys lie in `before/`, a data folder of its own, as what they are.
 
-What is written comes in an order in which a crash can be repeated: keys, vault, seal, and the database of the log last.
+All that can be refused is refused before anything is written, in a dry run as well.  Then a mark is written
+(`tools.restoring`), with which no archiver starts, and it is taken away at the end: after a death anywhere between the
+two the same command goes on.  What is written, and in which order: `tools.restoring_parts`.
+
 How a backup is made: `tools.backup`; what to do at 3 a.m.: docs/recovery.md.
 """
 
@@ -16,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import shutil
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -34,30 +35,27 @@ from archive import (
     Log,
     NotFound,
     PublishedSize,
-    Seal,
+    encode_control,
     find_signer,
-    make_folder,
     newest_seal,
     size_of,
-    sync_folder,
     take_lock,
-    write_whole,
 )
-from merkle import Ed25519Verifier, MerkleError
-from tools.archiver import begin, build
-from tools.backup import (
-    FORMAT,
-    MANIFEST,
-    Manifest,
-    checked,
-    copy_files,
-    copy_vault,
-    digest,
-    file_names,
-    seal_at_head,
-)
+from merkle import Ed25519Signer, MerkleError
+from tools import restoring
+from tools.backup import FORMAT, MANIFEST, Manifest, checked, digest, file_names
 from tools.console import number, print_json
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.restoring import Mark
+from tools.restoring_parts import (
+    begin_anew,
+    is_begun,
+    keys_at_hand,
+    restore_before,
+    restore_same,
+)
+from tools.restoring_vault import compare_vaults, has_database, refuse_another_vault, viewing
+from tools.settings import load
 from tools.verify_log import read_vkey
 
 
@@ -76,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--new-origin", metavar="NAME", help="if the backup is older: begin a new log, of this name"
     )
-    made.add_argument("--seal", type=Path, help="where the seal lies, if not beside the log")
+    made.add_argument("--seal", help="where the seal lies, if not beside the log")
+    made.add_argument("--config", type=Path, help="the server's TOML file, which may say where the seal lies")
     made.add_argument(
         "--vkey", help="the log's key, or a file that holds it (default: the one in the backup)"
     )
@@ -104,54 +103,126 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{verb}: {number(answer['size'])} entries of {answer['old_origin']}, in {answer['old_log']}")
         if answer["origin"] != answer["old_origin"]:
             print(f"a new log: {answer['origin']}; its first entry names the old one")
-        print("next: treering serve --data", arguments.data)
+        config = "" if arguments.config is None else f" --config {arguments.config}"
+        print(f"next: treering serve --data {arguments.data}{config}")
     return EXIT_GOOD
 
 
 def _run(folder: DataFolder, arguments: argparse.Namespace) -> dict[str, Any]:
     backup = DataFolder(arguments.backup, folder.partition)
-    manifest = read_manifest(backup)
-    seal_path = arguments.seal or folder.log / "seal"
+    seal_path = find_seal(folder, arguments)
     verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
-    checked(backup, manifest, keys_of=_keys_at_hand(backup, folder), verifier=verifier)
-    seal = newest_seal(seal_path.read_bytes()) if seal_path.is_file() else None
-    behind = how_far_behind(backup, manifest, seal, arguments.at_least, published_in(folder))
-    answer = {
-        "old_origin": manifest.origin,
-        "origin": manifest.origin,
-        "old_log": str(folder.path),
-        "size": manifest.size,
-        "root": manifest.root,
-        "behind": behind,
+    manifest = read_manifest(backup)
+    mark = decide(backup, manifest, folder, seal_path, arguments)
+    before = DataFolder(folder.path / "before" / str(mark.before), folder.partition)
+    # Where an interrupted run has moved the folder's keys away, they were put there before.
+    keys = keys_at_hand(backup, before, folder)
+    checked(backup, manifest, keys_of=keys, verifier=verifier)
+    if not before.path.exists():
+        refuse_what_does_not_fit(backup, folder, mark)
+    if not arguments.dry_run:
+        folder.create()
+        lock = take_lock(folder.log / "lock")
+        try:
+            restoring.write_mark(folder, mark)
+            if mark.new_origin is None:
+                restore_same(backup, manifest, folder, seal_path, verifier)
+            else:
+                restore_before(backup, manifest, before, folder, verifier)
+                begin_anew(folder, mark.new_origin, manifest, seal_path, before.path)
+            restoring.take_away(folder)
+        finally:
+            os.close(lock)
+    return {
+        "old_origin": mark.origin,
+        "origin": mark.new_origin or mark.origin,
+        "old_log": str(folder.path if mark.new_origin is None else before.path),
+        "size": mark.size,
+        "root": mark.root,
+        "behind": max(0, mark.told - mark.size),
         "dry_run": arguments.dry_run,
     }
-    if arguments.new_origin is None and behind:
+
+
+def find_seal(folder: DataFolder, arguments: argparse.Namespace) -> Path:
+    """Return where the seal lies: a flag, a variable or the server's file says so; else it is beside the log.
+
+    Raises InvalidEvent if its folder is not there: a disk that is not mounted must not pass for a log without a seal.
+    """
+    flags = {"data": str(arguments.data), "seal": arguments.seal}
+    path = load(flags, os.environ, arguments.config).seal
+    if path is None:
+        return folder.log / "seal"
+    if path.parent.absolute() != folder.log.absolute() and not path.parent.is_dir():
+        raise InvalidEvent(f"{path}: the seal's folder is not there; is its disk mounted?")
+    return path
+
+
+def decide(
+    backup: DataFolder,
+    manifest: Manifest,
+    folder: DataFolder,
+    seal_path: Path,
+    arguments: argparse.Namespace,
+) -> Mark:
+    """Return what is to be done, as an interrupted run has decided or, where there was none, from what is there.
+
+    Raises IntegrityError if the backup is older than what was told, and no new log is asked for; InvalidEvent if that
+    is not known, a log is there, or the new name is none.
+    """
+    name = arguments.new_origin
+    if name is not None:
+        check_new_origin(name, manifest)
+    begun, at_least = restoring.read_mark(folder), arguments.at_least or 0
+    if begun is None:
+        told = told_here(backup, manifest, folder, seal_path, arguments.at_least)
+        mark = Mark(
+            restoring.FORMAT,
+            manifest.origin,
+            manifest.size,
+            manifest.root,
+            name,
+            _free_number(folder),
+            told,
+        )
+    else:
+        if (begun.origin, begun.root, begun.new_origin) != (manifest.origin, manifest.root, name):
+            flag = "" if begun.new_origin is None else f" --new-origin {begun.new_origin}"
+            raise InvalidEvent(
+                f"{restoring.path_of(folder)}: another restore into this folder did not end, of {begun.size:,} entries "
+                f"of {begun.origin}{flag}; run that one again"
+            )
+        mark = msgspec.structs.replace(begun, told=max(begun.told, at_least))
+    if name is None and mark.told > mark.size:
         raise IntegrityError(
-            f"the backup has {manifest.size} entries, but {manifest.size + behind} were signed and told: going on "
+            f"the backup has {mark.size} entries, but {mark.told} were signed and told: going on "
             "from it would contradict them. Look for a newer backup; else --new-origin NAME begins a new log"
         )
-    refuse_a_log(folder)
-    if arguments.new_origin is not None:
-        if arguments.new_origin == manifest.origin:
-            raise InvalidEvent("--new-origin: that is the old one; a new log needs a name of its own")
-        answer |= {"origin": arguments.new_origin, "old_log": str(_before(folder))}
-    else:
-        refuse_another_key(backup, folder)
-    if arguments.dry_run:
-        return answer
-    folder.create()
-    lock = take_lock(folder.log / "lock")
+    if begun is None or (name is not None and not is_begun(folder, name)):
+        refuse_a_log(folder)
+    return mark
+
+
+def check_new_origin(name: str, manifest: Manifest) -> None:
+    """Raise InvalidEvent or MerkleError for a name that no log can have, or that the old one has."""
+    if name == manifest.origin:
+        raise InvalidEvent("--new-origin: that is the old one; a new log needs a name of its own")
     try:
-        if arguments.new_origin is None:
-            restore_same(backup, manifest, folder, seal_path, verifier)
-        else:
-            restore_before(
-                backup, manifest, DataFolder(answer["old_log"], folder.partition), folder, verifier
-            )
-            begin_anew(folder, arguments.new_origin, manifest, seal_path, Path(answer["old_log"]))
-    finally:
-        os.close(lock)
-    return answer
+        Ed25519Signer(name, bytes(32))
+        encode_control(
+            0, {"control": "origin", "origin": name, "follows": manifest.origin, "root": manifest.root}
+        )
+    except (MerkleError, FormatError, UnicodeError) as error:
+        raise InvalidEvent(f"--new-origin: {error}") from None
+
+
+def refuse_what_does_not_fit(backup: DataFolder, folder: DataFolder, mark: Mark) -> None:
+    """Raise IntegrityError or NotFound if what would be kept in the folder is not this log's, or is damaged."""
+    if mark.new_origin is None:
+        refuse_another_key(backup, folder)
+        refuse_another_vault(backup, folder)
+    elif has_database(folder.path / "vault"):
+        compare_vaults(backup, folder)  # it must be able to say who was erased
 
 
 def read_manifest(backup: DataFolder) -> Manifest:
@@ -179,35 +250,32 @@ def published_in(folder: DataFolder) -> int:
         return 0
 
 
-def how_far_behind(
-    backup: DataFolder, manifest: Manifest, seal: Seal | None, at_least: int | None, published: int
+def told_here(
+    backup: DataFolder, manifest: Manifest, folder: DataFolder, seal_path: Path, at_least: int | None
 ) -> int:
-    """Return how many entries that were told are not in the backup.
+    """Return the greatest size that was told: by the seal in the folder, the operator, or what was published here.
 
     What was published here counts, and is not enough: nobody syncs it.  Raises InvalidEvent if nobody knows how many
     were told, IntegrityError if the seal is of another history.
     """
+    seal = newest_seal(seal_path.read_bytes()) if seal_path.is_file() else None
     if seal is None and at_least is None:
         raise InvalidEvent(
-            "there is no seal here that says how far the log had come; look for the greatest size that anybody "
-            "was told (a receipt, a checkpoint, a witness) and say it with --at-least"
+            "there is no seal here that says how far the log had come (if it lies elsewhere: --config or --seal); "
+            "look for the greatest size that anybody was told (a receipt, a checkpoint, a witness) and say it with "
+            "--at-least"
         )
     if seal is not None and seal.size <= manifest.size:
-        store = backup.open_log()
-        try:
-            with store.view() as view:
-                if Log(view, size_of(view)).root(seal.size) != seal.root:
-                    raise IntegrityError("the seal in this folder is of another log, or of another history")
-        finally:
-            store.close()
-    known = max(0 if seal is None else seal.size, at_least or 0, published)
-    return max(0, known - manifest.size)
+        with viewing(backup.open_log()) as view:
+            if Log(view, size_of(view)).root(seal.size) != seal.root:
+                raise IntegrityError("the seal in this folder is of another log, or of another history")
+    return max(0 if seal is None else seal.size, at_least or 0, published_in(folder))
 
 
 def refuse_a_log(folder: DataFolder) -> None:
     """Raise InvalidEvent if there is a database: nothing is overwritten."""
-    path = folder.log / "data.mdb"
-    if path.exists() and path.stat().st_size:
+    if has_database(folder.log):
+        path = folder.log / "data.mdb"
         raise InvalidEvent(f"{path}: there is a log; move it away (and keep it), nothing is overwritten here")
 
 
@@ -219,112 +287,10 @@ def refuse_another_key(backup: DataFolder, folder: DataFolder) -> None:
     holder = folder if folder.log_key.exists() else backup
     if not holder.log_key.exists():
         raise NotFound(f"{folder.log_key}: bring the keys of this log back first; they are not in the backup")
-    store = backup.open_log()
-    try:
-        with store.view() as view:
-            find_signer(holder, Log(view, size_of(view)))
-    finally:
-        store.close()
+    with viewing(backup.open_log()) as view:
+        find_signer(holder, Log(view, size_of(view)))
 
 
-def _keys_at_hand(backup: DataFolder, folder: DataFolder) -> DataFolder | None:
-    """Return where the vault's key is, if anywhere."""
-    for one in (backup, folder):
-        if one.vault_key.exists():
-            return one
-    return folder if "TREERING_VAULT_KEY" in os.environ else None
-
-
-def restore_same(
-    backup: DataFolder,
-    manifest: Manifest,
-    folder: DataFolder,
-    seal_path: Path,
-    verifier: Ed25519Verifier | None,
-) -> None:
-    """Bring a log back where it was; a crash on the way leaves a folder into which it can be done again."""
-    if (backup.path / "keys").is_dir() and not (folder.log_key.exists() and folder.vault_key.exists()):
-        copy_files(backup.path / "keys", folder.path / "keys", missing=True)
-    if not (folder.path / "vault" / "data.mdb").exists():
-        # A vault that is there is newer, and knows who has been erased since.
-        copy_vault(backup, folder)
-    seal_at_head(backup, seal_path)
-    _copy_log(backup, folder)
-    checked(folder, manifest, keys_of=_keys_at_hand(folder, folder), verifier=verifier)
-
-
-def _copy_log(backup: DataFolder, folder: DataFolder) -> None:
-    """Copy the database; it gets its name when it is whole."""
-    store, place = backup.open_log(), folder.log / "restoring"
-    try:
-        store.copy(place)
-    finally:
-        store.close()
-    (place / "data.mdb").rename(folder.log / "data.mdb")
-    for path in place.iterdir():
-        path.unlink()
-    place.rmdir()
-    sync_folder(folder.log)
-
-
-def _before(folder: DataFolder) -> Path:
+def _free_number(folder: DataFolder) -> int:
     """Return where the old log goes: before/1, or the first number that is free."""
-    return next(path for at in count(1) if not (path := folder.path / "before" / str(at)).exists())
-
-
-def restore_before(
-    backup: DataFolder,
-    manifest: Manifest,
-    before: DataFolder,
-    folder: DataFolder,
-    verifier: Ed25519Verifier | None,
-) -> None:
-    """Keep an old log, its vault and its keys beside the new one, to be read and never to be written."""
-    for source in (backup.path, folder.path):
-        if (source / "keys").is_dir():
-            copy_files(source / "keys", before.path / "keys")
-    copy_vault(backup, before)
-    seal_at_head(backup, _made(before.log) / "seal")
-    _copy_log(backup, before)
-    checked(before, manifest, keys_of=_keys_at_hand(before, folder), verifier=verifier)
-    for path in (before.log / "data.mdb", before.log / "seal", before.path / "vault" / "data.mdb"):
-        path.chmod(0o400)
-
-
-def _made(path: Path) -> Path:
-    make_folder(path)
-    return path
-
-
-def begin_anew(folder: DataFolder, origin: str, manifest: Manifest, seal_path: Path, before: Path) -> None:
-    """Begin a log of another name, under keys and with a vault of its own; its entry 0 names the old one.
-
-    Nothing of the old vault is used: the same subject's tags would otherwise be the same in both logs.  What stood
-    in the folder is moved, never deleted.
-    """
-    replaced = _made(before / "replaced")
-    vault = folder.path / "vault"
-    for path in (
-        vault / "data.mdb",
-        vault / "lock.mdb",
-        folder.vault_key,
-        folder.next_log_key,
-        folder.log_key,
-        folder.begun,
-        folder.published,
-    ):
-        if path.exists():
-            shutil.move(path, replaced / f"{path.parent.name}-{path.name}")
-    if seal_path.exists():
-        shutil.move(seal_path, replaced / "seal")
-    archiver = build(folder, origin, seal_path)
-    follows = {"origin": manifest.origin, "size": manifest.size, "root": manifest.root}
-    start = {"software": f"treering {version()}", "python": platform.python_version()}
-    begin(archiver, folder, start, follows)
-    archiver.close()
-    write_whole(before.parent / "README", _NOTE.encode())
-
-
-_NOTE = """Old logs that were restored from a backup older than what had been told.  Each folder is a data folder of
-its own: verify-log and treering replay read it.  Nothing may ever be appended to it.  See docs/recovery.md.
-"""
+    return next(at for at in count(1) if not (folder.path / "before" / str(at)).exists())

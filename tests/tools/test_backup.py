@@ -210,6 +210,10 @@ def test_a_dry_run_of_a_backup_writes_nothing(
     answer = json.loads(capsys.readouterr().out)
     assert (answer["size"], answer["dry_run"], answer["bytes"] > 8_000) == (7, True, True)
     assert not (tmp_path / "saved").exists()
+    (tmp_path / "saved").mkdir()
+    assert run_backup(tmp_path / "saved", data, "--dry-run") == EXIT_GOOD
+    assert (tmp_path / "saved").is_dir(), "a folder that is there and empty stays"
+    assert run_backup(tmp_path / "saved", data) == EXIT_GOOD
 
 
 def test_what_a_backup_says_about_itself_has_one_form(data: Path, saved: Path) -> None:
@@ -433,32 +437,6 @@ def test_a_backup_that_is_not_finished_is_none(
     shutil.copytree(data, tmp_path / "copy")
     assert run_restore(tmp_path / "copy", tmp_path / "new", "--at-least", "0") == EXIT_USAGE
     assert "has finished" in capsys.readouterr().err
-
-
-def test_a_restore_that_was_interrupted_can_be_done_again(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever was written before it died, the second run ends as the first should have."""
-
-    class Death(BaseException):
-        pass
-
-    for step in ("copy_files", "copy_vault", "seal_at_head", "_copy_log"):
-        new = tmp_path / step
-        function = getattr(restore, step)
-
-        def die(*arguments: Any, function: Any = function, **options: Any) -> None:
-            function(*arguments, **options)
-            raise Death
-
-        with monkeypatch.context() as patch:
-            patch.setattr(restore, step, die)
-            with pytest.raises(Death):
-                run_restore(saved, new, "--at-least", "7")
-        if step != "_copy_log":
-            assert run_restore(saved, new, "--at-least", "7") == EXIT_GOOD
-        assert grow(new, 5) == 13
-        assert sound(new)
 
 
 def test_a_restore_that_died_between_two_keys_brings_the_other_one_too(
