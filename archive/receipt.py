@@ -29,6 +29,7 @@ from archive.entry import (
     SALT_SIZE,
     Leaf,
     Opened,
+    check_row,
     commitment_of,
     open_row,
     parse_leaf,
@@ -131,12 +132,16 @@ class Opening:
 def open_entry_of(log: Log, vault: Vault, index: int) -> Opening:
     """Return the opening of an entry, checked against its leaf.
 
-    Raises NotFound beyond the size, for a control entry (its leaf hides nothing) and for an erased one.
+    Raises NotFound beyond the size, for a control entry (its leaf hides nothing) and for an erased one; IntegrityError
+    or FormatError if its bytes changed.
     """
     leaf = log.leaf(index)
     if parse_leaf(leaf).kind != LEAF_PRIVATE:
         raise NotFound(f"entry {index} is a control entry: its leaf is all there is, nothing to open")
-    row = parse_row(log.row(index))
+    data = log.row(index)
+    # First, since a bit that flips in a subject's number makes it that of another, who may be erased.
+    check_row(data)
+    row = parse_row(data)
     opening = Opening.decode(open_row(row, vault.data_key(row.subjects)))
     check_opening(leaf, opening)
     return opening

@@ -12,6 +12,13 @@ a tag key and numbers of its own; it belongs to the person, so it is listed and 
 
 A count that jumps would hide entries behind the gap: so not only tag n+1 is looked for, but the next thousand.
 
+An entry may concern several subjects, and bears the tag of the first.  So tags show that the entries are all there of
+which somebody is the *first* subject.  Those that concern her *also* are listed beside them, from the rows: whether
+these are all no leaf can show.
+
+A row that changed on disk no longer says whom it is about, and its leaf still does: the next tag of a subject there
+makes it hers.  Rows that cannot be read and bear no such tag may concern her also, and are named to whoever asks.
+
 >>> leaf = bytes((1, 1)) + bytes(8) + tag_of(bytes(32), 1) + bytes(32)
 >>> list(check_complete([Claim("student:ann", bytes(32), (0,))], 1, [leaf]))
 []
@@ -24,13 +31,23 @@ The list as files is docs/formats/receipt.md; the commands are `tools.export` an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from archive.entry import LEAF_PRIVATE, ROW_BINDING, parse_leaf, parse_row, tag_of
-from archive.errors import NotFound
+from archive.entry import (
+    LEAF_CONTROL,
+    LEAF_PRIVATE,
+    ROW_BINDING,
+    Row,
+    check_row,
+    parse_leaf,
+    parse_row,
+    tag_of,
+)
+from archive.errors import FormatError, IntegrityError, NotFound
 from archive.findings import Finding
-from archive.log import LogSource
+from archive.log import Log, LogSource
 from archive.vault import Vault
 
 BEYOND: Final = 1_000
@@ -39,11 +56,14 @@ ROWS_AT_ONCE: Final = 4_096
 
 
 class SubjectEntries(NamedTuple):
-    """Where the entries of one subject are; their sequence numbers are 1, 2, … in this order."""
+    """Where the entries of one subject are."""
 
     name: str
     tag_key: bytes
     indices: tuple[int, ...]
+    """Of which it is the first subject; their sequence numbers are 1, 2, … in this order."""
+    also: tuple[int, ...] = ()
+    """Of which somebody who is not listed is the first subject, and this one another."""
 
 
 Claim = SubjectEntries
@@ -56,25 +76,27 @@ def entries_of_subject(
     name: str,
     size: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[SubjectEntries]:
+) -> tuple[list[SubjectEntries], list[int]]:
     """Return the entries of a subject (kind:label) among the first `size`, and those of its provisional subjects.
 
-    The subject itself comes first.  Raises NotFound if the vault knows nobody of that name.
+    The subject itself comes first.  With them come the indices of rows that cannot be read and are not known to be
+    theirs.  Raises NotFound if the vault knows nobody of that name.
     """
     person = vault.find(name)
     if person is None:
         raise NotFound(f"there is no subject {name!r}; names are kind:label, such as student:ann")
-    own = _primary(source, {person.number}, size, progress)
-    found = [SubjectEntries(name, person.tag_key, tuple(own.indices[person.number]))]
-    if own.bound:
-        others = _primary(source, own.bound, size, progress).indices
-        for number in sorted(own.bound):
-            try:
-                keys = vault.keys(number)
-            except NotFound:
-                continue  # its secret is destroyed: nobody can tell its entries any more
-            found.append(SubjectEntries(keys.name, keys.tag_key, tuple(others[number])))
-    return found
+    theirs = {person.number: person}
+    found = _scan(source, {person.number: person.tag_key}, size, progress)
+    for number in sorted(found.bound):
+        with suppress(NotFound):  # its secret is destroyed: nobody can tell its entries any more
+            theirs[number] = vault.keys(number)
+    if len(theirs) > 1:
+        found = _scan(source, {number: keys.tag_key for number, keys in theirs.items()}, size, progress)
+    listed = [
+        SubjectEntries(keys.name, keys.tag_key, tuple(found.indices[number]), tuple(found.also[number]))
+        for number, keys in theirs.items()
+    ]
+    return listed, found.unread
 
 
 def check_complete(claims: Sequence[Claim], size: int, leaves: Iterable[bytes]) -> Iterator[Finding]:
@@ -115,23 +137,80 @@ def _judge(claim: Claim, sequence: int, seen: Sequence[int]) -> Iterator[Finding
         yield Finding("complete", seen[0], f"{number} here, but it is listed as entry {listed}")
 
 
-class _Primary(NamedTuple):
-    indices: dict[int, list[int]]
-    bound: set[int]
-    """Provisional subjects that one of these entries binds."""
+class _Found:
+    """What was found of some subjects, who are known by their numbers and tag keys."""
+
+    def __init__(self, tag_keys: Mapping[int, bytes]) -> None:
+        self._tag_keys = tag_keys
+        self.indices: dict[int, list[int]] = defaultdict(list)
+        self.also: dict[int, list[int]] = defaultdict(list)
+        self.bound: set[int] = set()
+        """Provisional subjects that one of these entries binds."""
+        self.unread: list[int] = []
+        """Rows that cannot be read, with leaves that are not known to be theirs."""
+
+    def take(self, index: int, row: Row) -> None:
+        """Take in a row that can be read."""
+        first, *others = row.subjects
+        if first not in self._tag_keys:
+            for number in self._tag_keys.keys() & set(others):
+                self.also[number].append(index)
+            return
+        self.indices[first].append(index)
+        if row.kind == ROW_BINDING:
+            self.bound.update(others)
+
+    def take_rotten(self, index: int, tag: bytes) -> None:
+        """Take in an entry whose row cannot be read, by the tag in its leaf."""
+        for number, tag_key in self._tag_keys.items():
+            if tag == tag_of(tag_key, len(self.indices[number]) + 1):
+                self.indices[number].append(index)
+                return
+        self.unread.append(index)
 
 
-def _primary(source: LogSource, subjects: set[int], size: int, progress: Callable[[int], None]) -> _Primary:
-    """Read all rows, some at a time, and return where these subjects are the primary ones."""
-    found = _Primary(defaultdict(list), set())
+def _scan(
+    source: LogSource, tag_keys: Mapping[int, bytes], size: int, progress: Callable[[int], None]
+) -> _Found:
+    """Read all rows, some at a time, and return which of them are about these subjects."""
+    found = _Found(tag_keys)
     for start in range(0, size, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, size)
         with source.open(size) as log:
-            for index, data in log.rows(start, stop):
-                row = parse_row(data) if data else None
-                if row is not None and row.subjects[0] in subjects:
-                    found.indices[row.subjects[0]].append(index)
-                    if row.kind == ROW_BINDING:
-                        found.bound.update(row.subjects[1:])
+            for index, data in _rows(log, start, stop):
+                if (row := _sound(data)) is not None:
+                    found.take(index, row)
+                elif (tag := _tag_at(log, index)) is not None:
+                    found.take_rotten(index, tag)
         progress(stop - start)
     return found
+
+
+def _rows(log: Log, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (index, row); an empty one where the database has none, or not to be told from its neighbours."""
+    while start < stop:
+        try:
+            for index, data in log.rows(start, stop):
+                yield index, data
+                start = index + 1
+        except (FormatError, IntegrityError):
+            yield start, b""
+            start += 1
+
+
+def _sound(data: bytes) -> Row | None:
+    """Return a row taken apart; None if it is none, or its bytes changed."""
+    try:
+        check_row(data)
+        return parse_row(data)
+    except (FormatError, IntegrityError):
+        return None
+
+
+def _tag_at(log: Log, index: int) -> bytes | None:
+    """Return the tag in the leaf of an entry, b"" if that cannot be read either, None for a control entry."""
+    try:
+        leaf = parse_leaf(log.leaf(index))
+    except (FormatError, IntegrityError):
+        return b""
+    return None if leaf.kind == LEAF_CONTROL else leaf.tag

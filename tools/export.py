@@ -3,14 +3,18 @@
     $ treering export tiles public --data data
     exported: 25,537 entries (1,204 new) as 14 files, 164,320 bytes
     $ treering export subject student:ann --data data --out ann --tag-key
-    exported: 214 entries of student:ann, with receipts and openings
+    exported: 214 entries of student:ann, and 3 that also concern them, with receipts and openings
 
 `tiles` writes the public log in the layout of C2SP tlog-tiles, for any web server or bucket.  Run it again and again:
 it adds what is new, and at every moment what is there can be verified (`archive.static`).  Where witnesses must
 cosign what the outside sees, it exports what they have cosigned.
 
 `subject` writes the subject's entries with openings and receipts, for the person or whoever may read them; with
-`--tag-key`, also the key by which the list can be shown to be complete (`treering receipt check-complete`).
+`--tag-key`, also the key by which the list can be shown to be complete (`treering receipt check-complete`).  Entries
+whose first subject is another, and which also concern them, are in a list of their own, of which nobody can show that.
+
+Bytes that changed on disk keep nobody from her own: an entry of hers that is rotten has its receipt only, one that
+cannot be read and may be hers is named, and the exit code says that not all is there.
 
 Both may run beside a server.  Exit codes: 0 done, 1 the log or the folder is not as it must be, 2 it could not be done.
 """
@@ -20,9 +24,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from archive import (
     ArchiveError,
     DataFolder,
     FolderDisk,
+    FormatError,
     IntegrityError,
     InvalidEvent,
     LogSource,
@@ -155,31 +160,77 @@ def _dry_tiles(arguments: argparse.Namespace, source: LogSource, size: int) -> i
     return EXIT_GOOD
 
 
+@dataclass(slots=True)
+class Unopened:
+    """Entries of a folder that have no opening."""
+
+    closed: list[int] = field(default_factory=list)
+    """Their keys are gone."""
+    rotten: list[int] = field(default_factory=list)
+    """Their bytes changed on disk."""
+
+
 def _subject(arguments: argparse.Namespace, folder: DataFolder, source: LogSource, size: int) -> int:
     vault = folder.open_vault(os.urandom)
     with progress("looking", size) as advance:
-        found = entries_of_subject(source, vault, arguments.name, size, advance)
-    entries = sum(len(one.indices) for one in found)
-    closed: list[int] = []
+        found, unread = entries_of_subject(source, vault, arguments.name, size, advance)
+    unopened = Unopened()
     if not arguments.dry_run:
-        closed = write_subject(arguments.out, source, vault, found, size, arguments.tag_key)
+        unopened = write_subject(arguments.out, source, vault, found, size, arguments.tag_key)
     vault.close()
     if arguments.json:
-        counts = {one.name: len(one.indices) for one in found}
-        answer = {"size": size, "entries": entries, "subjects": counts, "closed": closed}
-        print_json({"dry_run": arguments.dry_run, **answer})
-        return EXIT_GOOD
-    verb = "would export" if arguments.dry_run else "exported:"
-    print(f"{verb} {number(entries)} entries of {arguments.name}, with receipts and openings")
-    if closed:
-        print(f"{number(len(closed))} of them cannot be opened any more, and have receipts only")
-    return EXIT_GOOD
+        print_json(_report(found, size, unopened, unread, arguments.dry_run))
+    else:
+        verb = "would export" if arguments.dry_run else "exported:"
+        for line in told(arguments.name, verb, found, unopened):
+            print(line)
+        for index in unread:
+            print(f"entry {index} cannot be read: it may be theirs, or concern them also (docs/recovery.md)")
+    return EXIT_FINDING if unopened.rotten or unread else EXIT_GOOD
+
+
+def _report(
+    found: Sequence[SubjectEntries], size: int, unopened: Unopened, unread: Sequence[int], dry_run: bool
+) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "size": size,
+        "entries": sum(len(one.indices) for one in found),
+        "subjects": {one.name: len(one.indices) for one in found},
+        "also": indices_also(found),
+        **asdict(unopened),
+        "unread": unread,
+    }
+
+
+def told(name: str, verb: str, found: Sequence[SubjectEntries], unopened: Unopened) -> Iterator[str]:
+    r"""Yield what was exported.
+
+    >>> ann = SubjectEntries("student:ann", bytes(32), (3, 4, 7), also=(5,))
+    >>> print(*told("student:ann", "exported:", [ann], Unopened([5], [7])), sep="\n")
+    exported: 3 entries of student:ann, and 1 that also concern them, with receipts and openings
+    1 of them cannot be opened any more, and have receipts only
+    entry 7 is rotten, and has its receipt only (docs/recovery.md)
+    """
+    others = len(indices_also(found))
+    also = f", and {number(others)} that also concern them," if others else ","
+    entries = sum(len(one.indices) for one in found)
+    yield f"{verb} {number(entries)} entries of {name}{also} with receipts and openings"
+    if unopened.closed:
+        yield f"{number(len(unopened.closed))} of them cannot be opened any more, and have receipts only"
+    for index in unopened.rotten:
+        yield f"entry {index} is rotten, and has its receipt only (docs/recovery.md)"
+
+
+def indices_also(found: Sequence[SubjectEntries]) -> list[int]:
+    """Return the entries that also concern one of these subjects, each once."""
+    return sorted({index for one in found for index in one.also})
 
 
 def write_subject(
     out: Path, source: LogSource, vault: Vault, found: Sequence[SubjectEntries], size: int, tag_keys: bool
-) -> list[int]:
-    """Write a subject's folder, the manifest last; return the entries whose keys are gone.
+) -> Unopened:
+    """Write a subject's folder, the manifest last; return the entries that have no opening.
 
     Raises InvalidEvent if the folder is not empty.  Where it cannot be finished, nothing of it stays: half a list
     would have to be told from a whole one, and the next try would be refused.
@@ -199,21 +250,23 @@ def write_subject(
 
 def _write_all(
     out: Path, source: LogSource, vault: Vault, found: Sequence[SubjectEntries], size: int, tag_keys: bool
-) -> list[int]:
+) -> Unopened:
     with source.open(size) as log:
         _, note = log.checkpoint()
     write_file(out, CHECKPOINT, note)
-    indices = sorted(index for one in found for index in one.indices)
-    closed: list[int] = []
+    indices = sorted([*(index for one in found for index in one.indices), *indices_also(found)])
+    unopened = Unopened()
     with progress("writing", len(indices)) as advance:
         for at in range(0, len(indices), ENTRIES_AT_ONCE):
             part = indices[at : at + ENTRIES_AT_ONCE]
-            closed += _write_entries(out, source, vault, part, size)
+            _write_entries(out, source, vault, part, size, unopened)
             advance(len(part))
     keys = [one.tag_key.hex() if tag_keys else None for one in found]
-    listed = [Listed(one.name, list(one.indices), key) for one, key in zip(found, keys, strict=True)]
+    listed = [
+        Listed(one.name, list(one.indices), key, list(one.also)) for one, key in zip(found, keys, strict=True)
+    ]
     write_manifest(out, Manifest(FORMAT, unsigned(note).origin, size, listed))
-    return closed
+    return unopened
 
 
 def make_private(out: Path) -> None:
@@ -228,10 +281,9 @@ def make_private(out: Path) -> None:
 
 
 def _write_entries(
-    out: Path, source: LogSource, vault: Vault, indices: Sequence[int], size: int
-) -> list[int]:
-    """Write receipts and openings of some entries; return those that have no opening."""
-    closed = []
+    out: Path, source: LogSource, vault: Vault, indices: Sequence[int], size: int, unopened: Unopened
+) -> None:
+    """Write receipts and openings of some entries, and put those without an opening into `unopened`."""
     with source.open(size) as log:
         prover = Prover(log)
         for index in indices:
@@ -239,8 +291,9 @@ def _write_entries(
             try:
                 opening = open_entry_of(log, vault, index)
             except NotFound:
-                closed.append(index)
-                continue
-            text = msgspec.json.encode({"index": index, **opening.to_json()})
-            write_file(out, opening_name(index), text + b"\n")
-    return closed
+                unopened.closed.append(index)
+            except (FormatError, IntegrityError):
+                unopened.rotten.append(index)
+            else:
+                text = msgspec.json.encode({"index": index, **opening.to_json()})
+                write_file(out, opening_name(index), text + b"\n")

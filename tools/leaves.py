@@ -15,19 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import httpx2
 
-from archive import IntegrityError, Leaf, NotFound, Unavailable, check_receipt
+from archive import IntegrityError, KeyRing, NotFound, Unavailable, read_rotation
 from merkle import (
     TILE_WIDTH,
     Bundle,
     Checkpoint,
+    Ed25519Verifier,
     Frontier,
     SignatureError,
-    TlogProof,
-    Verifier,
     decode_bundle,
     key_label,
     leaf_hash,
@@ -150,32 +149,60 @@ def open_leaves(place: str) -> LeafSource:
     raise NotFound(f"{place}: there is no log: neither checkpoint nor log/checkpoint is there")
 
 
-def open_signed(note: bytes, verifiers: Sequence[Verifier]) -> Checkpoint:
+def open_signed(note: bytes, verifiers: Sequence[Ed25519Verifier]) -> Checkpoint:
     """Return the checkpoint in a note that one of a log's keys has signed; with no keys at all, an unsigned one.
 
-    A log may have had several keys, one after the other.  Raises merkle's errors.
+    A log may have had several keys, one after the other: whether it was this one's turn only `ring_of_leaves` can tell.
+    Raises merkle's errors.
     """
-    if not verifiers:
-        return unsigned(note)
-    for verifier in verifiers[:-1]:
+    return open_checkpoint(note, signer_of(note, verifiers)) if verifiers else unsigned(note)
+
+
+def signer_of(note: bytes, verifiers: Sequence[Ed25519Verifier]) -> Ed25519Verifier:
+    """Return the last of a log's keys that has signed a checkpoint.
+
+    Raises merkle's errors if none has, or the note is no checkpoint; UnknownKeyError names all keys that were tried.
+    """
+    for verifier in reversed(verifiers):
         with suppress(SignatureError):
-            return open_checkpoint(note, verifier)
-    _refuse_strangers(note, verifiers)
-    return open_checkpoint(note, verifiers[-1])
-
-
-def check_signed(proof: TlogProof, verifiers: Sequence[Verifier]) -> tuple[Checkpoint, Leaf]:
-    """Return checkpoint and leaf of a receipt that one of a log's keys has signed; errors as of `check_receipt`."""
-    for verifier in verifiers[:-1]:
-        with suppress(SignatureError):
-            return check_receipt(proof, verifier)
-    _refuse_strangers(proof.checkpoint, verifiers)
-    return check_receipt(proof, verifiers[-1])
-
-
-def _refuse_strangers(note: bytes, verifiers: Sequence[Verifier]) -> None:
-    """Raise UnknownKeyError, which names all keys that were tried, if none of them has signed."""
+            open_checkpoint(note, verifier)
+            return verifier
     open_note(note, list({key_label(one): one for one in verifiers}.values()))
+    raise AssertionError("a note was opened that no key opens")
+
+
+def ring_of_leaves(
+    rotations: Sequence[tuple[int, dict[str, Any]]], known: Sequence[Ed25519Verifier], signer: Ed25519Verifier
+) -> KeyRing:
+    """Return which key signs which sizes, given all rotations among a log's leaves and all keys that somebody knows.
+
+    `signer` is the known key that has signed those leaves' root: the only one of a log that never changed its key.
+    Raises IntegrityError if a rotation is not sound, or a known key is none of the log's: the leaves end before its
+    time, or were carried on under a key that the log had given up.  Which of the two it is they cannot show.
+    """
+    ring = KeyRing(read_rotation(*rotations[0])[0] if rotations else signer)
+    for index, body in rotations:
+        ring.learn(index, body)
+    for one in known:
+        if all(one != key for _, key in ring.keys):
+            raise IntegrityError(
+                f"the leaves do not lead to the key {key_label(one)}: this copy ends before that key's time, is of "
+                "another log, or was carried on under a key that was given up; take a copy that is signed by the "
+                "present key"
+            )
+    return ring
+
+
+def check_turn(note: bytes, ring: KeyRing) -> None:
+    """Raise IntegrityError if a checkpoint is not signed by the key whose turn it was at its size."""
+    try:
+        ring.open(note)
+    except SignatureError:
+        size = unsigned(note).size
+        raise IntegrityError(
+            f"the checkpoint of size {size} is not signed by the key of that size, {key_label(ring.at(size))}: "
+            "the log was carried on under a key that it had given up, or was not yet to have"
+        ) from None
 
 
 def unsigned(note: bytes) -> Checkpoint:

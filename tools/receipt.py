@@ -8,11 +8,16 @@
     $ treering receipt check-complete ann --leaves https://mirror.example.org/log --vkey KEY
     complete: 214 entries under this tag key among the first 25,537, each once, and no other
       the key is that of student:ann: so say the openings of 214 of them
+    listed only: 3 entries of other subjects that concern them also; that these are all is not shown
 
 `check` needs nothing but its files and the log's verifier key.  `check-complete` (`tools.completeness`) takes a folder
 of `treering export subject --tag-key` and any copy of the public leaves; it recomputes the root over all of them.
 Without `--vkey` it shows only that the copy and the folder agree with themselves and each other.  What is shown of whom
 is said to the letter: a name that no opening ties to the tag key is the sender's claim.
+
+A log may have had several keys.  `check-complete` reads in the leaves which of them signs which sizes.  `check` has no
+leaves: of a receipt under any but the last key that was given it says so, for whoever stole a key that the log has
+given up can sign receipts with it for ever.
 
 Exit codes: 0 as claimed, 1 not as claimed, 2 it could not be checked.
 """
@@ -34,17 +39,23 @@ from archive import (
     Opening,
     Unavailable,
     check_opening,
+    check_receipt,
 )
-from merkle import Checkpoint, MerkleError, TlogProof, UnknownKeyError, Verifier
+from merkle import Checkpoint, Ed25519Verifier, MerkleError, TlogProof, UnknownKeyError, key_label
 from tools.completeness import check_folder, report, show
 from tools.console import fail, number, print_json, printable, when
-from tools.leaves import check_signed, open_leaves
+from tools.leaves import open_leaves, signer_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import read_manifest
 from tools.verify_log import read_vkey
 
 ANOTHER_KEY = (
-    "; the log may have had another key then: --vkey again for each that `treering keys history` lists"
+    "; the log may have had another key then: --vkey again for each that `treering keys history` lists, "
+    "the present one last"
+)
+RETIRED = (
+    "under a retired key, {}: whoever has that key can still sign with it; compare with check-complete, "
+    "or ask for a receipt under the present key"
 )
 
 
@@ -69,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             required=one is check,
-            help="the log's verifier key, or a file that holds it; again for older keys, if it had several",
+            help="the log's verifier key, or a file that holds it; if it had several, again for each, the present last",
         )
         one.add_argument("--json", action="store_true", help="print one JSON object")
     return made
@@ -106,9 +117,20 @@ class Checked:
     leaf: Leaf
     opened: Opened | None
     event: bool
+    key: str
+    """Of the key that has signed: name and id."""
+    keys: int
+    """How many keys were given."""
+    retired: bool
+    """Whether it is another than the last that was given."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to think of, though the receipt is as it claims."""
+        return [RETIRED.format(self.key)] if self.retired else []
 
 
-def _check(arguments: argparse.Namespace, verifiers: Sequence[Verifier]) -> int:
+def _check(arguments: argparse.Namespace, verifiers: Sequence[Ed25519Verifier]) -> int:
     if arguments.event is not None and arguments.opening is None:
         return fail(
             "receipt: --event needs --opening: the leaf commits to the event with a salt that only the opening holds",
@@ -125,16 +147,18 @@ def _check(arguments: argparse.Namespace, verifiers: Sequence[Verifier]) -> int:
 
 
 def check_files(
-    receipt: bytes, verifiers: Sequence[Verifier], opening: bytes | None, event: bytes | None
+    receipt: bytes, verifiers: Sequence[Ed25519Verifier], opening: bytes | None, event: bytes | None
 ) -> Checked:
     """Return what a receipt shows; raise an error of archive or merkle that says what does not hold."""
     proof = TlogProof.decode(receipt)
-    checkpoint, leaf = check_signed(proof, verifiers)
+    signer = signer_of(proof.checkpoint, verifiers)
+    checkpoint, leaf = check_receipt(proof, signer)
     opened = None if opening is None else check_opening(proof.extra, Opening.from_json(opening))
     if event is not None:
         assert opened is not None, "an event is compared with what an opening holds"
         _check_event(event, opened.payload)
-    return Checked(proof.index, checkpoint, leaf, opened, event is not None)
+    key, retired = key_label(signer), signer != verifiers[-1]
+    return Checked(proof.index, checkpoint, leaf, opened, event is not None, key, len(verifiers), retired)
 
 
 def _check_event(event: bytes, payload: bytes) -> None:
@@ -160,6 +184,8 @@ def _report(checked: Checked) -> dict[str, Any]:
         "checkpoint": {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex()},
         "opening": None,
         "event": checked.event,
+        "key": checked.key,
+        "warnings": checked.warnings,
     }
     if opened is not None:
         header = opened.header
@@ -175,6 +201,10 @@ def _report(checked: Checked) -> dict[str, Any]:
 def _show(checked: Checked) -> None:
     origin, size = printable(checked.checkpoint.origin), number(checked.checkpoint.size)
     print(f"verified: entry {checked.index} of {origin} at size {size}, archived {when(checked.leaf.time_s)}")
+    for warning in checked.warnings:
+        print(f"warning: {printable(warning)}")
+    if checked.keys > 1 and not checked.retired:
+        print(f"signed by {printable(checked.key)}, taken for the present key: it was given last")
     if checked.opened is None:
         print("what the entry is about is not shown: that takes its opening")
         return
@@ -185,7 +215,7 @@ def _show(checked: Checked) -> None:
         print("event: just these bytes")
 
 
-def _check_complete(arguments: argparse.Namespace, verifiers: Sequence[Verifier]) -> int:
+def _check_complete(arguments: argparse.Namespace, verifiers: Sequence[Ed25519Verifier]) -> int:
     manifest = read_manifest(arguments.folder)
     verdict = check_folder(arguments.folder, manifest, open_leaves(arguments.leaves), verifiers)
     if arguments.json:

@@ -25,11 +25,15 @@ TAG_KEY_SIZE: Final = 32
 
 
 class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One subject: its name and the indices of its entries number 1, 2, …; `tag_key` in hex."""
+    """One subject: its name and the indices of its entries number 1, 2, …; `tag_key` in hex.
+
+    `also` are entries that concern it as well, whose first subject is another.
+    """
 
     name: str
     indices: list[int]
     tag_key: str | None = None
+    also: list[int] = []
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +83,7 @@ def claims(manifest: Manifest) -> list[Claim]:
             tag_key = b""
         if len(tag_key) != TAG_KEY_SIZE:
             raise FormatError(f"the tag key of {one.name} is not {2 * TAG_KEY_SIZE} hexadecimal digits")
-        found[one.name] = Claim(one.name, tag_key, tuple(one.indices))
+        found[one.name] = Claim(one.name, tag_key, tuple(one.indices), tuple(one.also))
     return list(found.values())
 
 

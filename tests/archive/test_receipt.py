@@ -25,6 +25,7 @@ from archive import (
     open_entry_of,
 )
 from merkle import Ed25519Verifier, MerkleError, ProofError, TlogProof, leaf_hash, prove_inclusion
+from tests.archive.rotting import CLOSED, FORM, NUMBER, rot
 from tests.archive.site import SIGNER, VAULT_KEY, Site, event
 from tests.golden import ORIGIN as GOLDEN_ORIGIN
 from tests.golden import golden_copy, open_golden
@@ -221,3 +222,12 @@ def test_a_receipt_is_as_long_as_the_tree_is_high() -> None:
         proof = Prover(log).receipt(7, 12)
         assert list(proof.proof) == prove_inclusion(7, 12, log.read_nodes)
         assert leaf_hash(proof.extra) not in proof.proof
+
+
+@pytest.mark.parametrize("place", [CLOSED, FORM, NUMBER])
+def test_a_rotten_row_has_no_opening(place: int) -> None:
+    """It is said to have changed; never that somebody was erased, whose number a flipped bit made of another's."""
+    made = site()
+    rot(made.log, 5, place)
+    with pytest.raises(IntegrityError, match="bytes changed on disk"):
+        opening_of(made, 5)

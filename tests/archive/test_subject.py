@@ -18,15 +18,18 @@ from archive import (
     entries_of_subject,
     tag_of,
 )
-from tests.world import World, connection, event, frames
+from tests.archive.rotting import CLOSED, FORM, NUMBER, rot, rot_length
+from tests.world import World, connection, event, frames, raw_event
 
 KEY = bytes(range(32))
 OTHER = bytes(32)
 
 
 def listed(world: World, name: str) -> list[SubjectEntries]:
-    """Return the entries of a subject in a world."""
-    return entries_of_subject(world.source, world.vault(), name, world.size)
+    """Return the entries of a subject in a world, all of whose rows can be read."""
+    found, unread = entries_of_subject(world.source, world.vault(), name, world.size)
+    assert unread == []
+    return found
 
 
 def leaves_of(world: World) -> list[bytes]:
@@ -83,9 +86,75 @@ def test_the_list_at_an_earlier_size_is_its_beginning() -> None:
     world = World()
     for _ in range(6):
         world.append([event("ann"), event("bob")])
-    (found,) = entries_of_subject(world.source, world.vault(), "student:ann", 7)
+    ((found,), _) = entries_of_subject(world.source, world.vault(), "student:ann", 7)
     assert found.indices == (2, 4, 6)
     assert list(check_complete([found], 7, leaves_of(world))) == []
+
+
+def test_entries_that_concern_a_subject_also_are_listed_apart() -> None:
+    """Their tags are another's: they are in no number of hers, and she finds them all the same, each once."""
+    world = World()
+    about = ["student:bob", "student:cay"]
+    world.append([event("ann"), event("bob"), raw_event(b"{}", {"student": "ann"}, also=about), event("cay")])
+    world.append([raw_event(b"{}", {}, also=["student:bob"])])
+    (bob,) = listed(world, "student:bob")
+    (ann,) = listed(world, "student:ann")
+    assert (ann.indices, ann.also) == ((2, 4), ())
+    assert (bob.indices, bob.also) == ((3,), (4, 6))
+    assert list(check_complete([bob], world.size, leaves_of(world))) == []
+
+
+def test_what_binds_her_own_is_no_entry_of_another() -> None:
+    """A binding is about her and her provisional subject: it is hers, once."""
+    world = World()
+    world.append(frames(connection(1), {"event": "a"}, {"event": "b", "user_id": "ann"}))
+    own, before = listed(world, "student:testcase-ann")
+    assert (own.also, before.also) == ((), ())
+    assert set(own.indices).isdisjoint(before.indices)
+
+
+# --- rows that changed on disk --------------------------------------------------------------------
+
+
+def classroom() -> World:
+    """Return a world with entries of ann (2, 4, 6), of bob (3, 5), and a connection that becomes zoe's."""
+    world = World()
+    world.append([event(name) for name in ("ann", "bob", "ann", "bob", "ann")])
+    world.append(frames(connection(1), {"event": "a"}, {"event": "b", "user_id": "zoe"}))
+    return world
+
+
+@pytest.mark.parametrize("place", [CLOSED, FORM, NUMBER])
+@pytest.mark.parametrize("index", [2, 4, 6])
+def test_a_rotten_row_is_known_by_its_tag(index: int, place: int) -> None:
+    """Whichever byte changed: whose entry it is says its leaf, and to all others it is one that cannot be read."""
+    world = classroom()
+    rot(world.site.log, index, place)
+    for name, indices, expected in (("ann", (2, 4, 6), []), ("bob", (3, 5), [index])):
+        (found,), unread = entries_of_subject(world.source, world.vault(), f"student:{name}", world.size)
+        assert (found.indices, found.also, unread) == (indices, (), expected)
+
+
+def test_a_length_that_rots_costs_nobody_the_rest() -> None:
+    """Rows that cannot be told from their neighbours are known by their tags; other bundles are read as ever."""
+    world = World()
+    world.append([event("ann" if number % 2 else "bob") for number in range(60)])
+    world.append([event("ann")])
+    (whole,) = listed(world, "student:ann")
+    rot_length(world.site.log, 42)
+    (ann,), unread = entries_of_subject(world.source, world.vault(), "student:ann", world.size)
+    assert (ann, unread[0]) == (whole, 42)
+    assert len(unread) > 1
+    assert set(unread) <= set(range(42, 62, 2)), "the others are hers"
+
+
+def test_a_rotten_entry_of_a_provisional_subject_is_hers() -> None:
+    """It is found under the tag key of that subject, once the binding was read."""
+    world = classroom()
+    own, before = listed(world, "student:testcase-zoe")
+    rot(world.site.log, before.indices[0], FORM)
+    found, unread = entries_of_subject(world.source, world.vault(), "student:testcase-zoe", world.size)
+    assert (found, unread) == ([own, before], [])
 
 
 # --- is that all? --------------------------------------------------------------------------------

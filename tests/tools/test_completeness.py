@@ -89,9 +89,10 @@ def test_a_name_is_vouched_for_by_the_openings(given: Given, capsys: pytest.Capt
     assert said.out == (
         "complete: 3 entries under this tag key among the first 6, each once, and no other\n"
         "  the key is that of student:ann: so say the openings of 3 of them\n"
+        "whether entries of other subjects concern them also is not shown: none is listed\n"
     )
     (one,) = said.json["subjects"]
-    assert one == {"name": ANN, "named": True, "entries": 3, "opened": 3, "missing": 0}
+    assert one == {"name": ANN, "named": True, "entries": 3, "opened": 3, "missing": 0, "also": 0}
 
 
 def test_openings_that_are_not_there_are_counted(given: Given, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +101,7 @@ def test_openings_that_are_not_there_are_counted(given: Given, capsys: pytest.Ca
     said = check(given, capsys)
     assert said.code == 0
     assert "so say the openings of 2 of them" in said.out
-    assert "1 opening is not there (erased, or kept back)" in said.out
+    assert "1 opening is not there (erased, rotten, or kept back)" in said.out
     (one,) = said.json["subjects"]
     assert (one["named"], one["opened"], one["missing"]) == (True, 2, 1)
 

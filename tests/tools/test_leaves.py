@@ -8,11 +8,19 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from archive import FolderDisk, IntegrityError, NotFound, Unavailable, export_tiles
-from merkle import Bundle, Ed25519Signer, FormatError, SignatureError
+from archive import FolderDisk, IntegrityError, NotFound, Unavailable, export_tiles, rotation_body
+from merkle import Bundle, Ed25519Signer, FormatError, SignatureError, sign_note
 from tests.archive.published_log import SignedLog
 from tests.archive.site import SIGNER
-from tools.leaves import FolderSource, HttpSource, open_leaves, open_signed, verified_leaves
+from tools.leaves import (
+    FolderSource,
+    HttpSource,
+    open_leaves,
+    open_signed,
+    ring_of_leaves,
+    signer_of,
+    verified_leaves,
+)
 
 LOG = SignedLog.of([100, 300, 600])
 
@@ -96,3 +104,26 @@ def test_a_checkpoint_is_opened_with_any_of_a_logs_keys(folder: Path) -> None:
         open_signed(note, [other])
     with pytest.raises(FormatError):
         open_signed(b"\xff\xfe", [])
+
+
+def test_of_several_keys_that_signed_the_last_counts() -> None:
+    """Where the old and the new key have both signed, it is the present one that is followed."""
+    other = Ed25519Signer("example.org/log", b"o" * 32)
+    note = sign_note(f"example.org/log\n0\n{'A' * 43}=\n", [SIGNER, other])
+    for keys in ([SIGNER.verifier, other.verifier], [other.verifier, SIGNER.verifier]):
+        assert signer_of(note, keys) == keys[-1]
+
+
+def test_the_keys_of_a_log_are_those_that_its_leaves_lead_to() -> None:
+    """Without a rotation the one that signed, with rotations those that they name; a key beyond them is refused."""
+    first, second, third = (Ed25519Signer("example.org/log", bytes([n]) * 32) for n in (1, 2, 3))
+    rotations = [(4, rotation_body(4, first, second))]
+    assert ring_of_leaves([], [first.verifier], first.verifier).keys == [(0, first.verifier)]
+    both = [(0, first.verifier), (6, second.verifier)]
+    for one in (first, second):
+        assert ring_of_leaves(rotations, [one.verifier], one.verifier).keys == both
+    for found, known in (([], [first, second]), (rotations, [first, third]), (rotations, [third])):
+        with pytest.raises(IntegrityError, match="do not lead to the key"):
+            ring_of_leaves(found, [key.verifier for key in known], first.verifier)
+    with pytest.raises(IntegrityError, match="rotates away from a key that is not the log's"):
+        ring_of_leaves([*rotations, (9, rotation_body(9, first, third))], [first.verifier], first.verifier)

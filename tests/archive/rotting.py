@@ -1,0 +1,56 @@
+"""Rows whose bytes change on disk: what stands before and after them stays as it was.
+
+    rot(store, 7)               a bit of what is encrypted
+    rot(store, 7, FORM)         the byte that says that it is a row
+    rot(store, 7, NUMBER)       the last byte of the first subject's number
+    rot_length(store, 7)        the length before a row: from there on the bundle cannot be taken apart
+    rot_file(folder, 7)         as `rot`, in a database that lies on the disk, and is at rest
+
+What a reader does then: `archive.subject`, `archive.receipt`.
+"""
+
+from __future__ import annotations
+
+from archive import DataFolder, Store, Write
+from archive.entry import bundle, unbundle
+
+CLOSED, FORM, NUMBER = -20, 0, 11
+
+
+def rot(store: Store, index: int, place: int = CLOSED) -> None:
+    """Flip a bit of a private row."""
+    key, rows = _bundle_of(store, index)
+    at = index - int.from_bytes(key)
+    row = bytearray(rows[at])
+    row[place] ^= 1
+    rows[at] = bytes(row)
+    store.commit([Write("rows", key, bundle(rows, 4))])
+
+
+def rot_file(folder: DataFolder, index: int, place: int = CLOSED) -> None:
+    """Flip a bit of a private row where it lies in the file."""
+    store = folder.open_log()
+    key, rows = _bundle_of(store, index)
+    store.close()
+    row = rows[index - int.from_bytes(key)]
+    changed = bytearray(row)
+    changed[place] ^= 1
+    path = folder.log / "data.mdb"
+    content = path.read_bytes()
+    assert row in content
+    path.write_bytes(content.replace(row, changed))
+
+
+def rot_length(store: Store, index: int) -> None:
+    """Make the length of a row too large for its bundle."""
+    key, rows = _bundle_of(store, index)
+    value = bytearray(bundle(rows, 4))
+    value[sum(4 + len(row) for row in rows[: index - int.from_bytes(key)])] ^= 0x80
+    store.commit([Write("rows", key, bytes(value))])
+
+
+def _bundle_of(store: Store, index: int) -> tuple[bytes, list[bytes]]:
+    """Return the key of the bundle that holds a row, and all of its rows."""
+    with store.view() as view:
+        key, value = [pair for pair in view.scan("rows") if int.from_bytes(pair[0]) <= index][-1]
+    return key, list(unbundle(value, 4))
