@@ -17,14 +17,14 @@ from archive.entry import bundle, unbundle
 CLOSED, FORM, NUMBER = -20, 0, 11
 
 
-def rot(store: Store, index: int, place: int = CLOSED) -> None:
-    """Flip a bit of a private row."""
-    key, rows = _bundle_of(store, index)
+def rot(store: Store, index: int, place: int = CLOSED, table: str = "rows") -> None:
+    """Flip a bit of a private row, or of a leaf."""
+    key, parts = _bundle_of(store, index, table)
     at = index - int.from_bytes(key)
-    row = bytearray(rows[at])
-    row[place] ^= 1
-    rows[at] = bytes(row)
-    store.commit([Write("rows", key, bundle(rows, 4))])
+    part = bytearray(parts[at])
+    part[place] ^= 1
+    parts[at] = bytes(part)
+    store.commit([Write(table, key, bundle(parts, _WIDTHS[table]))])
 
 
 def rot_file(folder: DataFolder, index: int, place: int = CLOSED) -> None:
@@ -49,8 +49,12 @@ def rot_length(store: Store, index: int) -> None:
     store.commit([Write("rows", key, bytes(value))])
 
 
-def _bundle_of(store: Store, index: int) -> tuple[bytes, list[bytes]]:
-    """Return the key of the bundle that holds a row, and all of its rows."""
+def _bundle_of(store: Store, index: int, table: str = "rows") -> tuple[bytes, list[bytes]]:
+    """Return the key of the bundle that holds an entry, and all that is in it."""
     with store.view() as view:
-        key, value = [pair for pair in view.scan("rows") if int.from_bytes(pair[0]) <= index][-1]
-    return key, list(unbundle(value, 4))
+        key, value = [pair for pair in view.scan(table) if int.from_bytes(pair[0]) <= index][-1]
+    return key, list(unbundle(value, _WIDTHS[table]))
+
+
+_WIDTHS = {"rows": 4, "leaves": 2}
+"""Bytes of a length, by table."""

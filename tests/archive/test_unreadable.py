@@ -5,31 +5,18 @@ from __future__ import annotations
 import pytest
 
 from archive import Receipt, Refusal, Write
-from archive.entry import bundle, unbundle
+from tests.archive.rotting import CLOSED, FORM, rot
 from tests.archive.site import Site, event
 
 
-def damaged(site: Site, index: int, place: int) -> None:
-    """Flip a bit of the private row of an entry."""
-    with site.log.view() as view:
-        pairs = [(key, list(unbundle(value, 4))) for key, value in view.scan("rows")]
-    for key, rows in pairs:
-        at = index - int.from_bytes(key)
-        if 0 <= at < len(rows):
-            row = bytearray(rows[at])
-            row[place] ^= 1
-            rows[at] = bytes(row)
-            site.log.commit([Write("rows", key, bundle(rows, 4))])
-
-
-@pytest.mark.parametrize(("place", "again"), [(-20, False), (-20, True), (0, False)])
+@pytest.mark.parametrize(("place", "again"), [(CLOSED, False), (CLOSED, True), (FORM, False)])
 def test_who_sends_the_id_of_a_rotten_row_stops_nobody(place: int, *, again: bool) -> None:
     """He is refused, with the entry named, as often as he tries; others of the same commit are kept."""
     site = Site()
     archiver = site.start()
     (first,) = archiver.step([event(b"1", id="a")])
     assert isinstance(first, Receipt)
-    damaged(site, first.index, place)
+    rot(site.log, first.index, place)
     if again:
         archiver.close()
         archiver = site.start()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from archive import ROW_BINDING, MemoryStore, Skip, Write
-from archive.entry import bundle, unbundle
 from reducers import Reducer
 from replay import STATE_TABLES, Crew, Holding, Runner, Sweep
+from tests.archive.rotting import CLOSED, FORM, rot
 from tests.replay.classroom import CLASSROOM, ordered
 from tests.replay.kept import Kept, caught_up, judge_stores, world_of
 from tests.world import (
@@ -31,23 +31,6 @@ from tests.world import (
     tick_at,
     union,
 )
-
-CLOSED, FORM = -20, 0
-"""Where a bit of a row flips: within what is encrypted, or in what says that it is a row."""
-
-
-def rot(world: World, index: int, place: int = CLOSED) -> None:
-    """Flip a bit of a private row."""
-    store = world.site.log
-    with store.view() as view:
-        pairs = [(key, list(unbundle(value, 4))) for key, value in view.scan("rows")]
-    for key, rows in pairs:
-        at = index - int.from_bytes(key)
-        if 0 <= at < len(rows):
-            row = bytearray(rows[at])
-            row[place] ^= 1
-            rows[at] = bytes(row)
-            store.commit([Write("rows", key, bundle(rows, 4))])
 
 
 def skip_everywhere(kept: Kept, index: int) -> None:
@@ -76,7 +59,7 @@ def test_events_beside_a_rotten_row_are_counted_once() -> None:
     kept.append(event("ann"), event("ann", doc_id="d"), event("bob"), event("eve"))
     (at,) = kept.append(event("bob", doc_id="d"))
     kept.append(event("eve"))
-    rot(kept.world, at, FORM)
+    rot(kept.world.site.log, at, FORM)
     kept.skip("pages", at)
     (runner,) = caught_up(kept.world, 1)
     assert runner.holdings[0].lacking == {"pages": 4}
@@ -90,7 +73,7 @@ def test_a_module_stops_at_a_rotten_row_and_what_it_saved_stays(place: int) -> N
     caught_up(kept.world, 1)
     position, before = kept.world.size, kept.fold()
     (at, _) = kept.append(event("ann", "lost"), event("bob"))
-    rot(kept.world, at, place)
+    rot(kept.world.site.log, at, place)
     for _ in range(2):  # trying again changes nothing
         one = kept.world.runner()
         run(one, kept.world.source)
@@ -108,7 +91,7 @@ def test_who_does_not_need_a_rotten_row_goes_on() -> None:
     world = world_of([])
     stores = {"all": MemoryStore(STATE_TABLES), "classes": MemoryStore(STATE_TABLES)}
     world.append([event("ann"), event("bob", **{"class": "7a"}), event("eve", **{"class": "7a"})])
-    rot(world, 2)
+    rot(world.site.log, 2)
     holdings = [Holding([seen], stores["all"], "all"), Holding([class_size], stores["classes"], "classes")]
     crew = Crew(holdings, world.vault())
     while crew.step(world.source):
@@ -131,7 +114,7 @@ def test_who_does_not_need_a_rotten_row_goes_on() -> None:
 def test_a_skip_lets_the_fold_go_on_without_the_row(shards: int, kind: str, place: int) -> None:
     """The states are those of the log without the entry: for live workers, after a restart, and in a replay."""
     kept, indices = classroom()
-    rot(kept.world, indices[kind], place)
+    rot(kept.world.site.log, indices[kind], place)
     stopped = [name for one in caught_up(kept.world, shards) for name in one.stopped]
     assert stopped, "somebody needs it"
     skip_everywhere(kept, indices[kind])
@@ -148,7 +131,7 @@ def test_a_skipped_binding_passes_over_what_waited_for_it(shards: int, *, rotten
     kept, indices = classroom()
     live = [] if rotten else caught_up(kept.world, shards)
     if rotten:
-        rot(kept.world, indices["binding"])
+        rot(kept.world.site.log, indices["binding"])
         assert any(one.stopped for one in caught_up(kept.world, shards))
     skip_everywhere(kept, indices["binding"])
     for one in live:
@@ -164,7 +147,7 @@ def test_a_row_that_rots_after_it_was_folded_can_be_skipped_all_the_same(shards:
     """Nobody can see any more whose state it went into: so all are folded again, without it."""
     kept, indices = classroom()
     live = caught_up(kept.world, shards)
-    rot(kept.world, indices[kind])
+    rot(kept.world.site.log, indices[kind])
     kept.append(event("ann", "later"))
     for one in live:
         run(one, kept.world.source)
@@ -179,7 +162,7 @@ def test_who_has_not_skipped_it_stops_at_it_still() -> None:
     """A skip is of one reducer: what another one would need is not passed over behind its back."""
     kept = Kept(world_of([seen, pages]))
     (at, _) = kept.append(event("ann", doc_id="essay"), event("ann"))
-    rot(kept.world, at)
+    rot(kept.world.site.log, at)
     kept.skip("seen", at)
     one = kept.world.runner()
     run(one, kept.world.source)
@@ -192,7 +175,7 @@ def test_many_rotten_rows_are_named_one_after_the_other() -> None:
     every = kept.append(*[event(name, str(n)) for n in range(150) for name in ("ann", "bob")])
     bad = [every[0], every[1], every[77], every[255], every[256], every[299]]
     for number, at in enumerate(bad):
-        rot(kept.world, at, FORM if number % 3 == 2 else CLOSED)
+        rot(kept.world.site.log, at, FORM if number % 3 == 2 else CLOSED)
     for at in bad:
         one = kept.world.runner()
         run(one, kept.world.source)
@@ -205,7 +188,7 @@ def test_a_rotten_row_of_nobody_stops_nobody() -> None:
     """An entry of a subject that was erased is not read, whatever became of its row."""
     kept = Kept(world_of([seen]))
     (at, _) = kept.append(event("ann"), event("bob"))
-    rot(kept.world, at)
+    rot(kept.world.site.log, at)
     keys = kept.world.vault().find("student:ann")
     assert keys is not None
     kept.world.site.vault.commit([Write("subjects", keys.number.to_bytes(8), None)])
@@ -218,7 +201,7 @@ def test_a_replay_names_the_entry_and_honours_the_skip() -> None:
     """A sweep says where it could not go on, as live workers do, and nothing of that module beyond it."""
     kept = Kept(world_of([seen]))
     (_, at, _) = kept.append(event("ann"), event("ann", "lost"), event("ann"))
-    rot(kept.world, at)
+    rot(kept.world.site.log, at)
     assert swept(kept.world).stopped["all"].at == at
     skipping = kept.world.steer(Skip("seen", at))
     assert swept(kept.world, skipping).stopped["all"].at == at, "up to there nobody had decided it"

@@ -8,26 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from archive import DataFolder, LmdbStore, Write
-from archive.entry import bundle, unbundle
+from archive import DataFolder, LmdbStore
 from archive.plan import TABLES
+from tests.archive.rotting import CLOSED, rot
 from tests.tools.test_backup import grow, run_backup
 from tools import restore
 from tools.process import EXIT_FINDING, EXIT_GOOD
 
 
-def rot(path: Path, table: str, index: int, place: int) -> None:
+def damage(path: Path, index: int, table: str = "rows") -> None:
     """Flip a bit of an entry in a table of a log."""
-    store, width = LmdbStore(path, TABLES), 4 if table == "rows" else 2
-    with store.view() as view:
-        pairs = [(key, list(unbundle(value, width))) for key, value in view.scan(table)]
-    for key, parts in pairs:
-        at = index - int.from_bytes(key)
-        if 0 <= at < len(parts):
-            part = bytearray(parts[at])
-            part[place] ^= 1
-            parts[at] = bytes(part)
-            store.commit([Write(table, key, bundle(parts, width))])
+    store = LmdbStore(path, TABLES)
+    rot(store, index, CLOSED if table == "rows" else -1, table)
     store.close()
 
 
@@ -36,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the data folder of a log of seven entries, of which the fourth has a rotten row."""
     monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
     grow(tmp_path / "data", 0)
-    rot(DataFolder(tmp_path / "data").log, "rows", 3, -20)
+    damage(DataFolder(tmp_path / "data").log, 3)
     return tmp_path / "data"
 
 
@@ -57,7 +49,7 @@ def test_damage_is_accepted_where_that_is_said(
 
 @pytest.mark.parametrize(
     ("table", "spoil"),
-    [("leaves", lambda path: rot(path, "leaves", 5, -1)), ("rows", lambda path: rot(path, "rows", 5, -20))],
+    [("leaves", lambda path: damage(path, 5, "leaves")), ("rows", lambda path: damage(path, 5))],
 )
 def test_no_other_damage_is_accepted(
     data: Path, tmp_path: Path, table: str, spoil: Callable[[Path], None]
