@@ -140,14 +140,13 @@ class Holding(Held):
         routing: Routing,
     ) -> None:
         """Fold the events from `place` up to `stop`; what they say into `out` goes to the outbox, event by event."""
-        if reducer.keyed:  # whether an event is for a key that is at hand, only the reducer can say
-            self._fold_each(reducer, portion, place, stop, out, routing)
-            return
         events, name = portion.events, reducer.name
         own = private if self._private else None
         run = Run(reducer, self.slots[name], self._dirty[name], self._since, self.attempt, own)
         while place < stop and self.stopped is None:
-            place, error = fold_run(run, events, place, stop, out)
+            error: BaseException | None = None
+            if not reducer.keyed:  # else only the reducer can say whether an event's key is at hand
+                place, error = fold_run(run, events, place, stop, out)
             if error is not None:
                 self.stopped = stopped_by(name, events[place].index, error)
             elif out:
@@ -158,27 +157,10 @@ class Holding(Held):
                     self._say(reducer, portion.item(place), out)
                 place += 1
 
-    def _fold_each(
-        self,
-        reducer: Reducer[Any],
-        portion: Portion,
-        place: int,
-        stop: int,
-        out: list[Message] | None,
-        routing: Routing,
-    ) -> None:
-        """Do what `_fold_run` does, asking the reducer for each key."""
-        for at in range(place, stop):
-            self._fold_key(reducer, portion.events[at], routing, out)
-            if self.stopped is not None:
-                return
-            if out:
-                self._say(reducer, portion.item(at), out)
-
     def _fold_key(
         self, reducer: Reducer[Any], event: Event, routing: Routing, out: list[Message] | None
     ) -> None:
-        """Fold an event into a key whose state is not in memory: it may be stored, or there is none yet."""
+        """Fold an event into its key, wherever the state is: in memory, stored, or not there yet."""
         self.attempt[0] = word_of(event.index)
         try:
             if (key := reducer.key_of(event)) is None:

@@ -107,10 +107,8 @@ def begin(
     archiver.open(start, follows)
     try:
         mark_begun(folder.begun, archiver.origin)
-    except (
-        OSError,
-        Unavailable,
-    ) as error:  # no room there, or it may only be read: no reason to take no events
+    except (OSError, Unavailable) as error:
+        # No room there, or it may only be read: no reason to take no events.
         say(
             f"archiver: {error}: that this key has signed a log could not be noted beside it, and is tried at the next "
             "start; until then, nobody would notice if the disk of the log were not mounted"
