@@ -30,9 +30,8 @@ from archive.duplicates import IdRuns
 from archive.entry import control_body, parse_leaf, parse_row
 from archive.errors import ArchiveError
 from archive.findings import Finding, Findings, Tally, limited, span
-from archive.log import Log, LogSource
+from archive.log import LogSource
 from archive.openings import join_counts
-from archive.ports import View
 from archive.remembered import Remembered
 from archive.resume import Resume
 from archive.seal import Seal
@@ -314,8 +313,3 @@ def _aligned(frontier: Frontier) -> Frontier:
     """Return the frontier at the last multiple of a stretch: what lies after it is read and hashed again."""
     size = frontier.size - frontier.size % STRETCH
     return Frontier(size, frontier.nodes[: size.bit_count()])
-
-
-def size_of(view: View) -> int:
-    """Return the size to check a database up to: that of the last block, or what else says how far it goes."""
-    return Log(view, 0).raw_size()

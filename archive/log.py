@@ -259,6 +259,11 @@ def load_size(view: View) -> int:
     return 0 if last is None else decode_block(last[1]).size
 
 
+def size_of(view: View) -> int:
+    """Return the size to check a database up to: that of the last block, or what else says how far it goes."""
+    return Log(view, 0).raw_size()
+
+
 def load_head(view: View) -> Head:
     """Return the head that the database stands at; raise IntegrityError if its tables disagree about it."""
     last = view.last("blocks")

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from archive.archiver import Archiver
 from archive.belonging import check_begun
 from archive.errors import KEYS, IntegrityError, NotFound
 from archive.files import sync_folder, write_whole
@@ -25,6 +25,9 @@ from archive.keyring import next_key_id, rotation_body
 from archive.log import Log, load_size
 from archive.ports import Random, Store
 from merkle import ED25519, Ed25519Signer
+
+if TYPE_CHECKING:  # whoever only looks for a key needs no archiver
+    from archive.archiver import Archiver
 
 
 def rotate(archiver: Archiver, folder: DataFolder, old: Ed25519Signer, random: Random) -> Ed25519Signer:

@@ -25,7 +25,8 @@ from archive import (
 )
 from archive.wire import BACK
 from merkle import sign_note
-from tools.door import Door, quick_turns
+from tools.door import Door
+from tools.process import quick_turns
 
 UNANSWERED = 3
 """Requests that a crowd has under way: one is committed, one prepared, one waits."""

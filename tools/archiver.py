@@ -50,11 +50,12 @@ from archive import (
 )
 from merkle import Ed25519Signer, MerkleError, sign_note
 from reducers import shipped
-from tools.door import Door, quick_turns
+from tools.door import Door
 from tools.process import (
     EXIT_AGAIN,
     EXIT_STOP,
     exit_of,
+    quick_turns,
     quiet_collector,
     say,
     version,

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -64,15 +63,6 @@ AHEAD_BYTES_MIN = 1 << 20
 LONE_ENTRIES_MAX = 16
 LONE_BYTES_MAX = 64 << 10
 """What is no longer a lone writer's: a crowd's next requests are to be read while this group is kept."""
-TURN_S = 0.0005
-
-
-def quick_turns() -> None:
-    """Let no thread hold the interpreter for long while another one wants it.
-
-    By default a thread that comes back from the disk waits up to 5 ms for one that computes: as long as a whole commit.
-    """
-    sys.setswitchinterval(TURN_S)
 
 
 class Sender(Protocol):

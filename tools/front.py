@@ -20,10 +20,9 @@ import uvicorn
 
 from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
-from tools.door import quick_turns
 from tools.front_states import reading
 from tools.past import Past
-from tools.process import quiet_collector, say, version, watch_parent, with_times
+from tools.process import quick_turns, quiet_collector, say, version, watch_parent, with_times
 from tools.sockets import RawTextProtocol
 from tools.stores import stores_of
 
