@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from api.cosigned import unwitnessed
-from api.ingest import Item, Rules, check_coding, parts, refused, split_events
+from api.ingest import SHOWN_ANONYMOUS, Item, Rules, check_coding, parts, refused, split_events
 from api.problems import Problem, Unwitnessed, problem, problem_response, refusal_problem, retry_headers
 from api.receipts import add_many_proofs, check_number, without_receipt
 from api.services import Services
@@ -188,7 +188,7 @@ def entry_json(log: Log, vault: Vault, index: int) -> dict[str, Any]:
         "sequence": header.sequence,
         "received_us": header.received_us,
         "source": header.source,
-        "sender": header.sender or "anonymous",
+        "sender": header.sender or SHOWN_ANONYMOUS,
         "form": header.form,
         "keys": keys_of(header),
         "extra": {name: _extra(name, value) for name, value in header.extra.items()},

@@ -44,12 +44,15 @@ PATH_LENGTH_MAX = 200
 COMMAS_MAX = 2_500_000
 """In an array: what has more separators may be millions of tiny elements, which take memory and not bytes."""
 ANONYMOUS = ""
-"""The sender of an event that names no producer; shown as "anonymous"."""
+"""The sender of an event that names no producer, or the word that is shown for it."""
+SHOWN_ANONYMOUS = "anonymous"
 NDJSON = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
 RESERVED = "treering"
-"""Source, and with a dot behind it the beginning of sources, types and key fields, that are the system's own."""
+"""A source and a type, and with a dot behind it the beginning of sources, types and key fields, of the system's own."""
+OTHERS = frozenset({"specversion", "@context"})
+"""What CloudEvents and Caliper or other JSON-LD have, and we have not."""
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Finder = Callable[[Any], Any]
@@ -198,8 +201,8 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     """Return the submission of one event; raise InvalidEvent that names the field that is wrong."""
     value = parse_json(raw)
     check_reserved(value)
-    ours = isinstance(value, dict) and isinstance(value.get("keys"), dict)
-    keys = _own_keys(value["keys"]) if ours else {}
+    ours = _is_ours(value)
+    keys = _own_keys(value.get("keys") or {}) if ours else {}
     for field, (path, find) in rules.keys.items():
         keys[field] = _key_value(field, path, find(value))
     source = value.get("source", "") if isinstance(value, dict) else ""
@@ -220,6 +223,21 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     )
 
 
+def _is_ours(value: Any) -> bool:
+    """Return whether an event has our own form: an object `keys`; or none, and a type and data.
+
+    Others use some of our words for something else: a CloudEvent's `id` is its source's, a Caliper event has no `data`.
+
+    >>> _is_ours({"keys": {}}), _is_ours({"type": "opened", "data": 1}), _is_ours({"type": "opened", "page": 1})
+    (True, True, False)
+    """
+    if not isinstance(value, dict):
+        return False
+    if (keys := value.get("keys")) is not None:
+        return isinstance(keys, dict)
+    return isinstance(value.get("type"), str) and "data" in value and OTHERS.isdisjoint(value)
+
+
 def check_reserved(value: Any) -> None:
     """Raise InvalidEvent, which names the field, if an event claims to be the system's own.
 
@@ -235,7 +253,7 @@ def check_reserved(value: Any) -> None:
     found = {"event": value.get("event"), "type": value.get("type"), "source": value.get("source")}
     found["verb.id"] = verb.get("id") if isinstance(verb, dict) else None
     for field, name in found.items():
-        if isinstance(name, str) and (_is_reserved(name) or (name == RESERVED and field == "source")):
+        if isinstance(name, str) and (name == RESERVED or _is_reserved(name)):
             raise InvalidEvent(_reserved(f"field {field}", name))
 
 
@@ -302,7 +320,7 @@ def _producer(value: dict[str, Any]) -> str:
     producer = scalar_text(value.get("producer"))[:VALUE_SIZE_MAX]
     if producer.startswith(MODULE_SENDER):
         raise InvalidEvent(_reserved("field producer", producer))
-    return producer or ANONYMOUS
+    return ANONYMOUS if producer == SHOWN_ANONYMOUS else producer
 
 
 def _identifier(value: Any, rules: Rules, ours: bool) -> str | None:

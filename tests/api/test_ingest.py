@@ -169,8 +169,41 @@ def test_an_event_with_keys_is_ours() -> None:
     assert read_event(0, sent.form, sent.source, sent.keys, 0, sent.payload).data == {"n": 1}
 
 
+def test_an_event_without_keys_is_ours_by_its_type_and_data() -> None:
+    """An event about nobody need not say so: its id and producer count, and its data are its data."""
+    sent = one(b'{"type":"opened","id":"k1","producer":"pad 7","data":{"page":1}}')
+    assert (sent.form, sent.subject, sent.sender, sent.id, sent.keys) == (
+        "event",
+        "source:opened",
+        "pad 7",
+        "k1",
+        {},
+    )
+    assert read_event(0, sent.form, sent.source, sent.keys, 0, sent.payload).data == {"page": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type":"opened","id":"a"}',
+        b'{"type":"com.x","id":"a","specversion":"1.0","data":{}}',
+        b'{"type":"NavigationEvent","id":"a","@context":"http://c","data":{}}',
+        b'{"type":"opened","id":"a","data":{},"keys":["student"]}',
+        b'{"id":"a","data":{}}',
+    ],
+)
+def test_formats_that_use_our_words_are_not_ours(body: bytes) -> None:
+    """What their id means is theirs to say, by a path; taken for ours, one of two events would be refused."""
+    assert (one(body).form, one(body).id) == ("json", None)
+
+
+def test_nobody_is_anonymous_twice() -> None:
+    """Who says the word that is shown for no producer is nobody, too: an id is looked for in one place."""
+    assert one(b'{"keys":{},"producer":"anonymous"}').sender == one(b'{"keys":{}}').sender
+
+
 def test_foreign_json_is_taken_as_it_is() -> None:
-    """Without an object "keys" nothing in an event is ours: no producer, no id, unless a path says where."""
+    """In JSON of another shape nothing is ours: no producer, no id, unless a path says where."""
     body = b'{"id":"a","producer":"p","source":"s","keys":["student"],"actor":{"account":{"name":"ann"}}}'
     sent = one(body)
     assert (sent.form, sent.subject, sent.sender, sent.id, sent.keys) == (
@@ -424,6 +457,7 @@ def check(item: Item, rules: Rules) -> None:
         ({"keys": {}, "producer": "module:treering.tick"}, "field producer"),
         ({"keys": {}, "source": "treering"}, "field source: 'treering' is reserved"),
         ({"keys": {}, "source": "treering.module.progress"}, "field source"),
+        ({"type": "treering"}, "field type: 'treering' is reserved"),
         ({"source": "treering." + "x" * 5_000}, "field source"),
         ({"keys": {}, "type": "treering.tick"}, "field type: 'treering.tick' is reserved"),
         ({"type": 7, "event": "treering.tick"}, "field event"),
@@ -443,7 +477,7 @@ def test_nobody_outside_can_be_the_system(event: Any, says: str) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        {"keys": {"treering": "1"}, "type": "treering", "producer": "module", "source": "treerings"},
+        {"keys": {"treering": "1"}, "type": "treerings", "producer": "module", "source": "treerings"},
         {"producer": "module:progress", "type": "no keys, so nobody's producer"},
         {"keys": {}, "data": {"source": "treering", "type": "treering.tick"}},
     ],
