@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -43,6 +44,21 @@ class _Server(uvicorn.Server):
 @with_times()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a front on an open socket."""
+    arguments = _parser().parse_args(argv)
+    services = services_of(arguments)
+    app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
+    config = _config(app)
+    quiet_collector()
+    quick_turns()  # the page is made in a thread
+    listener = socket.socket(fileno=arguments.fd)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        server = _Server(config)
+        services.leaving = lambda: server.should_exit
+        runner.run(server.serve(sockets=[listener]))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools.front", description="Serve HTTP and WebSockets.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shards", type=int, required=True)
@@ -52,25 +68,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--policy-wait", action="store_true", help="answer only what is cosigned")
     parser.add_argument("--page-host", action="append", default=[], help="host of web pages that may send")
     parser.add_argument("--host-name", action="append", default=[], help="a name this server is asked by")
-    arguments = parser.parse_args(argv)
-    folder = DataFolder(arguments.data)
+    return parser
+
+
+def services_of(arguments: argparse.Namespace) -> Services:
+    """Return what the routes work with, whole: its parts that need each other are joined here and nowhere else."""
+    folder, stores = DataFolder(arguments.data), stores_of()
     client = (WitnessedClient if arguments.policy_wait else ArchiverClient)(folder.socket)
-    stores = stores_of()
     shelf = Shelf(
         folder.state, arguments.shards, open_states, arguments.module, folder.partition, complains=True
     )
-    services = Services(folder, client, shelf, SteadyClock())
-    shelf.waits = services.waits
-    shelf.open_store, services.slow = reading(stores, services), stores.link is not None
-    services.states, services.say = stores.status, say
-    services.past = Past(folder)
+    services = Services(
+        folder,
+        client,
+        shelf,
+        SteadyClock(),
+        say=say,
+        page_hosts=frozenset(arguments.page_host),
+        slow=stores.link is not None,
+        states=stores.status,
+        past=Past(folder),
+        witnessed=arguments.witnessed,
+    )
+    shelf.waits, shelf.open_store = services.waits, reading(stores, services)
+    client.woken, client.settle = services.woken, services.settle
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
-    services.witnessed = arguments.witnessed
-    services.page_hosts = frozenset(arguments.page_host)
-    services.client.woken, services.client.settle = services.woken, services.settle
-    app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
-    config = uvicorn.Config(
+    return services
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http="httptools",
@@ -82,14 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    quiet_collector()
-    quick_turns()  # the page is made in a thread
-    listener = socket.socket(fileno=arguments.fd)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        server = _Server(config)
-        services.leaving = lambda: server.should_exit
-        runner.run(server.serve(sockets=[listener]))
-    return 0
 
 
 if __name__ == "__main__":
