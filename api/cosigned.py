@@ -49,12 +49,12 @@ Answers = asyncio.Future[list[Answer]]
 
 def outside(services: Services) -> AbstractContextManager[Log]:
     """Return the log up to the size that the outside may see; raise NotFound while that is nothing."""
-    return services.log(_cosigned(services)[0] if services.witnessed else None)
+    return services.log(_cosigned(services)[0] if services.policy is not None else None)
 
 
 def outside_checkpoint(services: Services) -> bytes:
     """Return the signed checkpoint that the outside may see; raise NotFound while there is none."""
-    if services.witnessed:
+    if services.policy is not None:
         return _cosigned(services)[1]
     with services.log() as log:
         return log.checkpoint()[1]
@@ -62,7 +62,7 @@ def outside_checkpoint(services: Services) -> bytes:
 
 def witnessed_receipt(services: Services, index: int) -> TlogProof | None:
     """Return the receipt of an entry under the cosigned checkpoint, or None where that does not cover it (yet)."""
-    if not services.witnessed:
+    if services.policy is None:
         return None
     try:
         size, note = _cosigned(services)
@@ -157,7 +157,7 @@ def _fail(future: Answers, error: BaseException) -> None:
 def _cosigned(services: Services) -> tuple[int, bytes]:
     with services.log() as log:
         origin = Target.newest(log).checkpoint.origin
-    found = read_cosigned(services.folder.cosigned, origin)
+    found = read_cosigned(services.folder.cosigned, origin, services.policy)
     if found is None:
         raise NotFound("no checkpoint was cosigned by enough witnesses yet; ask again later")
     return found

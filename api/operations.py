@@ -122,7 +122,7 @@ def _cosigned(services: Services) -> dict[str, Any]:
 
     While the log may not be read, nothing waits for witnesses.
     """
-    if not services.witnessed:
+    if services.policy is None:
         return {}
     size, waiting_s = cosigned_size(services), 0.0
     with suppress(Unavailable), services.log() as log:

@@ -39,6 +39,7 @@ from archive import (
     read_stopped,
     settle,
 )
+from merkle import Policy
 from reducers import Key
 from replay import STATE_TABLES, STATUS_FILE, Status, read_status
 
@@ -91,8 +92,8 @@ class Services:
     """Whether this front is about to end: then streams end, and their readers come back to the next one."""
     past: Past | None = None
     """Folds one key up to a size, in a process of its own; without it, there is only the present."""
-    witnessed: bool = False
-    """Whether the outside sees only what enough witnesses have cosigned: `api.cosigned`."""
+    policy: Policy | None = None
+    """Which witnesses must have cosigned what the outside sees: `api.cosigned`."""
     _source: LogSource | None = None
     _published: PublishedSize | None = None
     _vault: Vault | None = None

@@ -17,11 +17,23 @@ Nothing here waits or sends: `tools.witnessing` does.  The policy: `merkle.polic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from archive.files import write_whole
 from archive.log import Log
-from merkle import AddCheckpoint, Checkpoint, MerkleError, Note, Policy, Signature, prove_consistency
+from merkle import (
+    AddCheckpoint,
+    Checkpoint,
+    MerkleError,
+    Note,
+    NoteError,
+    Policy,
+    Signature,
+    UnknownKeyError,
+    open_note,
+    prove_consistency,
+)
 
 
 class Target:
@@ -60,10 +72,13 @@ class Target:
         return Note(self._note.text, (*self._note.signatures, *cosignatures)).encode()
 
 
-def read_cosigned(path: Path, origin: str | None = None) -> tuple[int, bytes] | None:
+def read_cosigned(
+    path: Path, origin: str | None = None, policy: Policy | None = None
+) -> tuple[int, bytes] | None:
     """Return (size, note) of the last checkpoint of a log that met the policy, or None before the first.
 
-    A restored log may have a new origin; what was cosigned of the old one says nothing about it.
+    A restored log may have a new origin; what was cosigned of the old one says nothing about it.  Nor does what met
+    another policy than the one that is in force now: give that one where somebody relies on it.
     """
     try:
         note = path.read_bytes()
@@ -74,12 +89,25 @@ def read_cosigned(path: Path, origin: str | None = None) -> tuple[int, bytes] | 
     except MerkleError:
         # It is written whole.  What else it may be, it is not a checkpoint that met the policy.
         return None
-    return (checkpoint.size, note) if origin in {None, checkpoint.origin} else None
+    ours = origin in {None, checkpoint.origin} and (policy is None or _meets(note, policy))
+    return (checkpoint.size, note) if ours else None
+
+
+@lru_cache(maxsize=8)  # it is asked for at every look from outside, and changes a few times a second at most
+def _meets(note: bytes, policy: Policy) -> bool:
+    names = {(one.verifier.name, one.verifier.key_id): one.name for one in policy.witnesses}
+    try:
+        opened = open_note(note, [one.verifier for one in policy.witnesses])
+    except UnknownKeyError:
+        return policy.met(set())
+    except NoteError:
+        return False
+    return policy.met({names[one.name, one.key_id] for one in opened.verified})
 
 
 def write_cosigned(path: Path, target: Target, policy: Policy) -> bool:
     """Publish a target that meets the policy, durably, unless a larger one is; return whether it was written."""
-    note, last = target.note(policy), read_cosigned(path, target.checkpoint.origin)
+    note, last = target.note(policy), read_cosigned(path, target.checkpoint.origin, policy)
     if note is None or (last is not None and last[0] > target.size):
         return False
     write_whole(path, note)

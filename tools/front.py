@@ -21,9 +21,10 @@ import uvicorn
 
 from api import LOOPBACK_HOSTS, Services, Shelf, WitnessedClient, cosigned_size, create_app, open_states
 from archive import ArchiverClient, DataFolder, SteadyClock
+from merkle import FormatError, Policy
 from tools.front_states import reading
 from tools.past import Past
-from tools.process import quick_turns, quiet_collector, say, version, watch_parent, with_times
+from tools.process import EXIT_AGAIN, quick_turns, quiet_collector, say, version, watch_parent, with_times
 from tools.sockets import RawTextProtocol
 from tools.stores import stores_of
 
@@ -45,7 +46,11 @@ class _Server(uvicorn.Server):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a front on an open socket."""
     arguments = _parser().parse_args(argv)
-    services = services_of(arguments)
+    try:
+        services = services_of(arguments)
+    except (OSError, FormatError) as error:
+        say(f"front: {arguments.policy}: {error}")
+        return EXIT_AGAIN  # it was read when the server began, and is being changed
     app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
     config = _config(app)
     quiet_collector()
@@ -64,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", type=int, required=True)
     parser.add_argument("--module", action="append", default=[], help="a module whose states are shown")
     parser.add_argument("--fd", type=int, required=True, help="an open, listening socket")
-    parser.add_argument("--witnessed", action="store_true", help="show the outside only what is cosigned")
+    parser.add_argument(
+        "--policy", type=Path, help="show the outside only what these witnesses have cosigned"
+    )
     parser.add_argument("--policy-wait", action="store_true", help="answer only what is cosigned")
     parser.add_argument("--page-host", action="append", default=[], help="host of web pages that may send")
     parser.add_argument("--host-name", action="append", default=[], help="a name this server is asked by")
@@ -88,13 +95,17 @@ def services_of(arguments: argparse.Namespace) -> Services:
         slow=stores.link is not None,
         states=stores.status,
         past=Past(folder),
-        witnessed=arguments.witnessed,
+        policy=_policy(arguments.policy),
     )
     shelf.waits, shelf.open_store = services.waits, reading(stores, services)
     client.woken, client.settle = services.woken, services.settle
     if isinstance(client, WitnessedClient):
         client.seen = partial(cosigned_size, services)
     return services
+
+
+def _policy(path: Path | None) -> Policy | None:
+    return None if path is None else Policy.parse(path.read_bytes())
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -56,8 +56,9 @@ def children(settings: Settings, listener: int, modules: Sequence[str]) -> list[
     archiver += ["--seal", str(settings.seal)] if settings.seal else []
     witnessing: list[Child] = []
     if settings.policy is not None:
-        names += ["--witnessed", *(["--policy-wait"] if settings.policy_wait else [])]
-        command = [*python, "tools.witnessing", *data, "--policy", str(settings.policy)]
+        policy = ["--policy", str(settings.policy)]
+        names += [*policy, *(["--policy-wait"] if settings.policy_wait else [])]
+        command = [*python, "tools.witnessing", *data, *policy]
         witnessing = [Child("witnessing", command)]
     names += [part for name in modules for part in ("--module", name)]
     front = Child(

@@ -180,11 +180,11 @@ class Rounds:
         await asyncio.gather(*self._busy.values(), return_exceptions=True)
 
     def _published_before(self) -> int:
-        """Return the size that the outside saw when the service ran last, 0 for none."""
+        """Return the size that the outside sees by what is cosigned already, 0 for none."""
         if self._source.published() == 0:
             return 0
         with self._source.open() as log:
-            last = read_cosigned(self._cosigned, Target.newest(log).checkpoint.origin)
+            last = read_cosigned(self._cosigned, Target.newest(log).checkpoint.origin, self._policy)
         return 0 if last is None else last[0]
 
     def _collect(self) -> None:

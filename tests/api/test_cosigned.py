@@ -22,10 +22,16 @@ from archive import (
     Unavailable,
     Unknown,
     check_receipt,
+    write_cosigned,
 )
-from merkle import Checkpoint, TlogProof
+from merkle import Checkpoint, Cosigner, Policy, Signature, TlogProof
 from tests.api.front import Front, problem_of
 from tests.archive.site import event
+
+WITNESS, OTHER = (Cosigner(f"witness.example/{name}", name.encode() * 32) for name in "wo")
+NAMED = f"witness w {WITNESS.verifier.encode()}\nwitness o {OTHER.verifier.encode()}\n"
+POLICY = Policy.parse(f"{NAMED}quorum w\n".encode())
+STRICTER = Policy.parse(f"{NAMED}group both 2 w o\nquorum both\n".encode())
 
 
 def size_of(http: TestClient) -> int:
@@ -38,13 +44,12 @@ def size_of(http: TestClient) -> int:
 def cosign(front: Front) -> bytes:
     """Publish the newest checkpoint, as the witnessing service does once the policy is met; return its note."""
     with front.source.open() as log:
-        note = Target.newest(log)
-    text = note.checkpoint.encode()
-    with front.source.open() as log:
-        published = log.checkpoint()[1] + "— witness.example/w AAAAAAAA\n".encode()
-    assert published.decode().startswith(text)
-    front.folder.cosigned.write_bytes(published)
-    return published
+        target = Target.newest(log)
+    signer = WITNESS.at(100)
+    text = target.checkpoint.encode()
+    target.add("w", [Signature(signer.name, signer.key_id, signer.sign(text.encode()))])
+    assert write_cosigned(front.folder.cosigned, target, POLICY)
+    return front.folder.cosigned.read_bytes()
 
 
 def test_without_a_policy_the_newest_checkpoint_is_public(front: Front, http: TestClient) -> None:
@@ -57,7 +62,7 @@ def test_without_a_policy_the_newest_checkpoint_is_public(front: Front, http: Te
 
 def test_with_a_policy_the_outside_lags_behind(front: Front, http: TestClient) -> None:
     """The cosigned checkpoint is served byte for byte, and entries and tiles end where it ends."""
-    front.services.witnessed = True
+    front.services.policy = POLICY
     front.archiver.step([event(b"{}")])
     note = cosign(front)
     answer = http.get("/log/checkpoint")
@@ -74,7 +79,7 @@ def test_with_a_policy_the_outside_lags_behind(front: Front, http: TestClient) -
 
 def test_a_receipt_carries_the_cosignatures(front: Front, http: TestClient) -> None:
     """Once the cosigned checkpoint covers an entry, its receipt stands under that one, and before under the log's."""
-    front.services.witnessed = True
+    front.services.policy = POLICY
     front.archiver.step([event(b"{}")])
     index = front.archiver.head.size - 1
     local = TlogProof.decode(http.get(f"/v1/events/{index}/proof").content)
@@ -92,11 +97,23 @@ def test_a_receipt_carries_the_cosignatures(front: Front, http: TestClient) -> N
 
 def test_before_the_first_cosignatures_nothing_is_public(front: Front, http: TestClient) -> None:
     """Neither a checkpoint nor a tile; inside, everything works as ever."""
-    front.services.witnessed = True
+    front.services.policy = POLICY
     detail = problem_of(http.get("/log/checkpoint"), 404)
     assert "cosigned" in detail
     assert http.get("/log/tile/0/000.p/1").status_code == 404
     assert http.get("/v1/events/0").status_code == 200
+
+
+def test_what_met_another_policy_is_not_shown(front: Front, http: TestClient) -> None:
+    """After a change of policy nothing is public until the new one is met, and no answer claims otherwise."""
+    front.services.policy = POLICY
+    cosign(front)
+    size = size_of(http)
+    front.services.policy = STRICTER
+    problem_of(http.get("/log/checkpoint"), 404)
+    assert cosigned_size(front.services) == 0
+    front.services.policy = Policy.parse(b"quorum none\n")
+    assert size_of(http) == size
 
 
 class Waiting:
@@ -203,7 +220,7 @@ def test_how_far_witnesses_are_is_told(front: Front, http: TestClient) -> None:
     front.reduce()
     assert "cosigned" not in http.get("/readyz").json()
     assert "cosign" not in http.get("/metrics").text + http.get("/").text
-    front.services.witnessed = True
+    front.services.policy = POLICY
     clock = front.services.clock
     assert isinstance(clock, ManualClock)
     clock.time_us += 90_000_000
@@ -225,7 +242,7 @@ def test_how_far_witnesses_are_is_told(front: Front, http: TestClient) -> None:
 
 def test_the_cosigned_size_is_that_of_this_log(front: Front) -> None:
     """Nothing, before the first one and for a checkpoint of another log; then its size."""
-    front.services.witnessed = True
+    front.services.policy = POLICY
     assert cosigned_size(front.services) == 0
     note = cosign(front)
     assert cosigned_size(front.services) == front.archiver.head.size

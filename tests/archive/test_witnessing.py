@@ -19,15 +19,14 @@ from merkle import (
 from tests.archive.site import ORIGIN, SIGNER, Site, event
 
 COSIGNERS = {name: Cosigner(f"witness.example/{name}", name.encode() * 32) for name in "abc"}
-POLICY = Policy.parse(
-    "".join(
-        [
-            f"log {SIGNER.verifier.encode()}\n",
-            *(f"witness {name} {one.verifier.encode()}\n" for name, one in COSIGNERS.items()),
-            "group two 2 a b c\nquorum two\n",
-        ]
-    ).encode()
-)
+
+
+def _lines(rest: str) -> bytes:
+    witnesses = [f"witness {name} {one.verifier.encode()}\n" for name, one in COSIGNERS.items()]
+    return "".join([f"log {SIGNER.verifier.encode()}\n", *witnesses, rest]).encode()
+
+
+POLICY = Policy.parse(_lines("group two 2 a b c\nquorum two\n"))
 
 
 class Grown:
@@ -90,6 +89,35 @@ def test_what_is_published_never_shrinks(tmp_path: Path) -> None:
     found = read_cosigned(path, ORIGIN)
     assert found is not None
     assert found[0] == second.size
+
+
+def test_what_met_one_policy_need_not_meet_another(tmp_path: Path) -> None:
+    """A note counts by the signatures in it that are of witnesses of the policy in force; false ones are none."""
+    grown, path = Grown(), tmp_path / "cosigned"
+    target = grown.target()
+    for name in "ab":
+        grown.cosign(target, name, 0)
+    assert write_cosigned(path, target, POLICY)
+    three = Policy.parse(_lines("group all 3 a b c\nquorum all\n"))
+    assert read_cosigned(path, ORIGIN, POLICY) is not None
+    assert read_cosigned(path, ORIGIN, three) is None
+    assert read_cosigned(path, ORIGIN, Policy.parse(_lines("quorum c\n"))) is None
+    assert read_cosigned(path, ORIGIN, Policy.parse(_lines("quorum none\n"))) is not None
+    path.write_bytes(path.read_bytes().replace(b" Z", b" z").replace(b"A", b"B"))
+    assert read_cosigned(path, ORIGIN, POLICY) is None
+
+
+def test_a_stricter_policy_begins_anew(tmp_path: Path) -> None:
+    """What an older policy let through, however large, holds up nothing that meets the one in force."""
+    grown, path = Grown(), tmp_path / "cosigned"
+    first, second = grown.target(), grown.target()
+    grown.cosign(first, "a", 0)
+    grown.cosign(first, "b", 0)
+    assert write_cosigned(path, second, Policy.parse(b"quorum none\n"))
+    assert write_cosigned(path, first, POLICY)
+    found = read_cosigned(path, ORIGIN, POLICY)
+    assert found is not None
+    assert found[0] == first.size
 
 
 def test_a_policy_that_needs_nobody_publishes_what_the_log_signed(tmp_path: Path) -> None:
