@@ -154,7 +154,7 @@ def _elements(body: bytes) -> list[bytes]:
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidEvent(f"malformed JSON: {error}") from None
+        raise InvalidEvent(f"malformed JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
 
 
 def items(content_type: str, body: bytes, rules: Rules, received_us: int) -> list[Item]:

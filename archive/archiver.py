@@ -43,6 +43,7 @@ from archive.errors import (
     OLDER_COPY,
     FormatError,
     IntegrityError,
+    InvalidEvent,
     NotFound,
     StorageFailed,
     Unavailable,
@@ -119,9 +120,9 @@ class Archiver:
     def open(self, start: dict[str, Any], follows: dict[str, Any] | None = None) -> None:
         """Take the log up where it stands and append the control entries of a start.
 
-        `start` is the body of the start entry (software and configuration digests); `follows` names the log that a
-        new one follows (origin, size, root).  Raises IntegrityError if the database does not reach its seal or what was
-        published, if its tables disagree, or if the vault is not its own.
+        `start` is the body of the start entry (digests of software and settings: docs/formats/entry.md); `follows`
+        names the log that a new one follows (origin, size, root).  Raises IntegrityError if the database does not
+        reach its seal or what was published, if its tables disagree, or if the vault is not its own.
         """
         with self._store.view() as view:
             self.head = load_head(view)
@@ -146,10 +147,11 @@ class Archiver:
         return self.commit(self.prepare(submissions))
 
     def control(self, body: dict[str, Any]) -> int:
-        """Append one control entry in a block of its own and return its index; raise what `step` raises."""
-        prepared = self.prepare((), [body])
-        self.commit(prepared)
-        return self.head.size - 1
+        """Append a control entry in its own block and return its index; raise what `step` does, and InvalidEvent."""
+        (answer,) = self.commit(self.prepare((), [body]))
+        if isinstance(answer, Refusal):
+            raise InvalidEvent(answer.detail)
+        return answer.index
 
     def prepare(self, submissions: Sequence[Submission], controls: Sequence[dict[str, Any]] = ()) -> Prepared:
         """Return what keeps these control entries and submissions; nothing is kept yet but new subjects.

@@ -1,4 +1,6 @@
-"""The check of steering entries: each speaks of what stands before it, and no two attestations contradict each other.
+"""The check of steering entries: each says what it may say at its place, and no two attestations contradict each other.
+
+What an entry may say at its place is `archive.steering.fault_at`; the archiver takes nothing else.
 
 An attestation says what the states of one reducer came to at a size (`archive.steering.Attest`).  Two of them for the
 same reducer, version, code and size must say the same, unless an entry between them changed the fold: a skip or a retry
@@ -23,7 +25,7 @@ from typing import Any, Final
 from archive.errors import FormatError
 from archive.findings import Finding
 from archive.keyring import ROTATE
-from archive.steering import Activate, Attest, Retry, Skip, Steering, parse_steering
+from archive.steering import Attest, Retry, Skip, Steering, fault_at, parse_steering
 
 UNKNOWN_MAX: Final = 1_000
 _OTHERS: Final = ("origin", "start", ROTATE)
@@ -73,21 +75,12 @@ class Attestations:
         if isinstance(steering, Attest):
             self.count += 1
             self._look_back(steering.size)
+        if (fault := fault_at(steering, index)) is not None:
+            yield Finding("steering", index, fault, "order")
+        if isinstance(steering, Attest):
             yield from self._attest(index, steering)
-        elif isinstance(steering, Skip | Retry) and steering.index is not None:
-            if steering.index >= index:
-                yield Finding(
-                    "steering", index, f"it names entry {steering.index}, which is not before it", "order"
-                )
-            if steering.reducer is not None:
-                self._changed[steering.reducer] = index
-        elif isinstance(steering, Activate):
-            if not steering.reducers:
-                yield Finding("steering", index, f"it activates no reducer of module {steering.module}")
-            if steering.since is not None and steering.since > index:
-                yield Finding(
-                    "steering", index, f"it names entry {steering.since}, which is not before it", "order"
-                )
+        elif isinstance(steering, Skip | Retry) and steering.reducer is not None:
+            self._changed[steering.reducer] = index
 
     def _look_back(self, size: int) -> None:
         """Take in what stands between `size` and where this began; what is wrong with that was found earlier."""
@@ -102,8 +95,6 @@ class Attestations:
         self._changed = older._changed | self._changed
 
     def _attest(self, index: int, one: Attest) -> Iterator[Finding]:
-        if one.size > index:
-            yield Finding("steering", index, f"it attests size {one.size}, which is not before it", "order")
         key = (one.reducer, one.version, one.code_digest, one.size)
         said = self._said.get(key)
         if (

@@ -71,12 +71,14 @@ def parse_json(payload: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
     except msgspec.DecodeError as error:
-        raise InvalidEvent(f"malformed JSON: {error}") from None
+        raise InvalidEvent(f"malformed JSON: {str(error).removeprefix(_SAID_TWICE)}") from None
     except ValueError as error:  # a number with more digits than Python will read
         raise InvalidEvent(f"malformed JSON: {error}") from None
 
 
 _decoder = msgspec.json.Decoder()
+_SAID_TWICE = "JSON is malformed: "
+"""How some errors of msgspec begin."""
 
 
 def _decode(payload: bytes) -> Any:

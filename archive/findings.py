@@ -35,7 +35,7 @@ CHECKS: Final = {
     "root": "each commit's root is the one that follows from the entries",
     "checkpoint": "every commit has a checkpoint, signed, of that size and that root",
     "keys": "the log's key changes only as an entry signed by both keys says",
-    "steering": "what steers the reducers has a known form, and no two attestations of states contradict each other",
+    "steering": "what steers the reducers may be said where it stands, and no two attestations contradict each other",
     "stray": "nothing lies beyond the last commit",
     "seal": "what was sealed last is still there",
     "kept": "a checkpoint that somebody kept elsewhere is still part of this log",

@@ -21,6 +21,7 @@ from typing import Any
 
 from archive.entry import NO_ID, Draft
 from archive.plan import ControlDraft
+from archive.steering import refused_at
 from archive.wire import Answer, Receipt, Refusal, Submission
 
 
@@ -36,7 +37,7 @@ class Place:
 class Prepared:
     """What one commit is asked to keep, and what becomes of each part of it.
 
-    Control entries come first; they are always kept.
+    Control entries come first; they are kept unless they steer, and may not say so at their place.
     """
 
     def __init__(
@@ -49,11 +50,21 @@ class Prepared:
         """Whether it was kept; None while nobody knows."""
         self.root = b""
         """Root of the log after it, once it is kept."""
-        self.drafts: list[Draft | ControlDraft] = [ControlDraft(body) for body in controls]
+        self.drafts: list[Draft | ControlDraft] = []
         self.sequences: dict[int, int] = {}
         """The newest sequence number of each subject in it."""
         self._by_id: dict[bytes, int] = {}
-        self._answers: list[Answer | int] = list(range(len(controls)))  # an int is the place of a draft
+        self._answers: list[Answer | int] = []  # an int is the place of a draft
+        for body in controls:
+            self._add_control(body)
+
+    def _add_control(self, body: dict[str, Any]) -> None:
+        """Answer a control entry: it is kept, or would be a finding at its place for ever, and is refused."""
+        if (fault := refused_at(body, self.base.size + len(self.drafts))) is not None:
+            self.refuse("invalid", fault)
+            return
+        self._answers.append(len(self.drafts))
+        self.drafts.append(ControlDraft(body))
 
     def add(self, draft: Draft) -> None:
         """Answer the next submission: it becomes an entry."""
@@ -76,7 +87,7 @@ class Prepared:
         return not self._by_id.keys().isdisjoint(identifiers)
 
     def refuse(self, reason: str, detail: str) -> None:
-        """Answer the next submission: it is not kept."""
+        """Answer the next control entry or submission: it is not kept."""
         self._answers.append(Refusal(reason, detail))
 
     def repeat(self, one: Submission, receipt: Receipt, content: bytes) -> None:

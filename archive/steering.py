@@ -128,6 +128,37 @@ def _fault(steering: Steering) -> str:
     return ""
 
 
+def fault_at(steering: Steering, index: int) -> str | None:
+    """Return what is wrong with saying this at entry `index`, or None: an entry speaks of what stands before it.
+
+    A skip alone may speak of an entry that is yet to come.  The archiver keeps what this finds fault with out of the
+    log, and a check of the log finds it there.
+
+    >>> fault_at(Retry(reducer="inverse", index=7), 7), fault_at(Skip("inverse", 7), 7)
+    ('it names entry 7, which is not before it', None)
+    """
+    if isinstance(steering, Attest) and steering.size > index:
+        return f"it attests size {steering.size}, which is not before it"
+    if isinstance(steering, Retry) and steering.index is not None and steering.index >= index:
+        return f"it names entry {steering.index}, which is not before it"
+    if isinstance(steering, Activate) and steering.since is not None and steering.since > index:
+        return f"it goes back to entry {steering.since}, which is not before it"
+    return None
+
+
+def refused_at(body: dict[str, Any], index: int) -> str | None:
+    """Return why a control entry of this body must not be entry `index`, or None.
+
+    Other kinds, and what cannot be read here (`tools.door` lets nobody bring it in), steer nothing.
+    """
+    try:
+        steering = parse_steering(body)
+    except FormatError:
+        return None
+    fault = None if steering is None else fault_at(steering, index)
+    return None if fault is None else f"control entry {body['control']!r}, as entry {index}: {fault}"
+
+
 def steering_body(steering: Steering) -> dict[str, Any]:
     """Return the body of the control entry that says this.
 

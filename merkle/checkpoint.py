@@ -62,7 +62,9 @@ class Checkpoint:
         origin, decimal, encoded, *extensions = lines
         size, root = parse_decimal(decimal, limit=MAX_SIZE), decode_base64(encoded)
         if size is None:
-            raise FormatError(f"not a size: {decimal[:100]!r}; expected digits without leading zeros")
+            raise FormatError(
+                f"not a size: {decimal[:100]!r}; expected digits without leading zeros, below 2^64"
+            )
         if root is None:
             raise FormatError(f"not a root in base64: {encoded[:100]!r}")
         return Checkpoint(origin, size, root, tuple(extensions))

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from archive import Tally, check_log
+from archive import DataFolder, LmdbStore, Tally, check_log
+from archive.plan import TABLES
 from merkle import Ed25519Verifier
 from reducers import digest_of_entries
 from replay import replay_digests
+from tests.archive.rotting import rot
 from tests.golden import GOLDEN, VAULT_KEY, golden_copy, make, open_golden, reducers
+from tools import verify_log
 
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+REPORT = json.loads((GOLDEN.parent / "archive" / "report.json").read_text())
 
 
 def test_the_golden_log_verifies(tmp_path: Path) -> None:
@@ -28,6 +33,32 @@ def test_the_golden_log_verifies(tmp_path: Path) -> None:
     assert findings == []
     assert (size, tally.root.hex()) == (EXPECTED["size"], EXPECTED["root"])
     assert tally.opened == size - tally.control
+
+
+def said_of(folder: DataFolder, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what verify-log prints of a copy for programs, without how long it took and what is put in words."""
+    verify_log.main([str(folder.path), "--vkey", EXPECTED["vkey"], "--vault", "--json"])
+    return without_words(json.loads(capsys.readouterr().out))
+
+
+def without_words(report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report without `seconds`, and its findings without `detail`; all of them must be there."""
+    findings = [{name: one[name] for name in one.keys() - {"detail"}} for one in report["findings"]]
+    assert all(isinstance(one["detail"], str) and one["detail"] for one in report["findings"])
+    assert isinstance(report["seconds"], float)
+    return {name: report[name] for name in report.keys() - {"seconds"}} | {"findings": findings}
+
+
+def test_the_report_of_a_check_is_that_of_the_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The golden vector of docs/formats/findings.md: every member, of a sound log and of one with a flipped bit."""
+    with golden_copy(tmp_path / "golden") as folder:
+        assert said_of(folder, capsys) == without_words(REPORT["sound"])
+        store = LmdbStore(folder.log, TABLES)
+        rot(store, 7, -1, "leaves")
+        store.close()
+        assert said_of(folder, capsys) == without_words(REPORT["damaged"])
 
 
 def test_the_golden_log_replays_to_its_states(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import errno
 import os
-import platform
 import secrets
 import signal
 import sys
@@ -58,11 +57,11 @@ from tools.process import (
     quick_turns,
     quiet_collector,
     say,
-    version,
     watch_parent,
     with_times,
 )
 from tools.restoring import check_restored
+from tools.software import software
 
 
 def build(folder: DataFolder, origin: str | None, seal: Path | None, *, restoring: bool = False) -> Archiver:
@@ -102,10 +101,13 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None, *, restorin
 
 
 def begin(
-    archiver: Archiver, folder: DataFolder, start: dict[str, Any], follows: dict[str, Any] | None = None
+    archiver: Archiver, folder: DataFolder, why: dict[str, Any], follows: dict[str, Any] | None = None
 ) -> None:
-    """Open an archiver, and note beside its key that it has signed a log from now on."""
-    archiver.open(start, follows)
+    """Open an archiver, and note beside its key that it has signed a log from now on.
+
+    Every start entry says which software it is; `why` is what this one says besides (docs/formats/entry.md).
+    """
+    archiver.open({**software(), "reducers": shipped().fingerprint(), **why}, follows)
     try:
         mark_begun(folder.begun, archiver.origin)
     except (OSError, Unavailable) as error:
@@ -177,16 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         take_lock(folder.log / "lock")
         archiver = build(folder, arguments.origin, arguments.seal)
         forget_stopped(folder.stopped)
-        begin(
-            archiver,
-            folder,
-            {
-                "software": f"treering {version()}",
-                "python": platform.python_version(),
-                "reducers": shipped().fingerprint(),
-                "configuration": arguments.configuration,
-            },
-        )
+        begin(archiver, folder, {"purpose": "serve", "configuration": arguments.configuration})
         asyncio.run(serve(folder, archiver))
     except Unavailable as error:
         say(f"archiver: {error}")

@@ -6,12 +6,14 @@ for each of them as a program, such as that it may be piped into `head`, is `too
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from tools.console import as_program
-from tools.process import EXIT_GOOD, EXIT_USAGE, version
+from tools.process import EXIT_GOOD, EXIT_USAGE
+from tools.software import software
 
 COMMANDS = {
     "serve": ("tools.serve", "run a server on one machine"),
@@ -46,14 +48,24 @@ def usage() -> str:
     return "\n".join([head, *lines, "", "treering COMMAND --help says more."])
 
 
+def show_version(flags: Sequence[str]) -> int:
+    """Print which software this is, as the log's start entries say it; return the exit code."""
+    if [*flags] not in ([], ["--json"]):
+        print(f"usage: treering --version [--json], not {' '.join(flags)}", file=sys.stderr)
+        return EXIT_USAGE
+    found = software()
+    lines = [found["software"], *(f"{name} {found[name]}" for name in ("code", "packages", "python"))]
+    print(json.dumps(found) if flags else "\n".join(lines))
+    return EXIT_GOOD
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     if argv is None:
         return as_program(main)
     arguments = list(argv)
     if arguments[:1] == ["--version"]:
-        print(f"treering {version()}")
-        return EXIT_GOOD
+        return show_version(arguments[1:])
     if arguments[:1] in (["--help"], ["-h"]):
         print(usage())
         return EXIT_GOOD

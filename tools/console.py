@@ -29,6 +29,8 @@ import msgspec
 from tools.process import EXIT_FINDING, EXIT_USAGE
 
 Advance = Callable[[int], None]
+EXIT_INTERRUPTED = 130
+"""Somebody pressed Ctrl-C: a shell says the same of what SIGINT has ended (128 + 2)."""
 EXIT_UNREAD = 141
 """Nobody reads on: neither good nor bad.  A shell says the same of what SIGPIPE has ended (128 + 13)."""
 
@@ -38,12 +40,14 @@ def as_program(run: Callable[[Sequence[str]], int]) -> int:
 
     If the reader of standard output goes away, SystemExit is raised where the command prints: not an error of files,
     which commands catch and report, and what they have begun is put away on the way out.  The same, with a word, if a
-    full disk takes no more of it.  Who writes to `sys.stdout.buffer` gets OSError, as ever.
+    full disk takes no more of it.  Who writes to `sys.stdout.buffer` gets OSError, as ever.  Ctrl-C is one word, too.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout = _Printed.instead_of(sys.stdout)
     try:
         return run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return fail("interrupted", EXIT_INTERRUPTED)
     finally:
         if sys.stdout is not None:  # what was closed by the shell is None
             sys.stdout.flush()

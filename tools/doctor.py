@@ -77,20 +77,22 @@ def check_log(folder: DataFolder) -> Iterator[Note]:
         with PublishedLog(store, lambda: size).open() as log:
             newest_s = parse_leaf(log.leaf(size - 1)).time_s if size else 0
         yield Note("log", f"{size:,} entries are published")
-        behind_s = newest_s - time.time()
-        yield Note(
-            "clock",
-            f"the newest entry is {-behind_s:,.0f} s old"
-            if behind_s < CLOCK_BEHIND_S
-            else f"the clock is {behind_s:,.0f} s behind the newest entry",
-            behind_s < CLOCK_BEHIND_S,
-            ""
-            if behind_s < CLOCK_BEHIND_S
-            else "set the clock (timedatectl); new entries keep the log's time until then",
-        )
+        yield _clock(newest_s - time.time())
         yield from _readers(store)
     finally:
         store.close()
+
+
+def _clock(ahead_s: float) -> Note:
+    """Say how the newest entry's time stands to this clock: it may be a little ahead, and then it is not old."""
+    if ahead_s >= CLOCK_BEHIND_S:
+        text = f"the clock is {ahead_s:,.0f} s behind the newest entry"
+        return Note(
+            "clock", text, False, "set the clock (timedatectl); new entries keep the log's time until then"
+        )
+    if (seconds := round(ahead_s)) > 0:
+        return Note("clock", f"the newest entry's time is {seconds} s ahead of this clock")
+    return Note("clock", f"the newest entry is {-seconds:,} s old")
 
 
 def _readers(store: LmdbStore) -> Iterator[Note]:

@@ -42,7 +42,7 @@ from archive import (
 )
 from merkle import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Ed25519Signer, MerkleError
 from tools.archiver import begin, build
-from tools.process import EXIT_GOOD, EXIT_USAGE, say, version
+from tools.process import EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import load
 
 TYPES = {"log": ED25519, "witness": ED25519_COSIGNATURE, "witness-ml-dsa-44": ML_DSA_44}
@@ -129,7 +129,7 @@ def change_key(arguments: argparse.Namespace) -> Said:
     old = current_signer(folder, store, os.urandom)
     store.close()
     archiver = build(folder, None, settings.seal)
-    begin(archiver, folder, {"software": f"treering {version()}", "purpose": "rotate"})
+    begin(archiver, folder, {"purpose": "rotate"})
     new = rotate(archiver, folder, old, os.urandom)
     archiver.close()
     before, after, size = old.verifier.encode(), new.verifier.encode(), archiver.head.size

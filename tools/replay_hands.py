@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -159,6 +161,17 @@ def hands(job: Job, count: int) -> Iterator[Team]:
         yield _Many(job, count, stack)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C from processes that start meanwhile, for good: who started them hears it, says so, and ends them."""
+    resource_tracker.ensure_running()  # it would let SIGINT through again, if it were started in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Many:
     def __init__(self, job: Job, count: int, stack: ExitStack) -> None:
         self._job = job
@@ -169,7 +182,8 @@ class _Many:
             ours, theirs = context.Pipe()
             own = tuple(range(number, job.shards, count))
             process = context.Process(target=work, args=(job, own, theirs, place / str(number)), daemon=True)
-            process.start()
+            with _uninterrupted():
+                process.start()
             theirs.close()
             self._folding[ours] = _Folding(job, process, ours, place / str(number))
             stack.callback(process.join)

@@ -31,6 +31,8 @@ class Taken(NamedTuple):
 
     lives: list[Live]
     missing: dict[str, str]
+    notes: list[str]
+    """What else is to be said of them."""
 
 
 class _Shard(NamedTuple):
@@ -54,7 +56,7 @@ def live_states(
     Raises NotFound if no server ever ran here.
     """
     shards = shards_of(state)
-    taken = Taken([], {})
+    taken = Taken([], {}, [])
     with ExitStack() as stack:
         opened: list[_Shard] = []
         for one in catalogues:

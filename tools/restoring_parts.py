@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import shutil
 from itertools import count
 from pathlib import Path
@@ -34,7 +33,6 @@ from archive import (
 from merkle import Ed25519Verifier, MerkleError
 from tools.archiver import begin, build
 from tools.backup import Manifest, checked, copy_files, seal_at_head
-from tools.process import version
 from tools.restoring_vault import (
     copy_in,
     copy_vault_without,
@@ -161,8 +159,7 @@ def begin_anew(folder: DataFolder, origin: str, manifest: Manifest, seal_path: P
     move_away(seal_path, replaced, "seal")
     archiver = build(folder, origin, seal_path, restoring=True)
     follows = {"origin": manifest.origin, "size": manifest.size, "root": manifest.root}
-    start = {"software": f"treering {version()}", "python": platform.python_version()}
-    begin(archiver, folder, start, follows)
+    begin(archiver, folder, {"purpose": "restore"}, follows)
     archiver.close()
     write_whole(before.parent / "README", _NOTE.encode())
 

@@ -92,12 +92,15 @@ class Settings:
         """Return the limits of a module."""
         return dict(self.module).get(name, Limits("shared", self.memory_mb, self.seconds_per_event))
 
-    def digest(self) -> str:
-        """Return the hex SHA-256 of all settings, by which a start entry names them."""
+    def text(self) -> str:
+        """Return all settings but one as a JSON object, name to text, as docs/formats/entry.md says."""
         # An address may hold a password, and a hash of it would stand in the public log.
         known = {one.name: str(getattr(self, one.name)) for one in fields(self) if one.name != "redis_url"}
-        text = json.dumps(known, sort_keys=True)
-        return sha256(text.encode()).hexdigest()
+        return json.dumps(known, sort_keys=True)
+
+    def digest(self) -> str:
+        """Return the hex SHA-256 of the settings, by which a start entry names them."""
+        return sha256(self.text().encode()).hexdigest()
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:

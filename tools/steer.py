@@ -67,6 +67,8 @@ from tools.settings import MEMORY_MB
 
 IMPORT_S = 60.0
 RETRIES_SHOWN = 5
+LISTED_MAX = 3
+"""So many entries in a row are named one by one."""
 
 
 def retry(argv: Sequence[str] | None = None) -> int:
@@ -124,8 +126,8 @@ def _run(arguments: argparse.Namespace, decide: Decide) -> int:
         decided, about = decide(folder, arguments)
         if not arguments.dry_run:
             with DirectClient(folder.socket) as client:
-                for one in decided:
-                    about["entry"] = client.steer(one).index
+                about["entries"] = [client.steer(one).index for one in decided]
+            about["entry"] = about["entries"][-1]
     except _NothingToDo as nothing:
         say(str(nothing))
         return EXIT_FINDING
@@ -135,9 +137,27 @@ def _run(arguments: argparse.Namespace, decide: Decide) -> int:
     if arguments.json:
         print(json.dumps(about))
     else:
-        said = f"entry {about['entry']} says so" if "entry" in about else "nothing was written (--dry-run)"
+        said = _said(about["entries"]) if "entries" in about else "nothing was written (--dry-run)"
         print(f"{about['decision']}: {said}")
     return EXIT_GOOD
+
+
+def _said(entries: Sequence[int]) -> str:
+    """Return which entries say what was decided.
+
+    >>> _said([7]), _said([7, 8, 11]), _said([7, 8, 9, 10, 12, 13])
+    ('entry 7 says so', 'entries 7, 8, 11 say so', 'entries 7 to 10, 12, 13 say so')
+    """
+    if len(entries) == 1:
+        return f"entry {entries[0]} says so"
+    rows: list[list[int]] = []
+    for index in entries:
+        if rows and index == rows[-1][-1] + 1:
+            rows[-1].append(index)
+        else:
+            rows.append([index])
+    shown = [f"{row[0]} to {row[-1]}" if len(row) > LISTED_MAX else ", ".join(map(str, row)) for row in rows]
+    return f"entries {', '.join(shown)} say so"
 
 
 def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
@@ -247,10 +267,17 @@ def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steer
     if name not in available():
         raise NotFound(f"module {name!r} is not installed; installed are {', '.join(sorted(available()))}")
     reducers = tuple(sorted(_installed(folder, name), key=lambda one: one.name))
-    active = gathered(_source(folder)).active(name)
-    if active is not None and set(active[1].reducers) == set(reducers):
-        raise _NothingToDo(f"module {name} runs this version already: there is nothing to undo")
     versions = {one.name: one.version for one in reducers}
+    active = gathered(_source(folder)).active(name)
+    if active is None:
+        raise _NothingToDo(f"module {name} was never active: there is nothing to undo")
+    if set(active[1].reducers) == set(reducers):
+        raise _NothingToDo(f"module {name} runs this version already: there is nothing to undo")
+    if not any(versions.get(one.name, one.version) < one.version for one in active[1].reducers):
+        raise _NothingToDo(
+            f"of module {name} no older version is installed than the one that is active: install it first; "
+            "what is newer becomes active when the server starts again"
+        )
     shown = ", ".join(f"{reducer} {version}" for reducer, version in versions.items())
     about = {"module": name, "versions": versions, "decision": f"module {name} is to run {shown}"}
     return [Activate(name, reducers, undo=True)], about

@@ -6,13 +6,14 @@
     $ treering upgrade --data data --diff --module writing
     reconstruct: 44 of 45 states are the same, 1 changed, 0 new, 0 gone
       {"doc_id":"essay","student":"ada"}
-        $['text']: "helo" now, "hello" then
+        $['text']: "helo" now, "hello" as installed
 
-Nothing is changed by either.  `--diff` replays with the installed code to where the states stand, and compares.  Where
-the server has already begun to run what is installed, it compares with the states of before, as long as they are kept.
+Nothing is changed by either.  `--diff` replays with the installed code to where the states stand, and compares it with
+what is active: where that is the same, nothing would change, and nothing is replayed.  What a change did that has taken
+place is told by `--before`: it compares with the states of the generation before, as long as they are kept.
 States are compared by what they hold, whatever their version.
 
-Exit codes: 0 nothing would change (or only listed), 1 something would, 2 it could not be told.
+Exit codes: 0 nothing would change, or did (or only listed), 1 something would, or did, 2 it could not be told.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from replay import (
     differing_encodings,
 )
 from tools.console import number, print_json, progress
-from tools.loading import activation, gathered, load_modules
+from tools.loading import activation, gathered, identities, load_modules
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, quiet_collector, say
 from tools.replay_check import unsettled
@@ -50,6 +51,8 @@ from tools.replay_live import live_states
 from tools.replay_plan import Options, Plan, made
 
 SHOWN = 10
+NOTHING_CHANGES = "nothing would change: what is installed is what runs (what the last change did: --before)"
+NO_STATES_OF_BEFORE = "nothing to compare: no states of before the last change are kept"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     add("--module", action="append", default=[], help="only this module; may be given often")
     add(
         "--diff", action="store_true", help="replay with what is installed, and say which states would change"
+    )
+    add(
+        "--before",
+        action="store_true",
+        help="like --diff, but held against the states of before the last change, as long as they are kept",
     )
     add(
         "--limit",
@@ -87,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = DataFolder(arguments.data, arguments.partition)
     try:
         quiet_collector()
-        return (_diff if arguments.diff else _list)(folder, arguments)
+        return (_diff if arguments.diff or arguments.before else _list)(folder, arguments)
     except (ArchiveError, ReducerError) as error:
         say(f"treering upgrade: {error}")
         return EXIT_USAGE
@@ -248,7 +256,7 @@ def _places(new: Entry, old: Entry) -> list[At]:
 def _diff(folder: DataFolder, arguments: argparse.Namespace) -> int:
     options = Options(arguments.module, jobs=arguments.jobs, state=arguments.states)
     with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
-        plan, lives, faults = _standing(folder, source, options)
+        plan, lives, faults = _standing(folder, source, options, before=arguments.before)
         installed = {module.name: [one.name for one in module.reducers] for module in plan.modules}
         differ = Differ(lives, installed, vault.route_key, arguments.limit)
     if lives:
@@ -256,11 +264,17 @@ def _diff(folder: DataFolder, arguments: argparse.Namespace) -> int:
         with hands(job, plan.jobs) as team, progress("replaying", plan.size * plan.shards) as advance:
             team.sweep(differ, advance)
     faults |= differ.faults
+    without = _without_states(folder, arguments)
     scopes = {one.name: one.scope for one in plan.registry}
     if arguments.json:
-        print_json(report(differ.effects, scopes, faults))
+        against = {live.catalogue.module: live.catalogue.generation for live in lives}
+        print_json(report(differ.effects, scopes, faults) | {"against": against, "without_states": without})
     else:
-        show(differ.effects, scopes)
+        show(differ.effects, scopes, theirs="before" if arguments.before else "now")
+        for name in without:
+            print(f"{name}: has no states yet; there is nothing to compare")
+        if not (differ.effects or faults or without):
+            print(NO_STATES_OF_BEFORE if arguments.before else NOTHING_CHANGES)
     for name, fault in sorted(faults.items()):
         say(f"treering upgrade: module {name}: {fault}")
     if any(one.changed or one.new or one.gone for one in differ.effects.values()):
@@ -268,20 +282,35 @@ def _diff(folder: DataFolder, arguments: argparse.Namespace) -> int:
     return EXIT_USAGE if faults else EXIT_GOOD
 
 
+def _without_states(folder: DataFolder, arguments: argparse.Namespace) -> list[str]:
+    """Return the modules that were asked about, else those that are installed, of which no states were ever begun."""
+    there = catalogues_of(folder, arguments.states or folder.state)
+    return sorted({*(arguments.module or available())} - there.keys())
+
+
+def _base(module: Module, there: Catalogue | None, steering: Gathered, *, before: bool) -> Catalogue | None:
+    """Return the generation to hold what is installed against: the active one, or the one before; None: there is none.
+
+    None also where what is installed is what is active.
+    """
+    if there is None or before:
+        return None if there is None else there.previous
+    if there.generation != catalogue_of(module).generation:
+        return there
+    active = steering.active(module.name)
+    if active is not None and set(active[1].reducers) == set(identities(module.reducers)):
+        return None
+    return there.previous  # a start has begun to go over, and has not activated it
+
+
 def _standing(
-    folder: DataFolder, source: LogSource, options: Options
+    folder: DataFolder, source: LogSource, options: Options, *, before: bool
 ) -> tuple[Plan, list[Live], dict[str, str]]:
     """Return the plan of a replay with what is installed, the states to hold it against, and what stands in the way."""
     plan, state = made(folder, source, options), options.state or folder.state
-    there, bases = catalogues_of(folder, state), list[Catalogue]()
-    for module in plan.modules:
-        standing = there.get(module.name)
-        if standing is not None and standing.generation == catalogue_of(module).generation:
-            standing = (
-                standing.previous
-            )  # the server has gone over already, or there is nothing to go over to
-        if standing is not None:
-            bases.append(standing)
+    there = catalogues_of(folder, state)
+    found = (_base(one, there.get(one.name), plan.steering, before=before) for one in plan.modules)
+    bases = [base for base in found if base is not None]
     taken = live_states(folder, state, bases, 0, encodings=True)
     faults = {error.name: error.reason for error in plan.left_out if error.name in there}
     faults |= taken.missing
@@ -318,10 +347,8 @@ def report(
     }
 
 
-def show(effects: Mapping[str, Effect], scopes: Mapping[str, tuple[str, ...]]) -> None:
-    """Print the result for people."""
-    if not effects:
-        print("nothing to compare: what is installed is what runs, and no states of before are kept")
+def show(effects: Mapping[str, Effect], scopes: Mapping[str, tuple[str, ...]], theirs: str) -> None:
+    """Print the result for people; `theirs` is what the states are called that stand."""
     for name, one in sorted(effects.items()):
         total = one.same + one.changed + one.gone
         same = f"{number(one.same)} of {number(total)} states are the same"
@@ -331,4 +358,4 @@ def show(effects: Mapping[str, Effect], scopes: Mapping[str, tuple[str, ...]]) -
         for key, places in one.shown:
             print(f"  {msgspec.json.encode(dict(zip(scopes.get(name, ()), key, strict=False))).decode()}")
             for at in places:
-                print(f"    {at.path}: {at.shown(at.theirs)} now, {at.shown(at.ours)} then")
+                print(f"    {at.path}: {at.shown(at.theirs)} {theirs}, {at.shown(at.ours)} as installed")

@@ -53,6 +53,8 @@ run() { env -i PATH=/usr/bin:/bin HOME="$work/elsewhere" "$@" </dev/null; }
 say "trying it from another directory"
 version=$(run "$work/venv/bin/treering" --version)
 case $version in *[0-9].[0-9]*) say "$version" ;; *) fail "treering --version said: $version" ;; esac
+ours=$(cd "$top" && "$PYTHON" -P -m tools.cli --version | sed -n '/^code /p')
+case $version in *"$ours"*) ;; *) fail "the wheel's source is not the checkout's, which has $ours" ;; esac
 run "$work/venv/bin/verify-log" --help | grep -q "usage: verify-log" || fail "verify-log --help does not explain itself"
 
 cp -R "$top/tests/vectors/golden-log-v1" "$work/golden"

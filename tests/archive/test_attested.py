@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archive import (
@@ -18,6 +19,7 @@ from archive import (
     Attestations,
     DataFolder,
     Finding,
+    InvalidEvent,
     Retry,
     Skip,
     Steering,
@@ -25,8 +27,10 @@ from archive import (
     steering_body,
 )
 from archive import LogSource as Source
+from archive.steering import fault_at
 from merkle import Ed25519Signer
 from tests.archive.site import ORIGIN, Site, event
+from tests.archive.test_steering import steerings
 from tests.tools.test_verify_log import published, served
 from tools import verify_log
 from tools.drill_copy import Copy, copy_of
@@ -174,11 +178,31 @@ def test_the_command_that_goes_on_finds_it(
 
 
 def test_what_is_said_of_the_future_is_a_finding() -> None:
-    """An attestation of more than there is, a skip or a retry of what is not before it."""
-    entries: list[tuple[int, Steering]] = [(3, attest(4)), (4, Skip("r", 4))]
-    entries.append((5, Retry(reducer="r", index=9)))
+    """An attestation of more than there is, a retry of what is not before it, a module that goes back to the future."""
+    entries: list[tuple[int, Steering]] = [(3, attest(4)), (4, Retry(reducer="r", index=4))]
+    entries.append((5, Activate("m", (), since=6)))
     assert [(one.index, one.kind) for one in found(*entries)] == [(3, "order"), (4, "order"), (5, "order")]
-    assert found((3, attest(3)), (4, Skip("r", 3))) == []
+    assert found((3, attest(3)), (4, Retry(reducer="r", index=3)), (5, Activate("m", (), since=5))) == []
+
+
+def test_what_the_page_allows_is_no_finding() -> None:
+    """A skip may name any entry, itself and later ones too; an activation without reducers switches a module off."""
+    assert (
+        found((3, Skip("r", 4)), (4, Skip("r", 4)), (5, Skip("r", 2**53 - 1)), (6, Activate("m", ()))) == []
+    )
+
+
+@given(steerings)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_the_archiver_takes_is_no_finding(steering: Steering) -> None:
+    """One message of whoever reaches the socket must not spoil the log for ever: the archiver and the check agree."""
+    site = Site()
+    archiver = site.start()
+    with suppress(InvalidEvent):
+        archiver.control(steering_body(steering))
+    taken = archiver.head.size > 2
+    assert taken == (fault_at(steering, 2) is None)
+    assert list(check_log(Source(site.log, site.published.get), site.published.get())) == []
 
 
 def test_a_malformed_body_is_a_finding_that_names_the_field() -> None:
@@ -192,7 +216,7 @@ def test_a_malformed_body_is_a_finding_that_names_the_field() -> None:
 
 
 def test_a_whole_log_is_checked_across_its_blocks() -> None:
-    """The archiver takes whatever is well formed; the check of the log finds what contradicts."""
+    """The archiver takes what may be said at its place; the check of the log finds what contradicts."""
     site = Site()
     archiver = site.start()
     for _ in range(3):

@@ -59,6 +59,14 @@ def test_half_an_emoji_is_one_replacement_character(sent: bytes, read: str) -> N
     assert parse_json(sent) == read
 
 
+@pytest.mark.parametrize("sent", [b'{"a":x}', b"{} {}", b'{"a":1,}'])
+def test_what_is_wrong_is_said_once(sent: bytes) -> None:
+    """The reader's own "JSON is malformed" is not put behind ours; where it is wrong is told."""
+    with pytest.raises(InvalidEvent, match=r"^malformed JSON: .*\(byte \d+\)$") as caught:
+        parse_json(sent)
+    assert str(caught.value).lower().count("malformed") == 1
+
+
 def test_a_huge_number_is_refused_with_a_reason() -> None:
     """A number that Python would refuse to read is the sender's mistake, not a crash."""
     with pytest.raises(InvalidEvent, match="malformed JSON"):

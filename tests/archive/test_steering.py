@@ -39,7 +39,7 @@ fields = st.text(st.characters(codec="utf-8"), min_size=1, max_size=64)
 active = st.builds(ActiveReducer, names, versions, st.lists(fields, max_size=3).map(tuple), digests)
 several = st.lists(active, max_size=4, unique_by=lambda one: one.name).map(tuple)
 steerings: st.SearchStrategy[Steering] = st.one_of(
-    st.builds(Activate, names, several, st.booleans()),
+    st.builds(Activate, names, several, st.booleans(), st.none() | indices),
     st.builds(Retry, names),
     st.builds(lambda reducer, index: Retry(reducer=reducer, index=index), names, indices),
     st.builds(Skip, names, indices),

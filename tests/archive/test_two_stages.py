@@ -7,6 +7,7 @@ it, in `tests/tools/test_door.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
 
@@ -15,6 +16,7 @@ import pytest
 from archive import (
     Archiver,
     IntegrityError,
+    InvalidEvent,
     Log,
     Prepared,
     Receipt,
@@ -218,6 +220,42 @@ def test_control_entries_take_their_turn() -> None:
     assert archiver.control({"control": "last"}) == 6
     bodies = [entry.body["control"] for entry in site.check() if entry.body]
     assert bodies == ["origin", "start", "note", "again", "last"]
+
+
+def test_what_steers_is_judged_where_it_will_stand() -> None:
+    """A retry that was good above the block under way is refused if that one is not kept, and nothing comes of it."""
+    for kept in (True, False):
+        site, schedule = Site(), Schedule(error=Unavailable)
+        archiver = site.start(schedule)
+        first = archiver.prepare(FIRST)
+        retry = archiver.prepare((), [{"control": "retry", "reducer": "r", "index": 3}])
+        schedule.at = 0 if kept else len(schedule.steps) + 1
+        with nullcontext() if kept else pytest.raises(Unavailable):
+            archiver.commit(first)
+        (answer,) = archiver.commit(retry)
+        if kept:
+            assert answer == Receipt(4, 5)
+        else:
+            assert answer == Refusal(
+                "invalid", "control entry 'retry', as entry 2: it names entry 3, which is not before it"
+            )
+            assert archiver.step(FIRST) == [Receipt(2, 4), Receipt(3, 4)]
+        assert len(site.events()) == 2
+
+
+def test_a_refused_control_entry_takes_no_place() -> None:
+    """Those beside it are kept, each at the index that it is told; whoever appends one by itself is told why."""
+    site = Site()
+    archiver = site.start()
+    early, late = ({"control": "retry", "reducer": "r", "index": index} for index in (1, 2))
+    refused, kept, again, receipt = archiver.commit(archiver.prepare(FIRST[:1], [late, early, late]))
+    assert isinstance(refused, Refusal)
+    assert (kept, again, receipt) == (Receipt(2, 5), Receipt(3, 5), Receipt(4, 5))
+    assert [entry.body for entry in site.check() if entry.body][2:] == [early, late]
+    with pytest.raises(InvalidEvent, match="as entry 5: it attests size 6"):
+        archiver.control({"control": "attest", "size": 6, "reducer": "r", "version": 1, "code_digest": "0" * 64,
+                          "states": 0, "digest": "0" * 64})  # fmt: skip
+    assert len(site.check()) == 5
 
 
 def test_repetitions_alone_append_nothing_but_wait_for_their_entry() -> None:

@@ -35,13 +35,25 @@ def test_what_is_read_is_written_with_one_meaning(data: bytes, decoder: msgspec.
         assert list(map(encode_frame, again)) == [frame]
 
 
-@given(st.binary(max_size=64), st.binary(max_size=64), DECODERS)
-def test_a_good_frame_is_read_before_what_follows_is_refused(
-    before: bytes, after: bytes, decoder: msgspec.msgpack.Decoder[Any]
+@given(
+    st.sampled_from(FRAMES) | st.binary(max_size=64).map(lambda body: len(body).to_bytes(4) + body),
+    st.sampled_from([b"", *FRAMES]) | st.binary(max_size=64),
+    DECODERS,
+)
+def test_a_frame_is_read_before_what_follows_and_as_if_that_were_not_there(
+    frame: bytes, after: bytes, decoder: msgspec.msgpack.Decoder[Any]
 ) -> None:
-    """Any bytes end as messages, as a rest that may still become one, or as FormatError; never otherwise."""
-    for data in (before, len(before).to_bytes(4) + before + after, FRAMES[0] + after, FRAMES[1] + after):
-        read(data, decoder)
+    """Messages stand in the order of their frames; a frame that is refused refuses the whole, and nothing else does.
+
+    Any bytes end as messages, as a rest that may still become one, or as FormatError; never otherwise.
+    """
+    first, then = read(frame, decoder), read(after, decoder)
+    both = read(frame + after, decoder)
+    if first is None or then is None:
+        assert both is None
+    else:
+        assert both is not None
+        assert list(map(encode_frame, both)) == list(map(encode_frame, first + then))
 
 
 @pytest.mark.parametrize("depth", [10, 1_000, 100_000])

@@ -106,6 +106,13 @@ def test_any_other_spelling_is_refused(text: str) -> None:
         Checkpoint.decode(text)
 
 
+@pytest.mark.parametrize("size", ["08", str(2**64), "٨"])
+def test_a_size_that_is_none_is_refused_with_both_rules(size: str) -> None:
+    """Who sent too large a number is not told of zeros alone; 2^64 is the first that is."""
+    with pytest.raises(FormatError, match=r"expected digits without leading zeros, below 2\^64$"):
+        Checkpoint.decode(f"a\n{size}\n{B64}\n")
+
+
 @pytest.mark.parametrize(
     ("origin", "size", "root", "extensions"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from merkle import (
     Checkpoint,
     Cosigner,
     Ed25519Signer,
+    Ed25519Verifier,
     FormatError,
     Policy,
     Signature,
@@ -20,7 +22,9 @@ from merkle import (
     check_policy,
     sign_note,
 )
+from tests.merkle.rfc6962 import vectors
 
+GOLDEN = vectors("policy")
 LOG = Ed25519Signer("example.com/log", bytes(32))
 WITNESSES = [Cosigner(f"witness.example/{n}", bytes([n]) * 32) for n in range(1, 7)]
 KEYS = [one.verifier.encode() for one in WITNESSES]
@@ -36,6 +40,28 @@ def policy(*lines: str) -> Policy:
 def cosigned(*numbers: int, text: str = CHECKPOINT.encode()) -> bytes:
     """Return the checkpoint, signed by the log and these witnesses at time 100 + their number."""
     return sign_note(text, [LOG, *(WITNESSES[n - 1].at(100 + n) for n in numbers)])
+
+
+@pytest.mark.parametrize("case", GOLDEN["notes"], ids=lambda case: str(case["name"]))
+def test_the_golden_policy_decides_as_it_did(case: dict[str, Any]) -> None:
+    """The policy of docs/formats/policy.md says of each note who signed it, when, and whether they are enough."""
+    made = Policy.parse(GOLDEN["policy"].encode())
+    assert [one.url for one in made.witnesses] == GOLDEN["asked"]
+    if "refused" in case:
+        with pytest.raises(SignatureError):
+            check_policy(case["note"].encode(), made)
+        return
+    check = check_policy(case["note"].encode(), made)
+    assert isinstance(check.log, Ed25519Verifier)
+    assert (check.log.encode(), check.checkpoint.size, check.met) == (case["log"], case["size"], case["met"])
+    assert [[one.name, one.time_s] for one in check.cosigned] == case["cosigned"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["refused"])
+def test_what_is_no_policy_in_the_vectors_is_refused_at_its_line(case: dict[str, Any]) -> None:
+    """Each of these breaks one rule of the page."""
+    with pytest.raises(FormatError, match=f"^line {case['line']}: "):
+        Policy.parse(case["text"].encode())
 
 
 def test_the_example_of_the_specification_decides_as_it_says() -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +141,11 @@ def run(*arguments: str, code: int = 0) -> str:
 def run_json(*arguments: str, code: int = 0) -> Any:
     """Run a treering command with --json and return what it printed."""
     return msgspec.json.decode(run(*arguments, "--json", code=code))
+
+
+def until(what: str, reached: Callable[[], bool], wait_s: float = 60.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + wait_s
+    while not reached():
+        assert time.monotonic() < deadline, f"not reached: {what}"
+        time.sleep(0.02)

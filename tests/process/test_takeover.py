@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -20,7 +19,7 @@ import pytest
 
 from archive import DataFolder
 from replay import Workers, alive_workers, read_workers
-from tests.process.served import Served, children, run_json, serving
+from tests.process.served import Served, children, run_json, serving, until
 from tests.process.test_isolation import CONFIGURATION, VILE, WAIT_S, Class, built_in, check_states
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -40,14 +39,6 @@ def school(tmp_path: Path, *lines: str, environment: dict[str, str] | None = Non
         they = Class(server)
         they.work()
         yield they
-
-
-def until(what: str, reached: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + WAIT_S
-    while not reached():
-        assert time.monotonic() < deadline, f"not reached: {what}"
-        time.sleep(0.02)
 
 
 def workers(they: Class) -> Workers:

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,12 @@ from typing import Any
 import pytest
 
 from archive import DataFolder, read_stopped
-from tests.process.served import Served, run_json, serving
+from tests.process.served import Served, run_json, serving, until
 from tests.process.test_recovery import refusing
 from tools.process import EXIT_FINDING, EXIT_STOP
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 
-WAIT_S = 30.0
 BODY = b'{"type":"hello","keys":{"student":"ann"},"data":{}}'
 
 
@@ -50,14 +48,6 @@ def stopped(server: Served, module: str) -> Iterator[int]:
         os.kill(pid, signal.SIGCONT)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
-
-
 def findings(data: Path) -> dict[str, Any]:
     """Return what doctor finds, by what it is about."""
     notes = run_json("doctor", "--data", str(data), code=1)["notes"]
@@ -67,7 +57,7 @@ def findings(data: Path) -> dict[str, Any]:
 def test_a_stopped_archiver_makes_the_server_unready_and_is_found(server: Served) -> None:
     """Its socket still takes connections; traffic is sent elsewhere within seconds, and comes back."""
     with stopped(server, "tools.archiver") as pid:
-        until(lambda: server.get("/readyz").status_code == 503)
+        until("it is unready", lambda: server.get("/readyz").status_code == 503)
         answer = server.get("/readyz").json()
         assert (answer["ready"], answer["archiver"]) == (False, False)
         assert "treering_archiver_up 0.0" in server.get("/metrics").text

@@ -16,10 +16,9 @@ from typing import ClassVar
 
 import pytest
 
-from archive import DataFolder, IntegrityError, LogSource, PublishedSize, write_stopped
+from archive import DataFolder, IntegrityError, write_stopped
 from archive.errors import LOST_SEAL
 from tools.answering import Note, check_front, check_server
-from tools.post import origin_of
 
 pytestmark = pytest.mark.process
 WAIT_S = 0.3
@@ -103,10 +102,12 @@ class Answers(BaseHTTPRequestHandler):
 
 
 def origin(folder: DataFolder) -> str:
-    """Return the name of a folder's log."""
+    """Return the name of a folder's log: the first line of its checkpoints, which is what a server shows."""
     store = folder.open_log()
     try:
-        return origin_of(LogSource(store, PublishedSize(folder.published).get))
+        with store.view() as view:
+            _, checkpoint = next(iter(view.scan("checkpoints")))
+            return bytes(checkpoint).partition(b"\n")[0].decode()
     finally:
         store.close()
 

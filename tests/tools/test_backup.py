@@ -15,7 +15,6 @@ import pytest
 from archive import (
     DataFolder,
     IntegrityError,
-    Log,
     PublishedSize,
     Receipt,
     SealFile,
@@ -23,81 +22,20 @@ from archive import (
     control_body,
     newest_seal,
     parse_leaf,
-    size_of,
     write_whole,
 )
 from archive.entry import encode_control
 from archive.lmdb_store import LmdbStore
 from tests.archive.site import event
 from tests.quota import files_at_most
-from tools import backup, keys, restore
+from tests.tools.backed_up import ORIGIN, data, files, grow, leaves, run_backup, run_restore, saved, sound
+from tools import backup, keys
 from tools.archiver import build
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
+from tools.software import software
 from tools.verify_folder import Request, verify_folder
 
-ORIGIN = "example.org/log"
-
-
-def grow(data: Path, first: int, count: int = 5) -> int:
-    """Start an archiver on a data folder, append some events, and end it; return the size."""
-    folder = DataFolder(data)
-    folder.create()
-    archiver = build(folder, None if folder.log_key.exists() else ORIGIN, None)
-    archiver.open({"software": "test"})
-    for number in range(first, first + count):
-        one = event(b"%d" % number, id=str(number), subject=f"student:{number // 2}", keys={"student": "x"})
-        assert isinstance(archiver.step([one])[0], Receipt)
-    archiver.close()
-    return archiver.head.size
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the data folder of a log of seven entries."""
-    monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
-    assert grow(tmp_path / "data", 0) == 7
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def saved(data: Path, tmp_path: Path) -> Path:
-    """Return a backup of it, with its keys."""
-    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
-    return tmp_path / "saved"
-
-
-def run_backup(target: Path, data: Path, *flags: str) -> int:
-    """Run `treering backup`."""
-    return backup.main([str(target), "--data", str(data), *flags])
-
-
-def run_restore(saved: Path, data: Path, *flags: str) -> int:
-    """Run `treering restore`."""
-    return restore.main([str(saved), "--data", str(data), *flags])
-
-
-def leaves(data: Path) -> list[bytes]:
-    """Return the leaves of a log."""
-    store = DataFolder(data).open_log()
-    try:
-        with store.view() as view:
-            log = Log(view, size_of(view))
-            return [bytes(leaf) for _, leaf in log.leaves(0, log.size)]
-    finally:
-        store.close()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder but LMDB's lock files."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in {"lock.mdb", "lock"})
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def sound(data: Path) -> bool:
-    """Return whether a log verifies with its key and its vault."""
-    verifier = DataFolder(data).signer(os.urandom).verifier
-    outcome = verify_folder(Request(data, verifier, vault=True))
-    return outcome.findings == [] and outcome.tally.erased == 0
+__all__ = ["data", "saved"]
 
 
 # --- backup --------------------------------------------------------------------------------------
@@ -219,8 +157,10 @@ def test_a_dry_run_of_a_backup_writes_nothing(
 def test_what_a_backup_says_about_itself_has_one_form(data: Path, saved: Path) -> None:
     """The golden vector decodes and encodes to the same bytes, and a real backup has the same members."""
     vectors = json.loads((Path(__file__).parents[1] / "vectors/archive/backup.json").read_text())
-    golden = vectors["manifest"].encode()
-    assert backup.encode(msgspec.json.decode(golden, type=backup.Manifest)) == golden
+    damaged, golden = (vectors[name].encode() for name in ("manifest_with_damage", "manifest"))
+    for one in (damaged, golden):
+        assert backup.encode(msgspec.json.decode(one, type=backup.Manifest)) == one
+    assert json.loads(damaged) == {**json.loads(golden), "damage": ["entry 3: row", "entry 5: opening"]}
     found = json.loads((saved / "backup.json").read_text())
     assert found.keys() == json.loads(golden).keys()
     assert found["files"].keys() == files(saved).keys() - {"backup.json"}
@@ -387,7 +327,8 @@ def test_an_older_backup_begins_a_new_log_that_names_the_old_one(data: Path, sav
     (data / "log/0/data.mdb").unlink()
     assert run_restore(saved, data, "--new-origin", "example.org/log-2") == EXIT_GOOD
     new = leaves(data)
-    body = control_body(parse_leaf(new[0]))
+    body, start = (control_body(parse_leaf(leaf)) for leaf in new[:2])
+    assert {**software(), "control": "start", "purpose": "restore"}.items() <= start.items()
     manifest = msgspec.json.decode((saved / "backup.json").read_bytes())
     assert (body["origin"], body["follows"]) == (
         "example.org/log-2",

@@ -11,7 +11,7 @@ import pytest
 from archive import DataFolder, LmdbStore
 from archive.plan import TABLES
 from tests.archive.rotting import CLOSED, rot
-from tests.tools.test_backup import grow, run_backup
+from tests.tools.backed_up import grow, run_backup
 from tools import restore
 from tools.process import EXIT_FINDING, EXIT_GOOD
 

@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from api import SHARDS_FILE
-from archive import DataFolder, PublishedSize
+from archive import DataFolder, PublishedLog, PublishedSize, parse_leaf
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
 from tools.answering import Note
 from tools.doctor import check_disk, check_log, check_modes, check_modules, examined, main
@@ -72,6 +72,29 @@ def test_a_clock_behind_the_log_is_found(folder: DataFolder, monkeypatch: pytest
     assert bad(list(check_log(folder))) == {}
     monkeypatch.setattr("tools.doctor.time.time", lambda: 1_000_000.0)
     assert "behind the newest entry" in bad(list(check_log(folder)))["clock"].text
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "says"),
+    [
+        (-90_000, "the newest entry is 90,000 s old"),
+        (-0.4, "the newest entry is 0 s old"),
+        (0.4, "the newest entry is 0 s old"),
+        (1, "the newest entry's time is 1 s ahead of this clock"),
+        (59, "the newest entry's time is 59 s ahead of this clock"),
+    ],
+)
+def test_a_clock_that_is_a_little_behind_is_no_finding_and_makes_nothing_younger_than_now(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, ahead_s: float, says: str
+) -> None:
+    """A newest entry may be ahead of a clock by less than a minute; nothing is said to be -30 s old."""
+    store = folder.open_log()
+    with PublishedLog(store, PublishedSize(folder.published).get).open() as log:
+        newest_s = parse_leaf(log.leaf(log.size - 1)).time_s
+    store.close()
+    monkeypatch.setattr("tools.doctor.time.time", lambda: newest_s - ahead_s)
+    (note,) = [one for one in check_log(folder) if one.about == "clock"]
+    assert (note.text, note.good) == (says, True)
 
 
 @pytest.mark.parametrize(("free", "good"), [(10 << 30, True), (500 << 20, False)])

@@ -12,15 +12,20 @@ from typing import Any
 import pytest
 
 from archive import (
+    Activate,
     Appended,
     Archiver,
+    Attest,
     IntegrityError,
+    LogSource,
     Published,
     Receipt,
     Refusal,
+    Retry,
     Skip,
     StorageFailed,
     Unavailable,
+    check_log,
     decode_frames,
     steering_body,
 )
@@ -95,6 +100,34 @@ def test_a_crowd_is_prepared_while_the_commit_below_it_is_under_way() -> None:
     assert [len(block.drafts) for block in prepared] == [1, 256, 257]
     assert len(place.payloads()) == 1 + 256 + 256 + 1
     in_turn(place)
+
+
+def test_what_may_not_be_said_at_its_place_is_refused_and_nothing_else() -> None:
+    """A retry or an attestation of what is yet to come would be a finding for ever; its neighbours do not notice."""
+    late = [
+        steering_body(Retry(reducer="r", index=99)),
+        steering_body(Attest(99, "r", 1, "0" * 64, 1, "1" * 64)),
+        steering_body(Activate("m", (), since=99)),
+    ]
+
+    async def test(place: Place) -> None:
+        for at, body in enumerate(late):
+            place.one.steer(body)
+            place.other.ask(event(b"%d" % at))
+        place.other.steer(steering_body(Skip("r", 99)))
+        place.other.steer(steering_body(Activate("m", ())))
+        await place.until(lambda: len(place.one.answers()) == 3 and len(place.other.answers()) == 5)
+
+    place = drive(test)
+    details = [answer.detail for answer in place.one.answers()]
+    assert [detail.partition(":")[2] for detail in details] == [
+        " it names entry 99, which is not before it",
+        " it attests size 99, which is not before it",
+        " it goes back to entry 99, which is not before it",
+    ]
+    assert place.other.answers() == [Receipt(index, index + 1) for index in range(2, 7)]
+    assert place.payloads() == [b"0", b"1", b"2"]
+    assert list(check_log(LogSource(place.site.log, place.site.published.get), 7)) == []
 
 
 def in_turn(place: Place) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from archive import DataFolder, InvalidEvent, Write, control_body, newest_seal, parse_leaf
 from archive.lmdb_store import LmdbStore
-from tests.tools.test_backup import ORIGIN, files, grow, leaves, run_backup, run_restore, sound
+from tests.tools.backed_up import ORIGIN, data, files, grow, leaves, run_backup, run_restore, saved, sound
 from tools import keys, restoring_parts
 from tools.archiver import build
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
@@ -22,25 +22,12 @@ from tools.restoring import path_of, read_mark
 from tools.restoring_parts import keep_keys, move_away
 from tools.verify_folder import Request, verify_folder
 
+__all__ = ["data", "saved"]
+
 ANEW = ("--new-origin", "example.org/log-2")
 DEAD = 99
 STEPS = ("rename", "unlink", "mkdir", "chmod")
 """What the names in a folder are changed with: a death is tried before each, and before what LMDB does."""
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the data folder of a log of seven entries of three subjects."""
-    monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
-    assert grow(tmp_path / "data", 0) == 7
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def saved(data: Path, tmp_path: Path) -> Path:
-    """Return a backup of it, with its keys."""
-    assert run_backup(tmp_path / "saved", data, "--with-keys") == EXIT_GOOD
-    return tmp_path / "saved"
 
 
 def lose_log(data: Path) -> None:

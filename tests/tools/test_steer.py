@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from api import SHARDS_FILE
-from archive import TABLES, DataFolder, LmdbStore, Write
+from archive import TABLES, Activate, ActiveReducer, DataFolder, LmdbStore, Receipt, Skip, Steering, Write
 from reducers import BUILTIN, Module, Slot
 from replay import (
     STATE_TABLES,
@@ -114,6 +115,64 @@ def test_an_entry_is_skipped_for_all_who_wait_at_it_whether_or_not_it_can_be_rea
     assert f"is to pass over entry {at}{kind}: nothing was written" in capsys.readouterr().out
 
 
+class Client:
+    """Takes control entries, and gives them these indices."""
+
+    def __init__(self, *indices: int) -> None:
+        self.indices = iter(indices)
+        self.taken: list[Steering] = []
+
+    def __call__(self, _: Path) -> Client:
+        """Connect."""
+        return self
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def steer(self, steering: Steering) -> Receipt:
+        """Take one."""
+        self.taken.append(steering)
+        index = next(self.indices)
+        return Receipt(index, index + 1)
+
+
+def test_all_entries_that_were_written_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One decision about several reducers is several entries: whoever looks for them finds each."""
+    folder, at = waiting(tmp_path)
+    count = len(BUILTIN["activity"])
+    assert count > 1
+    skip = ["--all", str(at), "--data", str(folder.path)]
+    client = Client(*range(20, 20 + 2 * count, 2))
+    monkeypatch.setattr(steer, "DirectClient", client)
+    assert steer.skip([*skip, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["entries"] == list(range(20, 20 + 2 * count, 2))
+    assert {one.reducer for one in client.taken if isinstance(one, Skip)} == set(told["reducers"])
+    monkeypatch.setattr(steer, "DirectClient", Client(*range(20, 20 + count)))
+    assert steer.skip(skip) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f": {steer._said(range(20, 20 + count))}\n")
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([7], "entry 7 says so"),
+        ([7, 8], "entries 7, 8 say so"),
+        ([7, 8, 9, 10], "entries 7 to 10 say so"),
+        ([7, 9, 10, 11, 12, 14], "entries 7, 9 to 12, 14 say so"),
+    ],
+)
+def test_many_entries_in_a_row_are_a_range(entries: list[int], says: str) -> None:
+    """A few are named one by one; what somebody else wrote in between is not named."""
+    assert steer._said(entries) == says
+
+
 def test_where_nobody_waits_nothing_is_skipped_for_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,3 +197,35 @@ def test_what_is_parked_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFix
     folder = folder_of(tmp_path, "parked", 0)
     assert steer.retry(["essay", "--data", str(folder.path), "--dry-run"]) == 0
     assert "module essay is to be tried again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("active", "installed", "code", "says"),
+    [
+        (None, 1, 1, "was never active"),
+        (2, 2, 1, "runs this version already"),
+        (2, 3, 1, "no older version is installed"),
+        (2, 1, 0, "is to run pages 1: nothing was written"),
+    ],
+)
+def test_only_what_is_older_is_gone_back_to(
+    active: int | None,
+    installed: int,
+    code: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To write that something newer is active would silence what runs, until the server starts again."""
+
+    def reducers(version: int) -> tuple[ActiveReducer, ...]:
+        return (ActiveReducer("pages", version, ("student",), f"{version}" * 64),)
+
+    now = None if active is None else (5, Activate("activity", reducers(active)))
+    monkeypatch.setattr(steer, "_installed", lambda *_: reducers(installed))
+    monkeypatch.setattr(steer, "_source", lambda _: None)
+    monkeypatch.setattr(steer, "gathered", lambda _: SimpleNamespace(active=lambda _: now))
+    assert steer.undo(["activity", "--data", str(tmp_path), "--dry-run"]) == code
+    said = capsys.readouterr()
+    assert says in said.out + said.err

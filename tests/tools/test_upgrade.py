@@ -10,9 +10,10 @@ import pytest
 
 from archive import Activate, ActiveReducer
 from reducers import available, load
+from replay import catalogue_of
 from tests.tools.left import Left, package, write_package
 from tests.world import event
-from tools.loading import states_place
+from tools.loading import identities, states_place
 from tools.upgrade import main
 
 ESSAY = '''
@@ -31,8 +32,11 @@ ESSAY = '''
 '''
 
 
-def left_with(tmp_path: Path, name: str) -> Left:
-    """Return what a server left that ran the module as it is installed now, having activated it."""
+def left_with(tmp_path: Path, name: str, *, close: bool = True) -> Left:
+    """Return what a server left that ran the module as it is installed now, having activated it.
+
+    If it is not to be closed, its states have seen the log all the same.
+    """
     left = Left(tmp_path / "data")
     rows = [
         ActiveReducer(one.name, one.version, one.scope, one.code_digest)
@@ -41,7 +45,9 @@ def left_with(tmp_path: Path, name: str) -> Left:
     left.steer(Activate(name, tuple(rows)))
     left.append(*(event(who, kind) for who in ("ann", "bob", "eve") for kind in ("a", "b")))
     left.append(event("ann", "c"))
-    left.close()
+    left.front.reduce()
+    if close:
+        left.close()
     return left
 
 
@@ -128,7 +134,7 @@ def test_what_would_change_is_named(
         assert main(["--data", str(left.data), "--diff"]) == 1
         printed = capsys.readouterr().out
         assert "marks: 2 of 3 states are the same, 1 changed, 0 new, 0 gone" in printed
-        assert "$['by']['c']: 1 now, 2 then" in printed
+        assert "$['by']['c']: 1 now, 2 as installed" in printed
 
 
 def test_keys_that_come_and_go_are_counted(
@@ -165,10 +171,34 @@ def test_a_quarantine_that_would_end_is_named(
         assert [place["path"] for place in row["shown"][1]["places"]] == ["quarantined", "$['by']['b']"]
 
 
-def test_after_the_switch_it_is_held_against_the_states_of_before(
+def test_what_has_taken_over_would_change_nothing_and_says_on_demand_what_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The server runs the new version already: what it changed is told as long as the old states are kept."""
+    """What is active is what is installed: exit code 0.  --before names the states of before as what they are."""
+    with package(tmp_path / "lib", "essay_u", ESSAY, monkeypatch):
+        left = left_with(tmp_path, "essay_u", close=False)
+        before = catalogue_of(load(available()["essay_u"])).generation
+    body = ESSAY.replace("version=1", "version=2").replace("+ 1", '+ (2 if event.type == "c" else 1)')
+    with package(tmp_path / "lib", "essay_u", body, monkeypatch):
+        new = load(available()["essay_u"])
+        left.steer(Activate("essay_u", identities(new.reducers)))
+        left.close(reduce=False)
+        states_place(left.data / "state", 0, new, 0, 2)
+        row = module(run(capsys, left, "--module", "essay_u")[1], "essay_u")
+        assert (row["what"], row.get("changes", [])) == ("as installed", [])
+        code, report = run(capsys, left, "--diff")
+        assert (code, report["reducers"], report["against"]) == (0, [], {})
+        code, report = run(capsys, left, "--before")
+        assert (code, report["against"]) == (1, {"essay_u": before})
+        assert (report["reducers"][0]["same"], report["reducers"][0]["changed"]) == (2, 1)
+        assert main(["--data", str(left.data), "--diff", "--before"]) == 1
+        assert "$['by']['c']: 1 before, 2 as installed" in capsys.readouterr().out
+
+
+def test_while_a_start_goes_over_the_states_that_are_active_are_those_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New states are begun and not activated yet: what the log says is active counts, and it would change."""
     with package(tmp_path / "lib", "essay_u", ESSAY, monkeypatch):
         left = left_with(tmp_path, "essay_u")
     body = ESSAY.replace("version=1", "version=2").replace("+ 1", '+ (2 if event.type == "c" else 1)')
@@ -179,6 +209,8 @@ def test_after_the_switch_it_is_held_against_the_states_of_before(
         assert (code, row["changed"], row["same"]) == (1, 1, 2)
         (place,) = row["shown"][0]["places"]
         assert (place["theirs"], place["ours"]) == (1, 2)
+        assert main(["--data", str(left.data), "--diff"]) == 1
+        assert "1 now, 2 as installed" in capsys.readouterr().out
 
 
 def test_where_nothing_differs_there_is_nothing_to_tell(
@@ -188,11 +220,25 @@ def test_where_nothing_differs_there_is_nothing_to_tell(
     with package(tmp_path / "lib", "essay_u", ESSAY, monkeypatch):
         left = left_with(tmp_path, "essay_u")
         assert main(["--data", str(left.data), "--diff"]) == 0
-        assert "nothing to compare" in capsys.readouterr().out
+        assert "nothing would change: what is installed is what runs" in capsys.readouterr().out
+        assert main(["--data", str(left.data), "--before"]) == 0
+        assert "nothing to compare: no states of before" in capsys.readouterr().out
     write_package(tmp_path / "lib", "essay_u", "import nothing_of_this_name")
     with package(tmp_path / "lib", "essay_u", "import nothing_of_this_name", monkeypatch):
         assert main(["--data", str(left.data), "--diff"]) == 2
         assert "module essay_u: " in capsys.readouterr().err
+
+
+def test_a_module_that_never_ran_is_not_said_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What has no states yet changes none, which is another thing than being what runs."""
+    left = left_with(tmp_path, "activity")
+    with package(tmp_path / "lib", "essay_u", ESSAY, monkeypatch):
+        code, report = run(capsys, left, "--diff", "--module", "essay_u")
+        assert (code, report["reducers"], report["without_states"]) == (0, [], ["essay_u"])
+        assert main(["--data", str(left.data), "--diff", "--module", "essay_u"]) == 0
+        assert capsys.readouterr().out == "essay_u: has no states yet; there is nothing to compare\n"
 
 
 def test_a_new_version_that_cannot_go_on_is_said(

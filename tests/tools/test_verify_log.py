@@ -28,25 +28,15 @@ from merkle import (
     tiles_between,
 )
 from tests.quota import files_at_most
+from tests.tools.little_log import KEY, honest
 from tools import verify_log
 from tools.console import when
-from tools.drill_copy import Book, Copy, copy_of, small_log
+from tools.drill_copy import Book, Copy
 from tools.verify_folder import Outcome
 
-KEY = Ed25519Signer("example.org/drill", b"k" * 32)
+__all__ = ["honest"]
+
 VKEY = KEY.verifier.encode()
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """Return a little log, signed by KEY."""
-    source = DataFolder(tmp_path_factory.mktemp("source"))
-    small_log(source)
-    store = source.open_log()
-    with store.view() as view:
-        made = copy_of(view, 1_000, KEY, None)
-    store.close()
-    return made
 
 
 @pytest.fixture

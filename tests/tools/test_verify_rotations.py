@@ -11,25 +11,15 @@ import pytest
 from archive import DataFolder, rotation_body
 from archive.entry import encode_control
 from merkle import Ed25519Signer, Note, sign_note
+from tests.tools.little_log import KEY, honest
 from tools import verify_log
-from tools.drill_copy import Copy, copy_of, small_log
+from tools.drill_copy import Copy
 
-KEY = Ed25519Signer("example.org/drill", b"k" * 32)
+__all__ = ["honest"]
+
 NEXT = Ed25519Signer("example.org/drill", b"n" * 32)
 STRANGER = Ed25519Signer("example.org/stranger", b"s" * 32)
 NONSENSE = {"control": "rotate", "old": "", "new": "", "old_signature": "", "new_signature": ""}
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """Return a little log, signed by KEY."""
-    source = DataFolder(tmp_path_factory.mktemp("source"))
-    small_log(source)
-    store = source.open_log()
-    with store.view() as view:
-        made = copy_of(view, 1_000, KEY, None)
-    store.close()
-    return made
 
 
 def with_entry(honest: Copy, at: int, body: dict[str, Any], *, hidden: bool) -> Copy:

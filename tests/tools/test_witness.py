@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -232,8 +233,10 @@ def test_a_second_witness_on_one_memory_is_refused(
 ) -> None:
     """Two writers of one memory could cosign a fork between them."""
     lock = take_lock(tmp_path / "lock")
-    assert lock >= 0
-    assert main(["--state", str(tmp_path), "--log", LOG.verifier.encode()]) == EXIT_USAGE
+    try:
+        assert main(["--state", str(tmp_path), "--log", LOG.verifier.encode()]) == EXIT_USAGE
+    finally:
+        os.close(lock)
     assert "lock" in capsys.readouterr().err
 
 

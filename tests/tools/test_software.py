@@ -1,0 +1,157 @@
+"""Promise: the log says which software took it up, and whoever has the same software computes the same digests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from archive import Archiver, DataFolder, Log, control_body, parse_leaf, size_of
+from reducers import shipped
+from tools import archiver, cli, keys
+from tools.archiver import begin, build
+from tools.process import EXIT_GOOD, EXIT_USAGE
+from tools.settings import load
+from tools.software import PACKAGES, code_digest, installed, normalised, packages_digest, software, sources
+
+VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "archive" / "software.json").read_text("utf-8"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bodies(data: Path) -> list[dict[str, object]]:
+    """Return the bodies of all control entries of a log."""
+    store = DataFolder(data).open_log()
+    try:
+        with store.view() as view:
+            log = Log(view, size_of(view))
+            return [control_body(parse_leaf(bytes(leaf))) for _, leaf in log.leaves(0, log.size)]
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the data folder of a new log, to which nobody has written."""
+    monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
+    monkeypatch.setattr(keys, "take_lock", lambda _: 0)  # all archivers of a test are in one process
+    folder = DataFolder(tmp_path / "data")
+    folder.create()
+    return folder.path
+
+
+def packages_at(site: Path, versions: dict[str, str]) -> list[str]:
+    """Lay the metadata of distributions into a folder; return it as a path to look along."""
+    for number, (name, version) in enumerate(versions.items()):
+        folder = site / f"n{number}-0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nName: no\n"
+        )
+    return [str(site)]
+
+
+# --- the two constructions ------------------------------------------------------------------------
+
+
+def test_the_code_digest_is_that_of_the_format() -> None:
+    """The golden vector: paths in order, each with the hash of its text with LF."""
+    code = VECTOR["code"]
+    assert sha256(code["lines"].encode()).hexdigest() == code["digest"]
+    assert code_digest({path: text.encode() for path, text in code["files"].items()}) == code["digest"]
+
+
+def test_the_digest_of_packages_is_that_of_the_format(tmp_path: Path) -> None:
+    """The golden vector, read from the metadata of distributions as they lie on a disk."""
+    packages = VECTOR["packages"]
+    assert sha256(packages["lines"].encode()).hexdigest() == packages["digest"]
+    found = installed(packages_at(tmp_path, packages["installed"]))
+    assert packages_digest(found) == packages["digest"]
+    assert set(found) == set(map(normalised, packages["installed"]))
+
+
+def test_settings_are_named_by_the_text_of_the_format(tmp_path: Path) -> None:
+    """The golden vector; an address that may hold a password leaves no trace."""
+    expected, file = VECTOR["configuration"], tmp_path / "treering.toml"
+    file.write_text(expected["toml"], "utf-8")
+    settings = load({}, {}, file)
+    text = settings.text()
+    members = json.loads(text)
+    assert settings.digest() == sha256(text.encode()).hexdigest()
+    assert text.startswith(expected["begins"])
+    assert text == json.dumps(members, sort_keys=True)
+    assert {name: members[name] for name in expected["members"]} == expected["members"]
+    assert not set(members) & set(expected["left_out"])
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def test_every_source_file_counts_and_nothing_else(tmp_path: Path) -> None:
+    """A change of any file of the six packages shows, be it Python or C; tests, caches and pages do not."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    found, before = sources(tmp_path), code_digest(sources(tmp_path))
+    assert {"merkle/text.py", "archive/_kernel.c", "tools/software.py"} <= set(found)
+    (tmp_path / "tests").mkdir()
+    for path in ("tests/test_x.py", "api/templates/x.html", "merkle/x.txt"):
+        (tmp_path / path).write_text("x")
+    assert code_digest(sources(tmp_path)) == before
+    for path, text in {"archive/_kernel.c": b"/**/", "merkle/text.py": b"", "reducers/added.py": b""}.items():
+        (tmp_path / path).write_bytes(text)
+        assert code_digest(sources(tmp_path)) != before
+        before = code_digest(sources(tmp_path))
+
+
+def test_the_first_package_on_the_path_counts_and_a_broken_one_harms_nothing(tmp_path: Path) -> None:
+    """As Python would import it; what pip left behind, or nobody can read, is passed over."""
+    first = packages_at(tmp_path / "a", {"Some.Package": "1"})
+    second = packages_at(tmp_path / "b", {"some_package": "2", "other": "3", "nameless": ""})
+    (tmp_path / "b" / "~ther-1.dist-info").mkdir()
+    torn = tmp_path / "b" / "torn-1.dist-info"
+    torn.mkdir()
+    (torn / "METADATA").write_bytes(b"Name: torn\nVersion: \xff\n")
+    assert installed([*first, *second]) == {"some-package": "1", "other": "3"}
+
+
+# --- where it is said -----------------------------------------------------------------------------
+
+
+def test_every_start_says_which_software_it_is(data: Path) -> None:
+    """Of the server, of a change of key: digests that whoever has the installation computes again."""
+    begin(build(DataFolder(data), "example.org/log", None), DataFolder(data), {"purpose": "serve"})
+    assert keys.main(["rotate", "--data", str(data)]) == EXIT_GOOD
+    first, second = (body for body in bodies(data) if body["control"] == "start")
+    same = {"control": "start", **software(), "reducers": shipped().fingerprint()}
+    assert first == {**same, "purpose": "serve"}
+    assert second == {**same, "purpose": "rotate"}
+
+
+def test_the_server_says_its_settings_besides(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest that the supervisor gives stands in the start entry of the archiver."""
+
+    async def serve(folder: DataFolder, opened: Archiver) -> None:
+        del folder
+        opened.close()
+
+    monkeypatch.setattr(archiver, "serve", serve)
+    monkeypatch.setattr(archiver, "take_lock", lambda _: 0)
+    assert archiver.main(["--data", str(data), "--configuration", "ab" * 32]) == EXIT_GOOD
+    start = bodies(data)[1]
+    assert (start["purpose"], start["configuration"]) == ("serve", "ab" * 32)
+    assert start["code"] == code_digest(sources())
+
+
+def test_the_version_is_told_as_the_log_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for people first, then the digests to compare; the same as an object for programs."""
+    assert cli.main(["--version"]) == EXIT_GOOD
+    first, *others = capsys.readouterr().out.splitlines()
+    found = software()
+    assert first == found["software"]
+    assert others == [f"{name} {found[name]}" for name in ("code", "packages", "python")]
+    assert cli.main(["--version", "--json"]) == EXIT_GOOD
+    assert json.loads(capsys.readouterr().out) == found
+    assert cli.main(["--version", "--yaml"]) == EXIT_USAGE
+    assert "usage: treering --version [--json]" in capsys.readouterr().err
