@@ -9,7 +9,7 @@ from __future__ import annotations
 from api.app import LOOPBACK_HOSTS, create_app
 from api.cosigned import WitnessedClient, cosigned_size
 from api.lo import Connection, Step
-from api.operations import COSIGNING_S_MAX, store_is_well
+from api.operations import COSIGNING_S_MAX, store_is_well, store_remedy
 from api.problems import STATUS, Problem, problem
 from api.services import Counters, Services, open_states
 from api.shelf import Place, Shelf
@@ -33,4 +33,5 @@ __all__ = [
     "open_states",
     "problem",
     "store_is_well",
+    "store_remedy",
 ]

@@ -2,7 +2,8 @@
 
 A request is answered when every event of it is durable and under a signed checkpoint.  Each event stands for
 itself: one result per event, in order, a receipt or a problem that names the line.  A batch is 200 as soon as
-one event was kept; a request in which nothing could be kept has the status of its first problem.
+one event was kept; a request in which nothing could be kept has the status of its first problem.  While the archiver is
+away, or is there and does not answer, it is 503, and nothing is sent to it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ def router(services: Services) -> APIRouter:
         async with services.bodies.body(request) as body:
             now_us = services.clock.now_us()
             await services.ready(READY_WAIT_S)
-            await services.client.room()
             try:
                 events = split_events(request.headers.get("content-type", ""), body)
             except InvalidEvent as error:

@@ -38,7 +38,7 @@ NAME_LENGTH_MAX = 200
 FIELDS_MAX = 16
 FIELD_SIZE_MAX = 64
 EVENTS_MAX = 100_000
-PART_EVENTS = 512
+PART_EVENTS, PART_BYTES = 512, 1 << 20
 PATH_LENGTH_MAX = 200
 """Of a JSON path: it is gone through for each event, and stands in the answer for each that lacks what it names."""
 COMMAS_MAX = 2_500_000
@@ -180,9 +180,20 @@ def split_events(content_type: str, body: bytes) -> list[tuple[int | None, bytes
 
 
 def parts(found: Sequence[tuple[int | None, bytes]], rules: Rules, received_us: int) -> Iterator[list[Item]]:
-    """Yield the items of events in parts of at most PART_EVENTS, so that others get a turn between them."""
-    for at in range(0, len(found), PART_EVENTS):
-        yield [_item(raw, rules, received_us, line) for line, raw in found[at : at + PART_EVENTS]]
+    """Yield the items of events in parts of at most PART_EVENTS and, if they are several, PART_BYTES.
+
+    So others get a turn between them.
+    """
+    part: list[Item] = []
+    size = 0
+    for line, raw in found:
+        size += len(raw)
+        if part and (len(part) == PART_EVENTS or size > PART_BYTES):
+            yield part
+            part, size = [], len(raw)
+        part.append(_item(raw, rules, received_us, line))
+    if part:
+        yield part
 
 
 def too_many(number: int) -> Problem:

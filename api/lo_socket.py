@@ -4,8 +4,9 @@ Two tasks a connection.  One reads frames and submits them without waiting for a
 answers in the order of the frames and acknowledges.  Awaiting each commit in the reading loop would make one
 connection as slow as one disk.
 
-When the archiver goes away, frames that were not submitted wait, and what the log holds of those under way is settled
-with the next archiver (`archive.client`).  Where that cannot be, the connection ends with 1012 *before* any later frame
+While the archiver does not answer, no further frame is read: those under way wait, and nothing is lost when it goes on.
+When it goes away, frames that were not submitted wait, and what the log holds of those under way is settled with the
+next archiver (`archive.client`).  Where that cannot be, the connection ends with 1012 *before* any later frame
 is submitted: what was acknowledged has no gap before it.
 """
 
@@ -114,8 +115,7 @@ class _Conversation:
                 if message["type"] == "websocket.disconnect":
                     self._services.counters.too_large += message.get("code") == CLOSE_TOO_LARGE
                     return
-                await client.room()
-                await client.ready()
+                await self._services.answering()
                 await self._window.acquire()
                 if self._broken:
                     return

@@ -29,7 +29,16 @@ from api.full import REMEDY
 from api.services import Services
 from api.shelf import Shelf
 from archive import Unavailable, parse_leaf, read_stopped
-from replay import STATUS_FILE, Catalogue, ModuleStatus, State, read_status, read_unsent, read_workers
+from replay import (
+    STATUS_FILE,
+    Catalogue,
+    ModuleStatus,
+    State,
+    read_status,
+    read_unsent,
+    read_workers,
+    remedy_in,
+)
 
 COUNTED_MAX = 10_000
 COSIGNING_S_MAX = 120
@@ -96,7 +105,7 @@ def readiness(services: Services) -> dict[str, Any]:
         **_cosigned(services),
         "shards": shards,
         "modules": modules,
-        "states": services.states()._asdict(),
+        "states": _states(services),
     }
 
 
@@ -148,6 +157,29 @@ def store_is_well(state: str) -> bool:
     (True, False, False)
     """
     return state == "ok" or state.partition(":")[0] == "local"
+
+
+def store_remedy(state: str) -> str:
+    """Return what helps a state store that does not do what it is there for; empty where it does.
+
+    >>> store_remedy("ok"), store_remedy("catching up")
+    ('', 'nothing, while it is being filled: that is done by itself; if it stays so: docs/state-stores.md')
+    >>> store_remedy("down: Redis at localhost:6379 is a read-only replica: name the primary in redis_url")[:33]
+    'name the primary in redis_url; or'
+    """
+    if store_is_well(state):
+        return ""
+    if state.partition(":")[0] != "down":
+        return (
+            "nothing, while it is being filled: that is done by itself; if it stays so: docs/state-stores.md"
+        )
+    helps = remedy_in(state) or "see whether Redis runs and answers"
+    return f"{helps} (docs/state-stores.md); what it lacks is copied by itself then"
+
+
+def _states(services: Services) -> dict[str, str]:
+    status = services.states()
+    return status._asdict() | {"remedy": store_remedy(status.state)}
 
 
 def _module(shelf: Shelf, catalogue: Catalogue, size: int) -> dict[str, Any]:
@@ -224,8 +256,13 @@ class _Metrics(Collector):
         store = GaugeMetricFamily(
             "treering_state_store_ok", "1 if readers are answered as configured.", labels=["store"]
         )
-        store.add_metric([state["states"]["store"]], int(store_is_well(state["states"]["state"])))
-        yield store
+        down = GaugeMetricFamily(
+            "treering_state_store_down", "1 if somebody must look: /readyz says why.", labels=["store"]
+        )
+        of, how = [state["states"]["store"]], state["states"]["state"]
+        store.add_metric(of, int(store_is_well(how)))
+        down.add_metric(of, int(how.startswith("down:")))
+        yield from (store, down)
         yield GaugeMetricFamily("treering_connections", "Open ingest WebSockets.", counters.connections)
         yield from _witnessed(state)
         lag = GaugeMetricFamily("treering_shard_lag", "Entries a shard has not seen yet.", labels=["shard"])

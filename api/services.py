@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -44,6 +44,8 @@ from reducers import Key
 from replay import STATE_TABLES, STATUS_FILE, Status, read_status
 
 T = TypeVar("T")
+LOOK_S = 0.25
+"""How often whoever waits for the archiver looks whether it still answers."""
 
 
 def open_states(place: Place) -> Store:
@@ -136,13 +138,34 @@ class Services:
         return Unavailable(str(error)) if stopped is None else _down(stopped)
 
     async def ready(self, wait_s: float) -> None:
-        """Wait until the archiver takes events; raise Unavailable, with why it is down, if it does not in time."""
+        """Wait until the archiver takes events; raise Unavailable, with why it is down, if it does not in time.
+
+        One that holds the connection and does not answer takes none either: what is sent to it would wait, with nobody
+        to tell for how long, and who gives up and sends again has sent it twice.
+        """
         try:
             await self.client.ready(wait_s)
         except Unavailable:
             if (stopped := read_stopped(self.folder.stopped)) is None:
                 raise
             raise _down(stopped) from None
+        room = False
+        while not room:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self.client.room()
+                room = True
+            if self.client.connected and not self.client.answers:
+                raise Unavailable("the archiver does not answer; try again shortly")
+
+    async def answering(self) -> None:
+        """Wait until the archiver answers and has room, for as long as it is there; raise Unavailable if it is away."""
+        while True:
+            await self.client.room()
+            await self.client.ready()
+            if self.client.answers:
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def read(self, ask: Callable[[], T]) -> T:
         """Return what reading states gives, without holding up others while it waits."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,19 @@ class Standing(NamedTuple):
     info: ReducerInfo
     reader: StateReader
     generation: str
+
+
+class UnknownFor(UnknownReducer):
+    """No reducer has this name now; modules that never ran here, and wait for a person, may have one (why, by name)."""
+
+    def __init__(self, name: str, known: tuple[str, ...], silent: Mapping[str, str]) -> None:
+        super().__init__(name, known)
+        self.silent = silent
+
+    def __str__(self) -> str:
+        """Say who may have it."""
+        who = "; ".join(f"module {module}: {why}" for module, why in self.silent.items())
+        return f"{super().__str__()}; not known are those of who waits for a person: {who}"
 
 
 class Shelf:
@@ -136,15 +149,24 @@ class Shelf:
     def find(self, name: str) -> tuple[Catalogue, ReducerInfo]:
         """Return a reducer and its module's catalogue.
 
-        Raises UnknownReducer if there is none, Unavailable if it may belong to a module that is still starting.
+        Of two modules that name one alike, one waits for a person, and the other's it is.  Raises UnknownReducer if
+        there is none, Unavailable if it may belong to a module that is still starting.
         """
-        for one in self.modules():
-            for info in one.reducers:
-                if info.name == name:
-                    return one, info
-        if missing := self.missing():
-            raise Unavailable(f"module {missing[0]} is starting; ask again shortly")
-        raise UnknownReducer(name, tuple(info.name for info in self.reducers()))
+        found = [(one, info) for one in self.modules() for info in one.reducers if info.name == name]
+        if len(found) > 1:
+            found.sort(key=lambda pair: self._why_waits(pair[0].module) != "")
+        if found:
+            return found[0]
+        silent = {module: self._why_waits(module) for module in self.missing()}
+        if starting := [module for module, why in silent.items() if not why]:
+            raise Unavailable(f"module {starting[0]} is starting; ask again shortly")
+        known = tuple(info.name for info in self.reducers())
+        raise (UnknownFor(name, known, silent) if silent else UnknownReducer(name, known))
+
+    def _why_waits(self, module: str) -> str:
+        """Return why a module does nothing in any shard until a person looks; nothing, if it may still start in one."""
+        whys = [self.waits(module, shard) for shard in range(self.shards)]
+        return whys[0] if all(whys) else ""
 
     def standing(self, name: str, shard: int) -> Standing:
         """Return where a reducer's states are read; raise Unavailable while nothing whole is there.

@@ -184,6 +184,9 @@ class _Stream:
         except Unavailable as error:
             known, self._reason, self.more = self._reason, str(error), False
             return b"" if known == self._reason else _event("rebuilding", {"reason": self._reason})
+        # Only now: what one shard has told must not be passed over because another one cannot answer.
+        for shard, look in zip(self._shards, looks, strict=True):
+            self._beginnings[shard], self._starts[shard] = look.beginning, look.next
         self._reason, self.more = "", any(look.more for look in looks)
         size = len(self._prefix)
         text = b"".join(
@@ -197,10 +200,8 @@ class _Stream:
 
     def _look(self, shard: int, now: float) -> Look:
         look = self._hub.look(self._name, shard, self._starts.get(shard, b""), now)
-        if self._beginnings.setdefault(shard, look.beginning) != look.beginning:
+        if self._beginnings.get(shard, look.beginning) != look.beginning:
             look = self._hub.look(self._name, shard, b"", now)
-            self._beginnings[shard] = look.beginning
-        self._starts[shard] = look.next
         return look
 
     def _come_back(self, now: float) -> None:

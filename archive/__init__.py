@@ -79,7 +79,7 @@ from archive.plan import APPEND_TABLES, TABLES, ControlDraft, Head, Planned, nod
 from archive.ports import Clock, Random, Store, View, Write
 from archive.prepared import Prepared
 from archive.published import MemoryPublished, PublishedSize
-from archive.reading import Read, read_many
+from archive.reading import PIECE_BYTES, Read, read_many
 from archive.receipt import Opening, Prover, check_opening, check_receipt, open_entry_of
 from archive.rotation import current_signer, find_signer, rotate, take_up
 from archive.seal import MemorySeal, Seal, SealFile, all_seals, encode_seal, newest_seal, take_lock
@@ -143,6 +143,7 @@ __all__ = [
     "KINDS",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
+    "PIECE_BYTES",
     "REMEDIES",
     "ROW_BINDING",
     "ROW_EVENT",

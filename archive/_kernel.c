@@ -1112,7 +1112,7 @@ typedef struct {
     PyObject *type, *decode, *client_time;
     const char *special;
     Py_ssize_t special_size;
-    size_t depth_max;
+    size_t depth_max, values_max; /* of values there are no more than bytes */
 } Reading;
 
 /* Remember what a subject is called, if it is still known. */
@@ -1132,7 +1132,7 @@ static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one
     PyObject *value = NULL, *event = NULL, *bytes = NULL, *checked = NULL;
     if (!take_header(&from, how->special, (size_t)how->special_size, one->label, &head)) goto end;
     if (head.label && head.label != one->label) keep_label(keys, get_u64(one->row + 4), head.label);
-    if (brackets_in(payload, payload_size) > how->depth_max) goto end;
+    if (payload_size > how->values_max || brackets_in(payload, payload_size) > how->depth_max) goto end;
     if (!is_ascii((const char *)payload, payload_size) &&
         !(checked = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)payload_size, NULL)))
         goto end;
@@ -1156,10 +1156,11 @@ static PyObject *read_events(PyObject *self, PyObject *arguments) {
     PyObject *indices, *row_list, *place_list, *keys, *result = NULL, *left = NULL;
     Reading how;
     Batch batch = {0};
-    Py_ssize_t depth_max;
-    if (!PyArg_ParseTuple(arguments, "O!OO!O!y#OOOn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, keys_type, &keys,
-                          &how.special, &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
+    Py_ssize_t depth_max, values_max;
+    if (!PyArg_ParseTuple(arguments, "O!OO!O!y#OOOnn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, keys_type, &keys,
+                          &how.special, &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max, &values_max))
         return NULL;
+    how.values_max = values_max < 0 ? 0 : (size_t)values_max;
     how.depth_max = depth_max < 0 ? 0 : (size_t)depth_max;
     PyObject *numbers = PyList_AsTuple(indices), *places = PyList_AsTuple(place_list);
     if (numbers && places && batch_of_places(&batch, row_list, places, (Keys *)keys)) {
@@ -1178,6 +1179,34 @@ static PyObject *read_events(PyObject *self, PyObject *arguments) {
     if (result) return Py_BuildValue("NN", result, left);
     Py_XDECREF(left);
     return NULL;
+}
+
+/* Say whether JSON holds more values than it may (1), or is nested deeper (2), or neither (0); strings are passed over,
+   one that does not end up to the end.  A value more shows as a comma or as a bracket that opens. */
+static int excess_of(const unsigned char *at, size_t size, size_t values_max, Py_ssize_t depth_max) {
+    const unsigned char *end = at + size;
+    size_t values = 0;
+    Py_ssize_t depth = 0, deepest = 0;
+    while (at < end) {
+        unsigned char byte = *at++;
+        if (byte == '"') {
+            while (at < end && *at != '"') at += *at == '\\' && at + 1 < end ? 2 : 1;
+            if (at < end) at++;
+        } else if (byte == ',') values++;
+        else if ((byte | 0x20) == '{') {
+            values++;
+            if (++depth > deepest) deepest = depth;
+        } else if ((byte | 0x20) == '}') depth--;
+    }
+    return values > values_max ? 1 : deepest > depth_max ? 2 : 0;
+}
+
+static PyObject *excess(PyObject *self, PyObject *arguments) {
+    PyObject *payload;
+    Py_ssize_t values_max, depth_max;
+    if (!PyArg_ParseTuple(arguments, "O!nn", &PyBytes_Type, &payload, &values_max, &depth_max)) return NULL;
+    return PyLong_FromLong(excess_of((unsigned char *)PyBytes_AS_STRING(payload), (size_t)PyBytes_GET_SIZE(payload),
+                                     values_max < 0 ? 0 : (size_t)values_max, depth_max));
 }
 
 static PyObject *brackets(PyObject *self, PyObject *payload) {
@@ -1213,6 +1242,7 @@ static PyMethodDef methods[] = {
     {"open_rows", open_rows, METH_VARARGS, "Return (salt, header, payload) of each row, or None if it is not sound."},
     {"read_events", read_events, METH_VARARGS, "Return the event of each row, or None where it is unusual."},
     {"brackets", brackets, METH_O, "Return how many [ and { there are."},
+    {"excess", excess, METH_VARARGS, "Return 1 for JSON with too many values, 2 where it is too deep, else 0."},
     {NULL, NULL, 0, NULL},
 };
 

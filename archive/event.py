@@ -27,13 +27,14 @@ from archive.errors import InvalidEvent
 from archive.kernel import kernel
 
 DEPTH_MAX = 200
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+VALUES_MAX = 1 << 18
+"""Values in an event: of the smallest, two bytes each in JSON, ten thousand times as many could be sent as fit in a
+worker's memory next to others."""
 # A browser that cuts an emoji in two sends half of it, as the escape of a lone surrogate.  No text can hold that;
 # it is read as U+FFFD, one UTF-16 unit like the half it stands for, so that positions stay right.
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F].." rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})" rb"|\\.", re.DOTALL
 )
-_BRACKETS = re.compile(rb"[\[\]{}]")
 TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
 
 
@@ -65,8 +66,8 @@ def parse_json(payload: bytes) -> Any:
     """
     try:
         payload.decode()
-        if kernel.brackets(payload) > DEPTH_MAX:
-            _check_depth(payload)
+        if len(payload) > VALUES_MAX or kernel.brackets(payload) > DEPTH_MAX:
+            _check_excess(payload)
         return _decode(payload)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
@@ -95,16 +96,16 @@ def _whole(escape: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if escape["half"] else escape[0]
 
 
-def _check_depth(payload: bytes) -> None:
-    """Raise InvalidEvent if arrays and objects are nested more than DEPTH_MAX deep.
+def _check_excess(payload: bytes) -> None:
+    """Raise InvalidEvent for more than VALUES_MAX values, or arrays and objects nested more than DEPTH_MAX deep.
 
-    Counted, and not left to the recursion limit, which depends on how deep the caller stands: what one worker can
-    read, every worker must be able to read, or states are no function of the log.
+    Counted, and not left to the recursion limit or to memory, which depend on who reads: what one worker can read,
+    every worker must be able to read, or states are no function of the log.
     """
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", payload)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEPTH_MAX:
+    match kernel.excess(payload, VALUES_MAX, DEPTH_MAX):
+        case 1:
+            raise InvalidEvent(f"more than {VALUES_MAX:,} values in one event; send it in several")
+        case 2:
             raise InvalidEvent(f"malformed JSON: nested more than {DEPTH_MAX} deep")
 
 
@@ -195,5 +196,5 @@ def _rfc3339_ms(text: str) -> int | None:
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
-HOW: Final = (Event, _decoder.decode, client_time_ms, DEPTH_MAX)
+HOW: Final = (Event, _decoder.decode, client_time_ms, DEPTH_MAX, VALUES_MAX)
 """What `archive.kernel` needs to know of events to read the usual ones."""

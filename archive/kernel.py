@@ -94,6 +94,9 @@ class Kernel(Protocol):
     def brackets(self, payload: bytes, /) -> int:
         """Return how many `[` and `{` there are."""
 
+    def excess(self, payload: bytes, values_max: int, depth_max: int, /) -> int:
+        """Return 1 for JSON with too many values, 2 where it is nested too deep, else 0."""
+
 
 def choose(environment: Mapping[str, str]) -> Kernel:
     """Return the kernel that the environment asks for; raise ImportError or ValueError if there is no such one."""

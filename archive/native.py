@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from archive import _kernel, _kernel_prepare, twin
-from archive._kernel import Keys, brackets, leaf_hashes, pair_up, plain_rows, seal_many
+from archive._kernel import Keys, brackets, excess, leaf_hashes, pair_up, plain_rows, seal_many
 from archive._kernel_prepare import find_ids
 from archive.datakey import DataKey
 from archive.entry import Draft, Opened, Row, decode_header, encode_header
@@ -28,6 +28,7 @@ __all__ = [
     "brackets",
     "bundle_hashes",
     "draft_many",
+    "excess",
     "find_ids",
     "leaf_hashes",
     "open_rows",

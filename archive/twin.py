@@ -6,6 +6,7 @@ any arguments; the tests hold the two against each other.  Which of them runs is
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
@@ -45,6 +46,7 @@ __all__ = [
     "brackets",
     "bundle_hashes",
     "draft_many",
+    "excess",
     "find_ids",
     "leaf_hashes",
     "open_rows",
@@ -302,8 +304,9 @@ class Keys:
 
 
 _Event = TypeVar("_Event")
-How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int]
-"""How events are read: their class, what decodes JSON, what finds a client's time, how deep JSON may be nested."""
+How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int, int]
+"""How events are read: their class, what decodes JSON, what finds a client's time, how deep JSON may be nested and how
+many values it may hold."""
 
 
 def read_events(
@@ -331,3 +334,27 @@ def read_events(
 def brackets(payload: bytes) -> int:
     """Return how many `[` and `{` there are: JSON cannot be nested deeper than that."""
     return payload.count(b"[") + payload.count(b"{")
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+def excess(payload: bytes, values_max: int, depth_max: int) -> int:
+    r"""Return 1 for JSON of more than `values_max` values beside the first, else 2 if it is too deep, or 0.
+
+    A value more shows as a comma or as a bracket that opens.  Strings are passed over, one that does not end up to the
+    end.
+
+    >>> excess(b'[1, "a,,,,"]', 2, 1), excess(b"[1, 2, 3]", 2, 1), excess(b"[[]]", 2, 1)
+    (0, 1, 2)
+    """
+    bare = _STRINGS.sub(b"", payload)
+    if bare.count(b",") + brackets(bare) > values_max:
+        return 1
+    depth = 0
+    for bracket in _BRACKETS.findall(bare):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > depth_max:
+            return 2
+    return 0

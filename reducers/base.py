@@ -133,12 +133,15 @@ class Reducer(Generic[S]):
             ) from error
 
     def view(self, state: S) -> Any:
-        """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, or all."""
+        """Return what readers are shown, as JSON-like builtins: what `view=` makes of the state, or all.
+
+        Sets become sorted lists here, where they can still be told from lists.
+        """
         if self.viewer is None:
-            return msgspec.to_builtins(state, str_keys=True)
+            return _built(state)
         with active(self):
             shown = self.viewer(state)
-        return msgspec.to_builtins(shown, str_keys=True)
+        return _built(shown)
 
     @property
     def keyed(self) -> bool:
@@ -157,6 +160,13 @@ class Reducer(Generic[S]):
             return tuple([keys[name] for name in self.scope])
         except KeyError:
             return None
+
+
+def _built(value: Any) -> Any:
+    """Return JSON-like builtins: members of sets are sorted, those of dicts stay as they were put in."""
+    built = msgspec.to_builtins(value, str_keys=True)
+    ordered = msgspec.to_builtins(value, str_keys=True, order="deterministic")  # dicts as well
+    return built if built == ordered else ordered
 
 
 def _name_of(kind: Any) -> str:

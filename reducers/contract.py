@@ -15,7 +15,8 @@ These laws make states a function of the log, and so let anyone check them:
     batches       however many events are folded between two saves, the states are the same
     shards        however keys are spread over workers, the states are the same
     messages      a replay, which is muted, comes to the same states
-    processes     a fresh interpreter, under another hash seed and in another time zone, comes to the same states
+    processes     a fresh interpreter, under another hash seed and in another time zone, comes to the same states, and
+                  shows the same of them
 
 Each law is checked after every event, in the order of the log, so the first failure found is also the
 shortest; then events that it does not need are left out, and the message shows those that are left.  A

@@ -44,6 +44,8 @@ SCOPE_FIELDS_MAX, FIELD_LENGTH_MAX = 32, 64
 RESERVED_FIELDS = frozenset({"min_size", "at_size", "limit", "after"})
 """No field of a scope may be named so: in `GET /v1/states/…?limit=5` nobody could tell the key from the question."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_NOT_GIVEN: Any = object()
+"""Stands for a default that nobody passed: None is one that somebody may have."""
 
 
 def reducer(
@@ -51,7 +53,7 @@ def reducer(
     version: int = 1,
     name: str | None = None,
     view: Callable[[Any], Any] | None = None,
-    default: Any = None,
+    default: Any = _NOT_GIVEN,
     ticks: int | None = None,
 ) -> Callable[[Callable[..., S]], Reducer[S]]:
     """Return a decorator that makes a function a Reducer.
@@ -59,9 +61,9 @@ def reducer(
     The function takes (state, event), or (state, event, emit).  `scope` names the key fields of a state;
     `()` keeps one state for all.  `version` is raised by whoever changes the meaning.  `name` is the
     function's unless given.  `view` turns a state into what readers see.  `default` is the first state, or a
-    function that returns it; without it the state type is called without arguments.  `ticks` asks for an
-    event of type "treering.tick" each so many whole seconds.  Raises DefinitionError, at the decoration,
-    where any of this does not fit.
+    function that returns it; without it the state type is called without arguments.  It is never None: who returns
+    that has forgotten to return a state.  `ticks` asks for an event of type "treering.tick" each so many whole
+    seconds.  Raises DefinitionError, at the decoration, where any of this does not fit.
     """
 
     def decorate(function: Callable[..., S]) -> Reducer[S]:
@@ -178,7 +180,7 @@ def _decoder(state_type: Any, name: str) -> msgspec.json.Decoder[Any]:
 
 
 def _factory(state_type: Any, default: Any) -> Callable[[], Any]:
-    if default is None:
+    if default is _NOT_GIVEN:
         origin = typing.get_origin(state_type) or state_type
         return typing.cast("Callable[[], Any]", origin)
     if callable(default):
@@ -200,7 +202,12 @@ def _check_default(made: Reducer[Any]) -> None:
         ) from error
     except PurityError as error:
         raise DefinitionError(str(error)) from error
-    if state is None or again != encoding:
+    if state is None:
+        raise DefinitionError(
+            f"reducer {made.name!r}: its first state is None, which is no state (a reducer that returns None has "
+            "forgotten to return one); pass a default that is a value, or keep what may be None in a field of a Struct"
+        )
+    if again != encoding:
         raise DefinitionError(
             f"reducer {made.name!r}: default {state!r} is not of its state type {made.state_type!r}"
         )

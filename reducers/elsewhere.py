@@ -3,10 +3,11 @@
 Within one process, the order of a set, a cache in a global or the local time look constant.  So the test of a
 reducer starts fresh interpreters, which import the reducer by its name and fold the same events: one the
 whole, under one hash seed; another, under another seed and on the other side of the globe, the second half
-only, from the stored states of the first.  What they find after each event is compared by hash.
+only, from the stored states of the first.  What they find after each event, and what readers would be shown of
+it, is compared by hash.
 
     parent  --(names, stored slots, events as JSON)-->  child: python -P -c "... main()"
-            <--(one hash for each event)--------------
+            <--(two hashes for each event)------------
 
 The parent's own folds stand in `reducers.laws`.  This is the one file of the package that is not pure: it is
 part of a test, and runs in no server.
@@ -29,7 +30,7 @@ from archive import Event
 from reducers import canonical
 from reducers.base import Key, Reducer
 from reducers.fold import Slot
-from reducers.laws import Fault, Slots, trace
+from reducers.laws import Fault, Slots, step, trace, view_of
 
 SECONDS_MAX = 60
 _PLACES = (
@@ -58,6 +59,13 @@ class Task(msgspec.Struct, frozen=True):
     events: list[Event]
 
 
+class Found(msgspec.Struct, frozen=True):
+    """What a process finds after an event, as hashes."""
+
+    states: str
+    shown: str
+
+
 class Elsewhere(msgspec.Struct, frozen=True):
     """By what name another process finds a reducer."""
 
@@ -78,7 +86,7 @@ def place_of(reducer: Reducer[Any]) -> Elsewhere | None:
 
 
 def elsewhere(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
-    """Other processes come to the same states: under other hash seeds, and going on from stored ones."""
+    """Other processes come to the same states, and show the same: under other hash seeds, and from stored states."""
     place = place_of(reducer)
     if place is None or not events:
         return None
@@ -94,30 +102,50 @@ def elsewhere(reducer: Reducer[Any], events: Sequence[Event]) -> Fault | None:
         for position, (was, now) in enumerate(zip(expected[start:], found, strict=True), start):
             if was != now:
                 how = f"from the states stored after {start} events" if start else "from the beginning"
-                text = (
-                    f"another process, folding {how}, comes to other states at event {events[position].index}"
-                )
-                return Fault(position + 1, f"{text}; look for sets, hash(), globals, and the local time zone")
+                return Fault(position + 1, _differs(was, now, how, events[position].index))
     return None
 
 
-def digests(reducer: Reducer[Any], events: Sequence[Event], slots: Slots | None = None) -> list[str]:
-    """Return a hash of what stands after each event."""
-    return [
-        hashlib.sha256(canonical.encode([[*row[:1], row[1].decode(), *row[2:]] for row in rows])).hexdigest()
-        for rows in trace(reducer, events, slots)
-    ]
+def _differs(was: Found, now: Found, how: str, index: int) -> str:
+    if was.states != now.states:
+        what = f"comes to other states at event {index}"
+    else:
+        what = f"comes to the same states, and its view shows them otherwise after event {index}"
+    return f"another process, folding {how}, {what}; look for sets, hash(), globals, and the local time zone"
+
+
+def digests(reducer: Reducer[Any], events: Sequence[Event], slots: Slots | None = None) -> list[Found]:
+    """Return hashes of what stands after each event, and of what readers are shown of it."""
+    held: Slots = {} if slots is None else slots
+    found = []
+    for event in events:
+        rows = step(reducer, held, event)
+        states = canonical.encode([[*row[:1], row[1].decode(), *row[2:]] for row in rows])
+        views = [] if reducer.viewer is None else [view_of(reducer, held[row.key].state) for row in rows]
+        found.append(Found(_hash(states), _hash(b"\n".join(views))))
+    return found
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def main() -> None:
-    """Be the child: read a task from standard input, and write the hashes to standard output."""
+    """Be the child: read a task from standard input, and write the hashes to what was standard output.
+
+    What the author's code prints goes to standard error, so that it is not taken for an answer.
+    """
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     reducer = _find(task)
     slots = {
         one.key: Slot(reducer.decode(one.encoding.encode()), one.changed_at, None, one.error_index)
         for one in task.slots
     }
-    sys.stdout.buffer.write(msgspec.json.encode(digests(reducer, task.events, slots)))
+    with answer:
+        answer.write(msgspec.json.encode(digests(reducer, task.events, slots)))
 
 
 def _find(task: Task) -> Reducer[Any]:
@@ -135,7 +163,7 @@ def _find(task: Task) -> Reducer[Any]:
     return found
 
 
-def _run(place: Elsewhere, parts: Sequence[tuple[Sequence[Event], list[Stored]]]) -> list[list[str] | str]:
+def _run(place: Elsewhere, parts: Sequence[tuple[Sequence[Event], list[Stored]]]) -> list[list[Found] | str]:
     """Run one child for each part, side by side; return the hashes of each, or what went wrong."""
     path = [str(Path(each).resolve()) for each in sys.path]
     command = [sys.executable, "-P", "-c", _COMMAND.format(path=path)]
@@ -153,17 +181,17 @@ def _run(place: Elsewhere, parts: Sequence[tuple[Sequence[Event], list[Stored]]]
             child.kill()
 
 
-def _answer(child: subprocess.Popen[bytes], task: Task) -> list[str] | str:
+def _answer(child: subprocess.Popen[bytes], task: Task) -> list[Found] | str:
     try:
         out, error = child.communicate(msgspec.json.encode(task), timeout=SECONDS_MAX)
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
         return f"another process did not come to an end within {SECONDS_MAX} s"
-    if child.returncode:
+    if child.returncode or not out:
         last = error.decode(errors="replace").strip().rpartition("\n")[2]
         return f"another process could not fold the events: {last}"
-    return msgspec.json.decode(out, type=list[str])
+    return msgspec.json.decode(out, type=list[Found])
 
 
 def _stored(reducer: Reducer[Any], key: Key, slot: Slot[Any]) -> Stored:

@@ -20,8 +20,8 @@ INSTEAD = {
     CLOCK: "use event.time_ms or event.received_ms, and ticks= to let time pass",
     CHANCE: "derive what you need from the event, such as random.Random(event.index)",
     FILES: "load data when the module is imported, or send it as an event",
-    NETWORK: "let a job fetch it, and send the result as an event",
-    PROCESSES: "let a job do it, and send the result as an event",
+    NETWORK: "fetch it in a program of your own, and let that send the result as an event",
+    PROCESSES: "do it in a program of your own, and let that send the result as an event",
     MACHINE: "send what it depends on as an event",
 }
 """What an author can do, for each kind of thing that is out of reach."""

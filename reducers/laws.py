@@ -324,11 +324,12 @@ def _reversed(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _shown_otherwise(reducer: Reducer[Any], slot: Slot[Any]) -> str:
-    was, now = (_view_of(reducer, each.state) for each in _both_ways(reducer, slot))
+    was, now = (view_of(reducer, each.state) for each in _both_ways(reducer, slot))
     return "" if now == was else f"shows {_short(now)} instead of {_short(was)}"
 
 
-def _view_of(reducer: Reducer[Any], state: Any) -> bytes:
+def view_of(reducer: Reducer[Any], state: Any) -> bytes:
+    """Return what readers are shown, or why there is nothing to show."""
     try:
         return canonical.encode(reducer.view(state))
     except Exception as error:  # noqa: BLE001 - the author's code, and a state that it has not been shown yet

@@ -2,14 +2,15 @@
 
 The function, and the functions and classes of its own package that it names, are read as syntax trees.  A
 dotted name is followed from the globals of its module (so aliases do not hide anything), and judged by what
-it leads to.  Names that cannot be followed, such as attributes of a local variable, are left to the guard at
-run time.
+it leads to: also through a wrapper, a table of functions, or an object of the author's.  Names that cannot be
+followed, such as attributes of a local variable, are left to the guard at run time.
 
     essay.py:12:  from datetime import datetime as dt
     essay.py:20:      return Idle(dt.now())          -> reaches for the clock (datetime.datetime.now) at essay.py:20
 
 What is only imported, or used by other code of the module, is no fault: a module may draw pictures at random.
-What the names are: `reducers.forbidden`; what is watched at run time: `reducers.guard`.
+Which names a source has: `reducers.scopes`; what hangs on a value: `reducers.inside`; what is out of reach:
+`reducers.forbidden`; what is watched at run time: `reducers.guard`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ import datetime as dt
 import functools
 import inspect
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import FunctionType, ModuleType
+from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+from reducers.base import Reducer
 from reducers.errors import DefinitionError
 from reducers.forbidden import CLASS_METHODS, CLOCK, kind_of, place, sentence
+from reducers.inside import attribute, is_of, member, parts_of
+from reducers.scopes import FREE, UNKNOWN, Key, Name, names_in
 
-_UNKNOWN = object()
+VALUES_MAX, MEMBERS_MAX = 20_000, 1_000
+"""How many values are looked at for one function, and of one table: more are data, and none of them a function."""
+_PLAIN = (ModuleType, str, bytes, int, float, complex, type(None), type(UNKNOWN))
 
 
 class Fault(NamedTuple):
@@ -48,41 +56,131 @@ def check_purity(name: str, *functions: Callable[..., Any] | None) -> None:
 def faults(function: Callable[..., Any]) -> list[Fault]:
     """Return what a function reaches for by name, in the order of its source; without source, nothing."""
     root: Any = inspect.unwrap(function)
-    if not isinstance(root, FunctionType):
-        return []
-    found: list[Fault] = []
-    seen: set[Any] = set()
-    todo: list[Any] = [root]
-    while todo:
-        one = todo.pop(0)
-        if one in seen or not _same_package(one, root):
-            continue
-        seen.add(one)
-        for node, module in _nodes_of(one):
-            found += _judge(node, module, todo)
-    return found
+    return _Reading(root).found if isinstance(root, FunctionType) else []
 
 
-def _same_package(one: Any, root: FunctionType) -> bool:
-    return str(one.__module__).partition(".")[0] == str(root.__module__).partition(".")[0]
+class _Me(NamedTuple):
+    """What the first argument of a method is: only its attributes are looked at."""
+
+    value: Any
+
+
+class _Same:
+    """A thing with what it belongs to, equal only to the very same: a table cannot be hashed, and may hold itself."""
+
+    __slots__ = ("_owner", "_thing")
+
+    def __init__(self, thing: Any, owner: Any) -> None:
+        self._thing, self._owner = thing, owner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._thing is other._thing and self._owner is other._owner
+
+    def __hash__(self) -> int:
+        return object.__hash__(self._thing)
+
+
+class _Reading:
+    """Reads a function, and what it leads to in its package, breadth first and each thing once."""
+
+    def __init__(self, root: FunctionType) -> None:
+        self.found: list[Fault] = []
+        self._package = str(root.__module__).partition(".")[0]
+        self._todo: deque[tuple[Any, Any]] = deque([(root, None)])
+        self._read: set[_Same] = set()
+        self._taken: set[_Same] = set()
+        while self._todo:
+            one, owner = self._todo.popleft()
+            if is_of(one, self._package) and (same := _Same(one, owner)) not in self._read:
+                self._read.add(same)
+                for node, known in _nodes_of(one):
+                    self._judge(node, known, UNKNOWN if owner is None else _Me(owner))
+
+    def _judge(self, node: ast.AST, known: dict[str, Any], first: Any) -> None:
+        for name in names_in(node, str(known.get("__package__") or ""), first):
+            fault = self._follow(name, known)
+            if fault is not None:
+                self.found.append(Fault(*fault, place(known["__file__"], name.line)))
+
+    def _follow(self, name: Name, known: dict[str, Any]) -> tuple[str, str] | None:
+        """Return (kind, full name) of what a dotted name leads to if that is out of reach."""
+        value, owner = name.bound, None
+        if value is FREE:
+            value = known.get(name.first, getattr(sys.modules["builtins"], name.first, UNKNOWN))
+        if isinstance(value, _Me):
+            value = value.value if name.rest else UNKNOWN
+        elif (fault := value_fault(value)) is not None:
+            return fault
+        for part in name.rest:
+            if (fault := _part_fault(value, part)) is not None:
+                return fault
+            value, owner = self._part(value, part)
+            if (fault := value_fault(value)) is not None:
+                return fault
+        return self._take(value, owner)
+
+    def _part(self, value: Any, part: str | Key) -> tuple[Any, Any]:
+        if isinstance(part, Key):
+            return member(value, part, self._package)
+        return attribute(value, part, self._package)
+
+    def _take(self, value: Any, owner: Any) -> tuple[str, str] | None:
+        """Judge all that hangs on a value, and put what of it can be read on the list of what is to be read."""
+        hanging = deque([(value, owner)])
+        while hanging:
+            value, owner = hanging.popleft()
+            if (fault := value_fault(value)) is not None:
+                return fault
+            if isinstance(value, FunctionType | type):
+                self._todo.append((value, owner))
+            elif isinstance(value, MethodType):
+                self._todo.append((value.__func__, value.__self__))
+            hanging.extend(self._parts(value, owner))
+        return None
+
+    def _parts(self, value: Any, owner: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield what hangs on a value directly, the first time that it is asked for."""
+        same = _Same(value, owner)
+        if isinstance(value, _PLAIN) or same in self._taken or len(self._taken) >= VALUES_MAX:
+            return
+        self._taken.add(same)
+        if not isinstance(value, type | Reducer) and is_of(type(value), self._package):
+            yield type(value), None
+            yield attribute(value, "__call__", self._package)
+        parts = (each for each in parts_of(value, owner) if not isinstance(each[0], _PLAIN))
+        yield from islice(parts, MEMBERS_MAX)
 
 
 def _nodes_of(one: Any) -> Iterator[tuple[ast.AST, dict[str, Any]]]:
     """Yield the syntax trees of a function or class, with the names that its module defines."""
     try:
-        tree, filename = _tree("".join(inspect.findsource(one)[0])), inspect.getsourcefile(one)
+        functions, classes = _made_in("".join(inspect.findsource(one)[0]))
+        filename = inspect.getsourcefile(one)
     except (OSError, TypeError, SyntaxError):  # none, or one that was edited since
         return
-    for node in ast.walk(tree):
-        if _is_that(node, one):
-            yield node, {**_names_of(one), "__file__": filename}
+    is_function = isinstance(one, FunctionType)
+    nodes = functions.get(one.__code__.co_firstlineno) if is_function else classes.get(one.__name__)
+    for node in nodes or ():
+        yield node, {**_names_of(one), "__file__": filename}
 
 
-def _is_that(node: ast.AST, one: Any) -> bool:
-    if isinstance(one, FunctionType):
-        made = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        return made and _first_line(node) == one.__code__.co_firstlineno
-    return isinstance(node, ast.ClassDef) and node.name == one.__name__
+@functools.lru_cache(maxsize=16)
+def _made_in(source: str) -> tuple[dict[int, list[ast.AST]], dict[str, list[ast.AST]]]:
+    """Return the functions in a source by the line that `co_firstlineno` names, and the classes by name."""
+    functions: dict[int, list[ast.AST]] = {}
+    classes: dict[str, list[ast.AST]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            functions.setdefault(_first_line(node), []).append(node)
+        elif isinstance(node, ast.ClassDef):
+            classes.setdefault(node.name, []).append(node)
+    return functions, classes
+
+
+def _first_line(node: Any) -> int:
+    """Return the line of the first decorator, if there is one."""
+    decorators = getattr(node, "decorator_list", [])
+    return int((decorators[0] if decorators else node).lineno)
 
 
 def _names_of(one: Any) -> dict[str, Any]:
@@ -102,85 +200,21 @@ def closed_over(function: Any) -> dict[str, Any]:
     return found
 
 
-@functools.lru_cache(maxsize=16)
-def _tree(source: str) -> ast.Module:
-    return ast.parse(source)
-
-
-def _first_line(node: Any) -> int:
-    """Return the line that `co_firstlineno` names: that of the first decorator, if there is one."""
-    decorators = getattr(node, "decorator_list", [])
-    return int((decorators[0] if decorators else node).lineno)
-
-
-def _judge(node: ast.AST, names: dict[str, Any], todo: list[Any]) -> list[Fault]:
-    known = {**names, **_imported(node)}
-    for local in _locals(node) - set(_imported(node)):
-        known[local] = _UNKNOWN
-    found = []
-    for chain in _chains(node):
-        fault = _follow(chain, known, todo)
-        if fault is not None:
-            found.append(Fault(*fault, place(names["__file__"], chain[0].lineno)))
-    return found
-
-
-def _chains(node: ast.AST) -> Iterator[list[Any]]:
-    """Yield each dotted name as [node, "first", "second", ...], annotations and decorators left out."""
-    if isinstance(node, ast.Attribute | ast.Name):
-        parts, inner = [], node
-        while isinstance(inner, ast.Attribute):
-            parts.append(inner.attr)
-            inner = inner.value  # type: ignore[assignment]
-        if isinstance(inner, ast.Name):
-            yield [node, inner.id, *reversed(parts)]
-        else:
-            yield from _chains(inner)
-        return
-    skipped = {"annotation", "returns", "decorator_list"}
-    for field, value in ast.iter_fields(node):
-        if field not in skipped:
-            for each in value if isinstance(value, list) else [value]:
-                if isinstance(each, ast.AST):
-                    yield from _chains(each)
-
-
-def _follow(chain: list[Any], known: dict[str, Any], todo: list[Any]) -> tuple[str, str] | None:
-    """Return (kind, full name) of what a dotted name leads to if that is out of reach.
-
-    Functions and classes on the way are put on the list of what is still to be read.
-    """
-    _, first, *rest = chain
-    value = known.get(first, getattr(sys.modules["builtins"], first, _UNKNOWN))
-    if (fault := value_fault(value)) is not None:
-        return fault
-    for name in rest:
-        if isinstance(value, ModuleType):
-            if (kind := kind_of(value.__name__, name)) is not None:
-                return kind, f"{value.__name__}.{name}"
-        elif isinstance(value, type) and issubclass(value, dt.date) and name in CLASS_METHODS:
-            return CLOCK, f"{value.__module__}.{value.__qualname__}.{name}"
-        value = _attribute(value, name)
-        if (fault := value_fault(value)) is not None:
-            return fault
-    if isinstance(value, FunctionType | type):
-        todo.append(value)
+def _part_fault(value: Any, name: str | Key) -> tuple[str, str] | None:
+    """Judge a part by its name, where it could be gone or be made anew each time."""
+    if isinstance(name, Key):
+        return None
+    if isinstance(value, ModuleType):
+        kind = kind_of(value.__name__, name)
+        return None if kind is None else (kind, f"{value.__name__}.{name}")
+    if isinstance(value, type) and issubclass(value, dt.date) and name in CLASS_METHODS:
+        return CLOCK, f"{value.__module__}.{value.__qualname__}.{name}"
     return None
-
-
-def _attribute(value: Any, name: str) -> Any:
-    """Return an attribute without running anybody's code; of a package, also a part that is not loaded yet."""
-    if not isinstance(value, ModuleType | type):
-        return _UNKNOWN
-    found = vars(value).get(name, _UNKNOWN)
-    if found is _UNKNOWN and hasattr(value, "__path__"):
-        return ModuleType(f"{value.__name__}.{name}")
-    return found
 
 
 def value_fault(value: Any) -> tuple[str, str] | None:
     """Judge a value by where it was defined, whatever name it has here."""
-    if isinstance(value, ModuleType | str | int) or value is _UNKNOWN:
+    if isinstance(value, _PLAIN):
         return None
     owner = _known(value, "__self__")
     if isinstance(owner, type) and issubclass(owner, dt.date):
@@ -210,29 +244,3 @@ def _known(value: Any, name: str) -> Any:
         return getattr(value, name, None)
     except Exception:  # noqa: BLE001 - then it is not known yet
         return None
-
-
-def _imported(node: ast.AST) -> dict[str, Any]:
-    """Return what the imports inside a function bind, as far as it is loaded."""
-    bound: dict[str, Any] = {}
-    for each in ast.walk(node):
-        if isinstance(each, ast.Import):
-            for alias in each.names:
-                name = alias.name if alias.asname else alias.name.partition(".")[0]
-                bound[alias.asname or name] = sys.modules.get(name, _UNKNOWN)
-        elif isinstance(each, ast.ImportFrom) and each.level == 0:
-            module = sys.modules.get(each.module or "")
-            for alias in each.names:
-                bound[alias.asname or alias.name] = (
-                    vars(module).get(alias.name, _UNKNOWN) if module else _UNKNOWN
-                )
-    return bound
-
-
-def _locals(node: ast.AST) -> set[str]:
-    """Return the names that parameters and assignments make local."""
-    bound = {each.arg for each in ast.walk(node) if isinstance(each, ast.arg)}
-    stored = {
-        each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-    }
-    return bound | stored

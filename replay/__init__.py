@@ -77,7 +77,7 @@ from replay.escalation import (
     struck,
 )
 from replay.feed import MODULE_SENDER, TICK_SENDER, Feed, locked_fields
-from replay.folded import Outgoing, Stopped
+from replay.folded import Outgoing, Stopped, shown_of
 from replay.holding import Holding
 from replay.layout import TABLES as STATE_TABLES
 from replay.layout import (
@@ -93,7 +93,7 @@ from replay.layout import (
 )
 from replay.live import Live, holding_of, read_live
 from replay.messages import HOPS_MAX, message_id, submission_of, tick_submission, too_far
-from replay.mirror import MIRRORED, Mirror
+from replay.mirror import MIRRORED, Mirror, note_trouble, trouble_in
 from replay.paths import ABSENT, At, differing, differing_encodings
 from replay.portion import Item, Portion
 from replay.processes import (
@@ -106,7 +106,7 @@ from replay.processes import (
     write_workers,
 )
 from replay.reader import StateReader, after
-from replay.redis_link import RedisLink
+from replay.redis_link import RedisLink, remedy_in
 from replay.redis_store import RedisStore
 from replay.remote import remote
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
@@ -255,6 +255,7 @@ __all__ = [
     "next_attested",
     "not_loaded",
     "note_answer",
+    "note_trouble",
     "notes",
     "on_folder",
     "passed_by",
@@ -266,6 +267,7 @@ __all__ = [
     "read_status",
     "read_unsent",
     "read_workers",
+    "remedy_in",
     "remote",
     "replay_digests",
     "replay_key",
@@ -275,6 +277,7 @@ __all__ = [
     "run_to",
     "shard_folder",
     "shard_of",
+    "shown_of",
     "state_key",
     "states_name",
     "stood_at",
@@ -285,6 +288,7 @@ __all__ = [
     "tidy",
     "too_far",
     "traced",
+    "trouble_in",
     "without_catalogue",
     "word_of",
     "write_catalogue",

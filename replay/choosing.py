@@ -54,7 +54,8 @@ AUTO_REST_S_MAX: Final = 30.0
 class Status(NamedTuple):
     """What a store says of itself.
 
-    `state` is "ok", "catching up", "local", or "down" or "local" with a colon and why.
+    `state` is "ok", "catching up", "local", or "down" or "local" with a colon and why.  Redis is down, too, where it is
+    behind and takes no states.
     """
 
     store: str
@@ -65,7 +66,8 @@ class ReadStore:
     """The store that readers of one shard are given: at each view, the local one or the one in Redis.
 
     `open_local` opens the local store, and raises NotFound while there is none; it is called until it succeeds.
-    `is_ours(size, root)` tells whether the log had this root at this size.  Safe for use by several threads.
+    `is_ours(size, root)` tells whether the log had this root at this size, `trouble` why the worker cannot bring Redis
+    up to date, if so.  Safe for use by several threads.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class ReadStore:
         remote: RedisStore | None,
         is_ours: IsOurs,
         *,
+        trouble: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._trouble = trouble
         self._mode, self._open_local, self._remote, self._clock = mode, open_local, remote, clock
         self._is_ours, self._known = is_ours, (-1, b"")
         self._local: Store | None = None
@@ -162,8 +166,11 @@ class ReadStore:
             view = stack.enter_context(self._remote.view())
             return view, self._position_in_our_log(view)
         except Unavailable as error:
-            self._state = f"{'local' if self._mode == 'auto' else 'down'}: {error}"
+            self._state = self._without_redis(str(error))
             return None, -1
+
+    def _without_redis(self, why: str) -> str:
+        return f"{'local' if self._mode == 'auto' else 'down'}: {why}"
 
     def _position_in_our_log(self, view: View) -> int:
         """Return the position of states in Redis; -1 if they are of a log that this one does not continue."""
@@ -179,14 +186,12 @@ class ReadStore:
     def _prefers_remote(self, here: int, there: int) -> bool:
         """Tell whether Redis is to answer, from the positions of both (-1: no answer there), and note how it is."""
         late = self._is_late(here, there)
-        self._state = "ok" if there >= here and there >= 0 else "catching up"
-        if there < 0:
-            return False
-        if here < 0:
-            return True
-        chosen = there >= self._floor and not late
-        if chosen:
+        chosen = there >= 0 and (here < 0 or (there >= self._floor and not late))
+        if chosen or there >= max(here, 0):
             self._state = "ok"
+        else:  # why it stays so, if it does, only who writes to it can tell
+            why = self._trouble()
+            self._state = self._without_redis(why) if why else "catching up"
         return chosen
 
     def _is_late(self, here: int, there: int) -> bool:
@@ -223,9 +228,17 @@ class Stores:
         """Return the copy in Redis of the states that `about` names (`states_name`); None: there is to be none."""
         return None if self.link is None else RedisStore(self.link, about, MIRRORED)
 
-    def reading(self, open_local: Callable[[], Store], about: str, is_ours: IsOurs) -> ReadStore:
-        """Return the store to read the states that `about` names from."""
-        store = ReadStore(self.mode, open_local, self.remote(about), is_ours, clock=self._clock)
+    def reading(
+        self,
+        open_local: Callable[[], Store],
+        about: str,
+        is_ours: IsOurs,
+        trouble: Callable[[], str] = str,
+    ) -> ReadStore:
+        """Return the store to read the states that `about` names from; `trouble` is as in ReadStore."""
+        store = ReadStore(
+            self.mode, open_local, self.remote(about), is_ours, trouble=trouble, clock=self._clock
+        )
         self._reading.append(store)
         return store
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from archive import (
+    PIECE_BYTES,
     ROW_BINDING,
     ROW_EVENT,
     Event,
@@ -253,7 +254,7 @@ class Feed:
         """Return what is ours of a backlog from its `at`-th entry on, a slice at most, and where that ends."""
         piece: list[_Work | Rotten] = []
         size, stop = 0, min(at + SLICE_ENTRIES, len(bound.indices))
-        while at < stop and size <= SLICE_BYTES_MAX:
+        while at < stop and size <= PIECE_BYTES:
             try:
                 data = log.row(bound.indices[at])
                 row = parse_row(data)

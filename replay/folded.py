@@ -131,9 +131,11 @@ def shown_of(reducer: Reducer[Any], state: Any) -> bytes:
     """Return what readers are shown as JSON; a view that fails must not stop the fold, and says so instead.
 
     Members of objects and of sets are sorted: a state that was read back shows the same bytes as before, and those that
-    a replay finds.
+    a replay finds.  Without a view, readers are shown the state as it is encoded.
     """
     try:
+        if reducer.viewer is None:
+            return reducer.encode(state)
         return msgspec.json.encode(reducer.view(state), order="deterministic")
     except BaseException as error:  # noqa: BLE001 - the author's code: it may raise anything
         return msgspec.json.encode({"view_failed": name_of_error(error)})

@@ -26,15 +26,19 @@ that cannot be read here: readers of Redis go on with the moment before, until t
         while mirror.step():                 # in a thread of the worker: it may wait seconds for a Redis that hangs
             pass
     mirror.state                             # ok | waiting: … | copying: … | down: … | damaged: …
+    note_trouble(folder, mirror.trouble)     # beside the local states, for those who tell operators
 
-Who reads what it wrote: `replay.choosing`.
+A reader who finds that Redis stands behind cannot see why: to read, it needs no memory, no primary and no policy.  So
+the worker leaves word.  Who reads what it wrote: `replay.choosing`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -42,6 +46,7 @@ import msgspec
 from archive import IntegrityError, Store, Unavailable, View, Write
 from replay.damage import Damaged, reading, stored_at
 from replay.layout import AT_SIZE, SNAPSHOT, Marker, marker_in, name_of, quarantine_key, read_marker
+from replay.redis_link import EVICTS
 from replay.redis_store import EXPIRE_S, Broken, RedisStore, RedisView
 
 MIRRORED: Final = ("meta", "states", "changes", "quarantined")
@@ -51,6 +56,7 @@ PIECE_BYTES = 2 << 20
 POLICY_S: Final = 60.0
 """How often the server is asked what it does when it is full."""
 TOUCH_S: Final = EXPIRE_S / 24
+TROUBLE: Final = "redis.trouble"
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,12 @@ class Mirror:
         self._policy_at = self._touched_at = float("-inf")
         self.state = "waiting: not begun"
         """ok, or `waiting`, `copying` or `down`, followed by a colon and why."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be copied just now; empty where it can, or there is nothing to copy yet."""
+        word, _, why = self.state.partition(": ")
+        return why if word == "down" else ""
 
     def step(self) -> bool:
         """Do one piece of what there is to do; return whether there may be more to do at once.
@@ -197,10 +209,34 @@ class Mirror:
             return
         if evicting := self._remote.link.policies() - {"noeviction"}:
             raise Unavailable(
-                f"Redis at {self._remote.link.address} drops keys when it is full"
+                f"Redis at {self._remote.link.address} {EVICTS}"
                 f" (maxmemory-policy {', '.join(sorted(evicting))}): set it to noeviction"
             )
         self._policy_at = self._clock()
+
+
+def note_trouble(folder: Path, trouble: str) -> None:
+    """Leave word, beside the states that lie in `folder`, why there is no copy of them; none removes it.
+
+    Whoever may not write there goes on all the same: it is for people, and nothing depends on it.
+    """
+    note = folder / TROUBLE
+    with suppress(OSError):
+        if not trouble:
+            note.unlink(missing_ok=True)
+            return
+        new = note.with_suffix(".new")
+        new.write_text(trouble, "utf-8")
+        new.chmod(0o600)
+        new.replace(note)
+
+
+def trouble_in(folder: Path) -> str:
+    """Return what the worker of the states in a folder last said was wrong with their copy; empty if nothing is."""
+    try:
+        return (folder / TROUBLE).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _marker(view: View) -> Marker | None:

@@ -53,6 +53,30 @@ _REASONS = {
     "RedisClusterException": "is no Cluster that can be reached: start it, or correct redis_url",
 }
 """By the name of an error of redis-py's, the special ones first."""
+EVICTS: Final = "drops keys when it is full"
+"""What `replay.mirror` says of a Redis of which it has asked for its policy."""
+_HELPS = {
+    EVICTS: "CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
+    "has no memory left": "raise its maxmemory, or let it hold nothing else",
+    "is a read-only replica": "name the primary in redis_url; or, if this is to be the primary: REPLICAOF NO ONE",
+    "does not permit this user": "let this user do what docs/state-stores.md lists (ACL SETUSER)",
+    "refuses user or password": "correct user and password in redis_url",
+    "cannot be reached": "start it, or correct redis_url",
+    "did not answer": "see whether it hangs, or has too much to do",
+    "is one node of a Cluster": "write redis+cluster:// in redis_url",
+    "is no Cluster": "start it, or correct redis_url",
+    "is a Cluster that is not whole": "see which of its nodes is down (CLUSTER NODES)",
+}
+"""What a person does about a reason, by words of it; of others, nothing is known that helps."""
+
+
+def remedy_in(reason: str) -> str:
+    """Return what a person does about a reason that a link or a mirror gave; empty where it passes, or nobody knows.
+
+    >>> remedy_in("Redis at localhost:6379 is a read-only replica: name the primary in redis_url").partition(";")[0]
+    'name the primary in redis_url'
+    """
+    return next((remedy for words, remedy in _HELPS.items() if words in reason), "")
 
 
 @cache

@@ -125,6 +125,25 @@ class Gathered:
         known = self.activations.get(module)
         return known[-1] if known else None
 
+    def holder(self, reducer: str) -> str | None:
+        """Return the module whose states those of a reducer are: of all that run one of this name, the last to begin.
+
+        None if no module does.  A module that was renamed takes its reducers along.
+
+        >>> steering, words = Gathered(), ActiveReducer("words", 1, ("student",), "0" * 64)
+        >>> steering.take(3, Activate("essay", (words,)))
+        >>> steering.take(9, Activate("lexis", (words,)))
+        >>> steering.holder("words")
+        'lexis'
+        """
+        last = [(*known[-1], module) for module, known in self.activations.items()]
+        found = [
+            (index, module)
+            for index, entry, module in last
+            if any(one.name == reducer for one in entry.reducers)
+        ]
+        return max(found)[1] if found else None
+
     def emits_from(self, module: str, identities: Iterable[ActiveReducer]) -> int | None:
         """Return the index from which on these reducers emit messages; None: they are not the active ones.
 

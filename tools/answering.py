@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import httpx2
 
-from api import COSIGNING_S_MAX, store_is_well
+from api import COSIGNING_S_MAX, store_is_well, store_remedy
 from archive import DataFolder, DirectClient, LogSource, PublishedSize, Unavailable, read_stopped
 from tools.post import origin_of
 
@@ -180,11 +180,8 @@ def _silent(folder: DataFolder, address: str, asked: _Asked, *, named: bool, our
 
 
 def _store(status: dict[str, Any]) -> Note:
-    good = store_is_well(str(status.get("state")))
-    remedy = (
-        "" if good else "see whether Redis runs and answers (docs/state-stores.md); it is filled by itself"
-    )
-    return Note("state store", f"{status.get('store')}: {status.get('state')}", good, remedy)
+    state = str(status.get("state"))
+    return Note("state store", f"{status.get('store')}: {state}", store_is_well(state), store_remedy(state))
 
 
 def _room_and_witnesses(ready: dict[str, Any], data: str) -> Iterator[Note]:

@@ -178,8 +178,7 @@ def _save(folder: DataFolder, arguments: argparse.Namespace) -> int:
         return EXIT_GOOD
     if stretch.parted is not None:
         print(f"this machine contradicts what the log attests at size {number(stretch.parted)}")
-    span = f"entries {number(stretch.start)} to {number(stretch.stop - 1)}"
-    print(f"wrote {arguments.save_trace}: {number(count)} changes in {span}")
+    print(f"wrote {arguments.save_trace}: {number(count)} changes in {_span(stretch)}")
     return EXIT_GOOD
 
 
@@ -314,8 +313,10 @@ def show(found: Found) -> None:
             f"both come to the same at size {number(stretch.agreed)}, and not at size {number(stretch.parted)}"
         )
     if parted is None and stretch.parted is None:
-        span = f"entries {number(stretch.start)} to {number(stretch.stop - 1)}"
-        print(f"nothing differs: after each of {span} both hold the same states")
+        same = f"after each of {_span(stretch)} both hold the same states"
+        print(
+            f"nothing differs: {same if stretch.start < stretch.stop else 'there are no entries to look at'}"
+        )
         return
     if parted is None:
         print("but traced event by event they do not part: one of the two gives another result each time")
@@ -327,6 +328,12 @@ def show(found: Found) -> None:
         print(f"  {one}")
     if not parted.places:
         print(f"  {_sides(parted)}")
+
+
+def _span(stretch: Stretch) -> str:
+    if stretch.start >= stretch.stop:
+        return "no entries"
+    return f"entries {number(stretch.start)} to {number(stretch.stop - 1)}"
 
 
 def _where(parted: Parted) -> str:

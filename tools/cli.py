@@ -1,7 +1,8 @@
 """treering: the one command, and which module each of its commands is.
 
 Commands are imported when they are called, so that `treering keys` does not wait for a web server to load.  What holds
-for each of them as a program, such as that it may be piped into `head`, is `tools.console.as_program`.
+for each of them as a program, such as that it may be piped into `head`, is `tools.console.as_program`.  What the system
+refuses a command, a right above all, is one line and exit code 2: 1 would say that something was found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from tools.console import as_program
+from tools.console import as_program, refused
 from tools.process import EXIT_GOOD, EXIT_USAGE
 from tools.software import software
 
@@ -72,8 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(usage(), file=sys.stderr)
         return EXIT_USAGE
-    module, _, function = COMMANDS[arguments[0]][0].partition(":")
-    code: int = getattr(import_module(module), function or "main")(arguments[1:])
+    try:
+        return _run(*arguments)
+    except OSError as error:
+        print(f"treering {arguments[0]}: {refused(error)}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _run(name: str, *arguments: str) -> int:
+    module, _, function = COMMANDS[name][0].partition(":")
+    code: int = getattr(import_module(module), function or "main")(list(arguments))
     return code
 
 

@@ -16,13 +16,14 @@ The bar itself is `tools.bars`; exit codes and what services share are in `tools
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -143,6 +144,25 @@ def in_words(error: OSError) -> str:
     """
     what = error.strerror or str(error)
     return what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}"
+
+
+ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system answers where there is no room."""
+
+
+def refused(error: OSError, helps: str = "") -> str:
+    """Return what the system refused and what helps, which is `helps` where the caller knows better.
+
+    >>> refused(PermissionError(13, "Permission denied", "data/log/0"))
+    'data/log/0: Permission denied; run it as the user that serves'
+    >>> refused(OSError(28, "No space left on device"), "name another folder")
+    'No space left on device; name another folder'
+    """
+    if not helps and isinstance(error, PermissionError):
+        helps = "run it as the user that serves"
+    if not helps and error.errno in ROOM:
+        helps = "make room"
+    return f"{in_words(error)}; {helps}" if helps else in_words(error)
 
 
 def when(time_s: int) -> str:

@@ -292,9 +292,11 @@ def quarantined(shelf: Shelf, catalogue: Catalogue) -> dict[str, list[int]]:
 
 
 def shelf_of(folder: DataFolder) -> Shelf:
-    """Return the states of the server that ran last; raise NotFound if none ever did."""
+    """Return the states of the server that ran last; raise NotFound if none ever did, or PermissionError."""
     try:
         shards = int((folder.state / SHARDS_FILE).read_text())
+    except PermissionError:
+        raise  # there may well be states
     except (OSError, ValueError):
         raise NotFound(f"{folder.state}: there are no states yet; start the server once") from None
     names = list(read_status(folder.run / STATUS_FILE))

@@ -54,7 +54,7 @@ from archive import (
     read_cosigned,
 )
 from merkle import MerkleError
-from tools.console import fail, in_words, number, print_json, progress
+from tools.console import ROOM, fail, number, print_json, progress, refused
 from tools.leaves import unsigned
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import (
@@ -110,12 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (IntegrityError, MerkleError) as error:
         return fail(f"export: {error}", EXIT_FINDING)
     except OSError as error:
-        return fail(
-            f"export: {in_words(error)}; make room, or name another folder",
-            EXIT_USAGE,
-        )
+        return fail(f"export: {refused(error, _helps(error, folder.path))}", EXIT_USAGE)
     except ArchiveError as error:
         return fail(f"export: {error}", EXIT_USAGE)
+
+
+def _helps(error: OSError, data: Path) -> str:
+    """Return what helps where the system refused something; what may not be written is not in the data folder."""
+    if error.errno in ROOM:
+        return "make room, or name another folder"
+    ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(data)
+    return "" if ours else "name another folder"
 
 
 def readable_size(folder: DataFolder, store: Any) -> int:

@@ -10,10 +10,11 @@ to load than all the rest of a worker, and memory that a worker has no use for. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from api import Place, Services, open_states
 from archive import Store, control_body, parse_leaf
-from replay import Stores, states_name
+from replay import Stores, states_name, trouble_in
 
 
 def reading(stores: Stores, services: Services) -> Callable[[Place], Store]:
@@ -30,6 +31,6 @@ def reading(stores: Stores, services: Services) -> Callable[[Place], Store]:
             origin = str(control_body(parse_leaf(log.leaf(0)))["origin"])
         partition = services.folder.partition
         about = states_name(origin, partition, place.module, place.generation, place.shard, place.shards)
-        return stores.reading(lambda: open_states(place), about, ours)
+        return stores.reading(lambda: open_states(place), about, ours, partial(trouble_in, place.folder))
 
     return opened

@@ -9,7 +9,7 @@ What a module is: `reducers.modules`.  What an activation does: `replay.steering
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from replay import (
     Gathered,
     Holding,
     catalogue_of,
-    catalogues,
     module_folder,
     read_catalogue,
     shard_folder,
@@ -47,16 +46,16 @@ class Loaded(NamedTuple):
 
 def load_modules(
     names: Iterable[str],
-    others: Iterable[Catalogue] = (),
+    taken: Mapping[str, str] = {},
     load: Callable[[ModuleRef], Module] = load,
     refs: Mapping[str, ModuleRef] | None = None,
 ) -> Loaded:
-    """Load modules by name; one whose reducers are named like built-in ones, or those of `others`, is left out.
+    """Load modules by name; one whose reducers are named like built-in ones, or are `taken` (`taken_by`), is left out.
 
     `refs` is what is installed, where that is known already.
     """
     refs, modules, errors = available() if refs is None else refs, list[Module](), list[ModuleError]()
-    owners = {info.name: one.module for one in others for info in one.reducers} | _built_in()
+    owners = {**taken, **_built_in()}
     for name in names:
         try:
             if name not in refs:
@@ -64,15 +63,23 @@ def load_modules(
             module = load(refs[name])
             for reducer in module.reducers:
                 if owners.setdefault(reducer.name, name) != name:
-                    raise ModuleError(
-                        name,
-                        f"its reducer {reducer.name!r} is named like one of module {owners[reducer.name]}",
-                    )
+                    raise ModuleError(name, _named_like(reducer.name, owners[reducer.name]))
         except ModuleError as error:
             errors.append(error)
         else:
             modules.append(module)
     return Loaded(modules, errors)
+
+
+def _named_like(reducer: str, owner: str) -> str:
+    """Return why a module whose reducer is named like one of another module cannot run, and what to do."""
+    said = f"its reducer {reducer!r} is named like one of module {owner}"
+    if owner in BUILTIN:
+        return f"{said}, which comes with the server; pass another name="
+    return (
+        f"{said}, which is installed, too; uninstall one of the two, or pass another name= (where no server is to run "
+        f"{owner} any more, moving the folder of its states away will do: docs/modules.md, Renaming)"
+    )
 
 
 def _built_in() -> dict[str, str]:
@@ -94,7 +101,9 @@ def activation(module: Module, steering: Gathered, since: int | None = None) -> 
     lower than the one that was active last.
     """
     ours, active = identities(module.reducers), steering.active(module.name)
-    if active is not None and set(active[1].reducers) == set(ours):
+    # Of a module that was renamed, and has its old name again, the other name was active last.
+    own = all(steering.holder(one.name) in {None, module.name} for one in ours)
+    if active is not None and own and set(active[1].reducers) == set(ours):
         return None
     before = steering.versions(module.name)
     for one in ours:
@@ -110,7 +119,8 @@ def activation(module: Module, steering: Gathered, since: int | None = None) -> 
 def spoken_to(state: Path, partition: int, name: str, steering: Gathered) -> int | None:
     """Return up to where the active reducers of a module have spoken: what came after waits for who comes after them.
 
-    None if nothing was active, or if its states are gone: then the new code speaks from its activation on.
+    None if nothing was active, or if its states are gone or stand beyond the log, hence are of another: then the new
+    code speaks from its activation on.
     """
     place, active = module_folder(state, partition, name), steering.active(name)
     catalogue = read_catalogue(place)
@@ -119,7 +129,8 @@ def spoken_to(state: Path, partition: int, name: str, steering: Gathered) -> int
     were = sorted((one.name, one.version, one.code_digest) for one in active[1].reducers)
     for one in (catalogue, catalogue.previous):
         if one is not None and one.identities == were:
-            return stood_at(place, one)
+            stood = stood_at(place, one)
+            return stood if stood is not None and stood <= steering.size else None
     return None
 
 
@@ -131,9 +142,22 @@ def gathered(source: LogSource) -> Gathered:
     return steering
 
 
-def others_of(state: Path, partition: int, names: Sequence[str]) -> list[Catalogue]:
-    """Return the catalogues of all modules but these."""
-    return [one for one in catalogues(state, partition) if one.module not in names]
+def taken_by(
+    there: Iterable[Catalogue], names: Collection[str], installed: Collection[str], steering: Gathered
+) -> dict[str, str]:
+    """Return which names of reducers the modules `names` may not use, since another module that is installed has them.
+
+    What a module left behind that is installed no more is nobody's; nor is what another one activated after it.
+    """
+    found = {}
+    for one in there:
+        if one.module in names or one.module not in installed:
+            continue
+        for info in one.reducers:
+            holder = steering.holder(info.name)
+            if holder in {None, one.module} or holder not in installed:
+                found[info.name] = one.module
+    return found
 
 
 def states_place(state: Path, partition: int, module: Module, shard: int, shards: int) -> Path:

@@ -9,6 +9,7 @@ Nothing is written.  Who opens these while serving: `tools.worker`, `tools.front
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,9 @@ from archive import (
     size_of,
 )
 from replay import SHARDS_FILE, STATE_TABLES, Catalogue, catalogues, module_folder, shard_folder
+
+DIGITS_MAX = 18
+_PART = re.compile("[.,]0*[1-9]")
 
 
 @contextmanager
@@ -52,19 +56,24 @@ def log_of(folder: DataFolder) -> Iterator[LogSource]:
 def size_at(source: LogSource, until: str) -> int:
     """Return the size that a text means: a number of entries, or a time with its offset (RFC 3339).
 
-    Of a time, that is how many entries the archive took in no later than then.  Raises InvalidEvent if it is neither,
-    NotFound if the log is shorter.
+    Of a time, that is how many entries the archive took in no later than in that second.  Raises InvalidEvent if it is
+    neither, NotFound if the log is shorter.
     """
     with source.open() as log:
         if not (until.isascii() and until.isdecimal()):
             return size_by(log, seconds_of(until))
-        if int(until) > log.size:
-            raise NotFound(f"the log has only {log.size} entries, not {until}")
-        return int(until)
+        digits = until.lstrip("0") or "0"
+        if len(digits) > DIGITS_MAX:
+            raise InvalidEvent(f"{until[:DIGITS_MAX]}… ({len(until):,} digits): no log has so many entries")
+        if int(digits) > log.size:
+            raise NotFound(f"the log has only {log.size} entries, not {digits}")
+        return int(digits)
 
 
 def seconds_of(text: str) -> float:
     """Return a time in seconds (Unix); raise InvalidEvent if it is none that everybody understands alike.
+
+    Nor has it a part of a second: entries tell whole seconds, so that nobody knows in which part one was taken in.
 
     >>> seconds_of("2026-01-15T09:00:00Z") == seconds_of("2026-01-15T10:00:00+01:00") == 1768467600.0
     True
@@ -76,6 +85,10 @@ def seconds_of(text: str) -> float:
     if found is None or found.tzinfo is None:
         raise InvalidEvent(
             f"{text!r}: neither a size nor a time such as 2026-01-15T09:00:00Z, with its offset"
+        )
+    if _PART.search(text):
+        raise InvalidEvent(
+            f"{text!r}: entries tell the time in whole seconds; leave the part of a second out"
         )
     return found.timestamp()
 

@@ -44,6 +44,7 @@ from reducers import (
 from replay import CellDied, CellHolding, Holding, Only, Runner, catalogues, info_of, remote, run_to
 from tools.cell_link import CellLink
 from tools.confine import limit_memory, readable_folders
+from tools.loading import gathered
 from tools.offline import log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB, SECONDS_PER_EVENT
@@ -162,11 +163,20 @@ def _shown(holding: Holding, key: Key, size: int, root: str) -> dict[str, Any]:
 
 
 def module_of(folder: DataFolder, name: str) -> str:
-    """Return the module whose reducer has this name; raise NoState if none of this folder has."""
-    for catalogue in catalogues(folder.state, folder.partition):
-        if any(info.name == name for info in catalogue.reducers):
-            return catalogue.module
-    raise NoState(f"no module here has a reducer named {name}")
+    """Return the module whose reducer has this name; raise NoState if none of this folder has.
+
+    One that is installed no more may have left states behind, and of two that are installed the log says whose it is.
+    """
+    there = catalogues(folder.state, folder.partition)
+    found = [one.module for one in there if any(info.name == name for info in one.reducers)]
+    if not found:
+        raise NoState(f"no module here has a reducer named {name}")
+    installed = available() if len(found) > 1 else {}
+    found = [one for one in found if one in installed] or found
+    if len(found) > 1:
+        with log_of(folder) as source:
+            found.sort(key=lambda one: one != gathered(source).holder(name))
+    return found[0]
 
 
 class Past:

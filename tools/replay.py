@@ -19,13 +19,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
-from reducers import ReducerError, available
-from replay import Stop, without_catalogue
+from reducers import VALUE_SIZE_MAX, Module, ReducerError, available
+from replay import Catalogue, Stop, without_catalogue
 from tools.console import progress
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -147,6 +148,7 @@ def _prepared(folder: DataFolder, options: Options, *, check: bool) -> Check:
             taken, why = _taken_or_not(folder, plan, options, source)
         made_check = Check(plan, taken, vault.route_key, attestations=check)
         made_check.notes += [why] if why else []
+        made_check.notes += [] if taken is None else taken.notes
         made_check.incomplete += [] if taken is None else stands_on(source, taken.lives)
         return made_check
 
@@ -166,25 +168,51 @@ def _taken_or_not(
 def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) -> Taken:
     """Return the live states of the modules that are replayed, and say which others there are."""
     state = options.state or folder.state
-    there, ours = catalogues_of(folder, state), {module.name for module in plan.modules}
+    there, ours = catalogues_of(folder, state), plan.modules_by_name
     taken = live_states(folder, state, [one for one in there.values() if one.module in ours], plan.size)
-    failed, installed = {error.name for error in plan.left_out}, available()
-    for name in there.keys() - ours if not (options.modules or options.reducers) else ():
-        if name in failed:
-            taken.missing[name] = "it cannot be loaded, and has live states"
-        elif name not in installed:
-            say(f"treering replay: there are live states of module {name}, which is not installed")
+    narrowed = plan.only_modules or plan.only_reducers
+    if not narrowed:
+        _note_strangers(plan, there, taken, state / str(folder.partition))
     for name in without_catalogue(state, folder.partition):
-        taken.missing[name] = (
-            "there are live states, and its catalogue cannot be read; start the server, it is written anew"
-        )
-    for name in ours - there.keys() - taken.missing.keys():
-        if plan.steering.active(name) is not None:
-            taken.missing[name] = "it is active, and has no live states; start the server, they are made anew"
+        if name in ours or not narrowed:
+            taken.missing[name] = (
+                "there are live states, and its catalogue cannot be read; start the server, it is written anew"
+            )
+    for name in ours.keys() - there.keys() - taken.missing.keys():
+        if why := _why_none(plan, ours[name]):
+            taken.missing[name] = why
     furthest = max((live.position for live in taken.lives), default=0)
     if plan.size < furthest <= source.published():  # the log has grown meanwhile
         plan.grow(source, furthest)
     return taken
+
+
+def _note_strangers(plan: Plan, there: Mapping[str, Catalogue], taken: Taken, place: Path) -> None:
+    """Take note of modules that have live states at a place, and are not replayed."""
+    failed, installed = {error.name for error in plan.left_out}, available()
+    for name in sorted(there.keys() - plan.modules_by_name.keys()):
+        active = plan.steering.active(name)
+        if name in failed:
+            taken.missing[name] = "it cannot be loaded, and has live states"
+        elif heirs := plan.heirs(there[name]):
+            whose = f"its reducers are those of {' and '.join(heirs)} now; its states answer nobody"
+            taken.notes.append(f"module {name} is not replayed: {whose}")
+        elif name not in installed and (active is None or active[1].reducers):
+            what = f"install it or, if it is not to come back, move {place / name} away"
+            taken.missing[name] = f"it is not installed, and has live states; {what}"
+
+
+def _why_none(plan: Plan, module: Module) -> str:
+    """Return why nothing can be held against the states of a module that has no live ones; nothing, if none need be."""
+    active = plan.steering.active(module.name)
+    if not (module.reducers if active is None else active[1].reducers):
+        return ""  # activated without reducers: it was switched off
+    if active is not None:
+        return "it is active, and has no live states; start the server, they are made anew"
+    return (
+        "it never ran on this server, and there is nothing to hold its states against; start the server, or name the "
+        "others with --module"
+    )
 
 
 def _say(check: Check, arguments: argparse.Namespace) -> None:
@@ -235,14 +263,44 @@ def _no_stop(stop: Stop, _: object) -> None:
 
 def _key(given: Sequence[str], scope: tuple[str, ...]) -> tuple[str, ...]:
     """Return the key that FIELD=VALUE options, or a JSON object on standard input, name; all fields must be there."""
-    if given == ["-"]:
-        try:
-            fields = json.loads(sys.stdin.buffer.read(KEY_BYTES_MAX))
-        except ValueError as error:
-            raise InvalidEvent(f"--key -: no JSON object: {error}") from None
-    else:
-        fields = dict(one.partition("=")[::2] for one in given)
-    if not isinstance(fields, dict) or set(fields) != set(scope):
+    if list(given) != ["-"] and (odd := [one for one in given if "=" not in one]):
+        raise InvalidEvent(f"--key {odd[0]}: give it as FIELD=VALUE")
+    fields = _read_key() if list(given) == ["-"] else [one.partition("=")[::2] for one in given]
+    found = dict(fields)
+    if set(found) != set(scope):
         wanted = ", ".join(f"{name}=…" for name in scope) or "no field: leave --key out"
         raise InvalidEvent(f"--key: this reducer takes {wanted}")
-    return tuple(str(fields[name]) for name in scope)
+    if len(fields) > len(found):
+        twice = next(name for name in scope if [each for each, _ in fields].count(name) > 1)
+        raise InvalidEvent(f"--key: field {twice} stands more than once; give it once")
+    for name, value in found.items():
+        if not _is_text(value):
+            raise InvalidEvent(
+                f"--key: field {name} must be a text or a number, and no longer than 1,024 bytes"
+            )
+    return tuple(found[name] for name in scope)
+
+
+def _read_key() -> list[tuple[str, Any]]:
+    """Return the fields of a JSON object on standard input, in order; numbers as they are written."""
+    try:
+        made = json.loads(
+            sys.stdin.buffer.read(KEY_BYTES_MAX), object_pairs_hook=_Fields, parse_int=str, parse_float=str
+        )
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(f"--key -: no JSON object: {error}") from None
+    if not isinstance(made, _Fields):
+        raise InvalidEvent("--key -: no JSON object")
+    return made
+
+
+class _Fields(list[tuple[str, Any]]):
+    """The members of a JSON object, each as often as it stands there."""
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value can be one of a key field."""
+    try:
+        return isinstance(value, str) and len(value.encode()) <= VALUE_SIZE_MAX
+    except UnicodeEncodeError:  # half a character
+        return False

@@ -103,6 +103,8 @@ class Check:
 
     def _prepare(self) -> None:
         """Say beforehand what cannot be compared, and leave it out."""
+        if self._asked:
+            self._note_unjudged()
         if self.taken is None:
             return
         self.incomplete += [f"module {name}: {why}" for name, why in sorted(self.taken.missing.items())]
@@ -126,8 +128,8 @@ class Check:
         for info in live.catalogue.reducers:
             one = installed.get(info.name)
             if one is None:
-                continue  # not asked for
-            if one.version != info.version:
+                self._note_lacking(live.catalogue.module, info.name)
+            elif one.version != info.version:
                 self.incomplete.append(
                     f"reducer {info.name}: version {one.version} is installed, the live states are of version "
                     f"{info.version}; see treering upgrade --diff"
@@ -138,6 +140,39 @@ class Check:
                     f"reducer {info.name}: the live states were made by other code of the same version "
                     f"({info.code_digest[:12]}…, installed is {one.code_digest[:12]}…)"
                 )
+
+    def _note_lacking(self, module: str, reducer: str) -> None:
+        """Say of a reducer that has live states, and that its module as installed lacks; not of one not asked for."""
+        if self.plan.only_reducers:
+            return
+        count = sum(
+            identity[0] == reducer
+            for lives in self._lives.values()
+            for live in lives
+            if live.catalogue.module == module
+            for identity in live.entries
+        )
+        self.incomplete.append(
+            f"reducer {reducer}: it has {number(count)} live states, and module {module} as installed has no such "
+            "reducer; install the module that made them, or start the server with this one (treering upgrade says more)"
+        )
+
+    def _note_unjudged(self) -> None:
+        """Say of which reducers nobody can judge what is attested, since no module that is installed has them."""
+        active: dict[str, list[str]] = {}
+        old = 0
+        for name, count in sorted(self.plan.unjudged.items()):
+            if (module := self.plan.steering.holder(name)) is None:
+                old += count
+            else:
+                active.setdefault(module, []).append(f"{number(count)} of {name}")
+        self.incomplete += [
+            f"module {module}: it is active, and not installed as it is; these attestations were not judged: "
+            f"{', '.join(found)}; install it, or name the others with --module"
+            for module, found in sorted(active.items())
+        ]
+        if old:
+            self.notes.append(f"{number(old)} attestations are of reducers that no module has any more")
 
 
 def unsettled(plan: Plan, live: Live) -> str | None:
@@ -185,6 +220,7 @@ def report(check: Check) -> dict[str, Any]:
         "attestations": {
             **{name: verdicts.get(name, 0) for name in ("equal", "superseded", "erased", "different")},
             "other_code": plan.other_attestations,
+            "not_judged": plan.unjudged,
             "not_equal": [_judged_json(one) for one in check.judged if one.verdict != "equal"],
         },
         "left_out": [{"module": error.name, "reason": error.reason} for error in plan.left_out],

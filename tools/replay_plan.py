@@ -17,7 +17,7 @@ from pathlib import Path
 
 from archive import Attest, DataFolder, InvalidEvent, LogSource
 from reducers import Module, ModuleError, Registry, available, compose
-from replay import Gathered
+from replay import Catalogue, Gathered
 from tools.loading import load_modules
 from tools.offline import shards_of, size_at
 from tools.replay_hands import Job
@@ -61,11 +61,33 @@ class Plan:
     """(index, attestation) of these reducers, at this version and with this code."""
     other_attestations: int = 0
     """How many are of other versions or code, which cannot be checked with what is installed."""
+    unjudged: dict[str, int] = field(default_factory=dict)
+    """How many are of a reducer that nobody has left out, and no module that is installed has; by its name."""
+    only_modules: bool = False
+    """Whether modules were left out on purpose."""
+    only_reducers: bool = False
+    """Whether reducers were left out on purpose."""
 
     @property
     def names(self) -> list[str]:
         """Names of the reducers that are replayed."""
         return [one.name for one in self.registry]
+
+    @property
+    def modules_by_name(self) -> dict[str, Module]:
+        """The modules that are replayed."""
+        return {one.name: one for one in self.modules}
+
+    def is_wanted(self, reducer: str) -> bool:
+        """Return whether a reducer that is not replayed ought to be: nobody has left it out on purpose."""
+        if self.only_reducers:
+            return False
+        return not self.only_modules or self.steering.holder(reducer) in self.modules_by_name
+
+    def heirs(self, catalogue: Catalogue) -> list[str]:
+        """Return the modules that took all reducers of another one over, say under another name; none: it has some."""
+        holders = {self.steering.holder(info.name) for info in catalogue.reducers}
+        return [] if holders & {None, catalogue.module} else sorted(filter(None, holders))
 
     def grow(self, source: LogSource, size: int) -> None:
         """Take in what came to the log meanwhile, up to `size`."""
@@ -96,6 +118,8 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
             f"--module {unknown[0]}: is not installed; installed are {', '.join(sorted(there))}"
         )
     loaded = load_modules(options.modules or there)
+    if any(isinstance(error.__cause__, KeyboardInterrupt) for error in loaded.errors):
+        raise KeyboardInterrupt  # it is no fault of the module that was being imported just then
     registry, clashes = compose(loaded.modules)
     unfit = {error.name for error in clashes}
     modules = [one for one in loaded.modules if one.name not in unfit]
@@ -112,6 +136,7 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
     jobs, shards = _divided(folder, options, size)
     plan = Plan(size, size == published, registry, modules, steering, root, jobs, shards)
     plan.left_out = [*loaded.errors, *clashes]
+    plan.only_modules, plan.only_reducers = bool(options.modules), bool(options.reducers)
     _note_attestations(plan)
     return plan
 
@@ -141,7 +166,7 @@ def _divided(folder: DataFolder, options: Options, size: int) -> tuple[int, int]
 
 
 def _note_attestations(plan: Plan) -> None:
-    plan.attestations, plan.other_attestations = [], 0
+    plan.attestations, plan.other_attestations, plan.unjudged = [], 0, {}
     ours = {(one.name, one.version, one.code_digest) for one in plan.registry}
     names = set(plan.names)
     for index, one in plan.steering.attestations():
@@ -149,3 +174,5 @@ def _note_attestations(plan: Plan) -> None:
             plan.attestations.append((index, one))
         elif one.reducer in names:
             plan.other_attestations += 1
+        elif plan.is_wanted(one.reducer):
+            plan.unjudged[one.reducer] = plan.unjudged.get(one.reducer, 0) + 1

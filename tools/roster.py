@@ -43,7 +43,7 @@ from archive import (
     steering_body,
     take_lock,
 )
-from reducers import Module, ModuleError, ModuleRef, Word, load
+from reducers import Module, ModuleError, ModuleRef, Word, available, load
 from replay import (
     IDLE,
     IMPORTING,
@@ -56,6 +56,7 @@ from replay import (
     Piece,
     Stopped,
     attempts_file,
+    catalogues,
     damage_of,
     drop_complaint,
     emptied,
@@ -72,9 +73,9 @@ from tools.loading import (
     gathered,
     holding_at,
     load_modules,
-    others_of,
     spoken_to,
     states_place,
+    taken_by,
 )
 from tools.metering import HEADROOM_BYTES, Meter, files_below
 from tools.process import say
@@ -119,9 +120,10 @@ class Roster:
         names = self._arguments.module
         if self._arguments.level != "cell":
             keep_to_itself()
-        others = others_of(self._folder.state, self._folder.partition, names)
-        loaded = load_modules(names, others, self._load, self._warm.refs)
+        refs = available() if self._warm.refs is None else self._warm.refs
         steering, holdings = gathered(self._source), list[Holding]()
+        taken = taken_by(catalogues(self._folder.state, self._folder.partition), names, refs, steering)
+        loaded = load_modules(names, taken, self._load, refs)
         for module in loaded.modules:
             try:
                 holdings.append(self._hire(module, steering))

@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _retry(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Stee
             )
         about["decision"] = f"reducer {name} is to fold what stands still at entry {arguments.index} again"
         return [Retry(reducer=name, index=arguments.index)], about
-    statuses = read_status(folder.run / STATUS_FILE)
+    statuses = _statuses(folder)
     if name not in statuses:
         known = ", ".join(sorted(statuses)) or "none"
         raise NotFound(
@@ -210,7 +211,7 @@ def _instead(folder: DataFolder, name: str, status: ModuleStatus) -> str:
 
 def _stands_still(folder: DataFolder, module: str, reducer: str, index: int) -> bool:
     """Return whether a state of `reducer`, or all of its module, stands still at an entry, as far as can be seen."""
-    status = read_status(folder.run / STATUS_FILE).get(module)
+    status = _statuses(folder).get(module)
     if status is not None and _waits_at(status, index):
         return True
     shelf = shelf_of(folder)
@@ -231,7 +232,7 @@ def _skip(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steer
 
 def _skip_all(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steering], dict[str, Any]]:
     """Return a skip for each reducer of the modules that wait at an entry: which of them needs it, nobody may know."""
-    index, statuses = arguments.index, read_status(folder.run / STATUS_FILE)
+    index, statuses = arguments.index, _statuses(folder)
     waiting = [name for name, one in statuses.items() if _waits_at(one, index)]
     if not waiting:
         raise _NothingToDo(f"no module waits at entry {index}; treering doctor says which one waits where")
@@ -296,6 +297,14 @@ def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
     finally:
         link.close()
     return [ActiveReducer(one.name, one.version, one.scope, one.code_digest) for one in hello.reducers]
+
+
+def _statuses(folder: DataFolder) -> dict[str, ModuleStatus]:
+    """Return how the modules are; raise PermissionError for who may not see it, to whom it would look like none."""
+    path = folder.run / STATUS_FILE
+    with suppress(FileNotFoundError):
+        path.open("rb").close()
+    return read_status(path)
 
 
 def _source(folder: DataFolder) -> LogSource:

@@ -15,8 +15,10 @@ import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from shutil import rmtree
 from threading import Event, Thread
+from typing import NamedTuple
 
 from archive import (
     ArchiveError,
@@ -24,13 +26,32 @@ from archive import (
     LogSource,
     make_folder,
 )
-from replay import Crew, Holding, Mirror, Stores, memory_folder, module_folder, read_catalogue, states_name
+from replay import (
+    Crew,
+    Holding,
+    Mirror,
+    Stores,
+    memory_folder,
+    module_folder,
+    note_trouble,
+    read_catalogue,
+    shard_folder,
+    states_name,
+)
 from tools.process import say
 from tools.settings import Settings
 
 STORE, URL = "TREERING_STATE_STORE", "TREERING_REDIS_URL"
 MIRROR_EVERY_S = 0.05
 LOOK_AGAIN_S = 0.5
+
+
+class Copying(NamedTuple):
+    """One module's states in a shard, what copies them, and the folder in which they lie."""
+
+    holding: Holding
+    mirror: Mirror
+    states: Path
 
 
 def announce(settings: Settings, environment: MutableMapping[str, str]) -> None:
@@ -86,7 +107,7 @@ def mirroring(
 ) -> Iterator[None]:
     """Keep a copy of the crew's states in Redis while the context lasts, if Redis is to hold one."""
     stores = stores_of()
-    mirrors: list[tuple[Holding, Mirror]] = []
+    mirrors: list[Copying] = []
     for holding in crew.holdings:
         place = module_folder(folder.state, folder.partition, holding.module)
         catalogue, local = read_catalogue(place), holding.store
@@ -95,7 +116,8 @@ def mirroring(
         about = states_name(origin, folder.partition, holding.module, catalogue.generation, shard, shards)
         if (remote := stores.remote(about)) is not None:
             mirror = Mirror(local, remote, partial(is_ours, source), module=holding.module)
-            mirrors.append((holding, mirror))
+            states = shard_folder(place, catalogue.generation, shard, shards)
+            mirrors.append(Copying(holding, mirror, states))
     stop = Event()
     thread = Thread(target=_mirror, args=(mirrors, stop), name="mirror", daemon=True)
     if mirrors:
@@ -108,16 +130,22 @@ def mirroring(
             thread.join()
 
 
-def _mirror(mirrors: list[tuple[Holding, Mirror]], stop: Event) -> None:
+def _mirror(mirrors: list[Copying], stop: Event) -> None:
     """Keep the copies of all modules up to date until told to stop; a module that was let go is left as it is."""
     said: dict[str, str] = {}
+    noted: dict[str, str] = {}
     while not stop.wait(MIRROR_EVERY_S):
-        for holding, mirror in mirrors[:]:
+        for one in mirrors[:]:
+            holding, mirror, states = one
             trouble = _followed(holding, mirror, stop)
-            if holding.stopped is None:
-                said[holding.module] = _once(said, holding.module, trouble)
-            else:  # its store is closed, or about to be: who goes on with it mirrors it
-                mirrors.remove((holding, mirror))
+            if holding.stopped is not None:
+                mirrors.remove(one)  # its store is closed, or about to be: who goes on with it mirrors it
+                continue
+            said[holding.module] = _once(said, holding.module, trouble)
+            # The first time, too: there may be a word of the worker before.
+            if mirror.trouble != noted.get(holding.module):
+                note_trouble(states, mirror.trouble)
+                noted[holding.module] = mirror.trouble
 
 
 def _followed(holding: Holding, mirror: Mirror, stop: Event) -> str:
@@ -128,7 +156,7 @@ def _followed(holding: Holding, mirror: Mirror, stop: Event) -> str:
     except Exception as error:  # noqa: BLE001 - a copy must never stop a worker, nor the copies of other modules
         stop.wait(LOOK_AGAIN_S)
         return str(error) if isinstance(error, ArchiveError) else f"{type(error).__name__}: {error}"
-    return mirror.state if mirror.state.startswith("down") else ""
+    return mirror.trouble and mirror.state
 
 
 def _once(said: dict[str, str], module: str, now: str) -> str:

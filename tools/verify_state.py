@@ -36,7 +36,7 @@ import msgspec
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
-from replay import At, Gathered, Holding, Only, Runner, differing, run_to
+from replay import At, Gathered, Holding, Only, Runner, differing, run_to, shown_of
 from tools.console import number, print_json, printable
 from tools.loading import load_modules
 from tools.offline import log_of
@@ -228,8 +228,8 @@ def folded(
     slot = holding.get(reducer, key)
     if slot is None:
         return {}
-    state = msgspec.json.decode(msgspec.json.encode(reducer.view(slot.state)))  # as it went over the wire
-    found = {"state": state, "state_digest": entry_digest(pair_of(reducer, key, slot)).hex()}
+    digest = entry_digest(pair_of(reducer, key, slot)).hex()  # before a view may change its state
+    found = {"state": msgspec.json.decode(shown_of(reducer, slot.state)), "state_digest": digest}
     return found if slot.error_index is None else {**found, "quarantined": {"index": slot.error_index}}
 
 

@@ -18,7 +18,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from archive import (
@@ -32,7 +32,7 @@ from archive import (
     Steering,
     Unavailable,
 )
-from replay import STATUS_FILE, Gathered, ModuleStatus, catalogues, read_status
+from replay import STATUS_FILE, Catalogue, Gathered, ModuleStatus, catalogues, read_status
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP, say, with_times
 from tools.reporting import Report, Reporter
 from tools.wakeups import Wakeups
@@ -61,6 +61,15 @@ def meant(one: Steering, owners: Mapping[str, str]) -> str | None:
     if isinstance(one, Skip):
         return owners.get(one.reducer)
     return one.module if isinstance(one, Activate) and one.undo else None
+
+
+def owners_of(there: Iterable[Catalogue], who: Collection[str]) -> dict[str, str]:
+    """Return the module of each reducer of those that wait; another one may have left some behind that are named alike.
+
+    >>> owners_of([], {"essay": 7})
+    {}
+    """
+    return {info.name: one.module for one in there if one.module in who for info in one.reducers}
 
 
 class Watch:
@@ -118,11 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_GOOD
         reporter.ready()
         while not wakeups.stopped and (who := waiting(read_status(folder.run / STATUS_FILE))):
-            owners = {
-                info.name: one.module
-                for one in catalogues(folder.state, folder.partition)
-                for info in one.reducers
-            }
+            owners = owners_of(catalogues(folder.state, folder.partition), who)
             if found := watch.asked(source, who, owners):
                 reporter.tell(Report(retry=found))
             pause(wakeups, POLL_S)

@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         make_folder(arguments.state)
-        take_lock(arguments.state / "lock")
+        take_lock(arguments.state / "lock", "witness remembers here")
         witness, cosigners = open_witness(arguments.state, arguments.log, arguments.key)
         listener = listen(arguments.listen)
     except (ArchiveError, MerkleError, OSError) as error:

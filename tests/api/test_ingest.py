@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import Problem
-from api.ingest import FIELDS_MAX, Item, Rules, items, split_body
+from api.ingest import FIELDS_MAX, PART_BYTES, PART_EVENTS, Item, Rules, items, parts, split_body
 from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, read_event
 from reducers import VALUE_SIZE_MAX
 
@@ -142,6 +142,23 @@ def test_invalid_utf8_is_found_wherever_it_hides(field: str) -> None:
     """A field that nobody looks at may not be broken either: the event could never be shown."""
     body = b'{"keys":{"student":"ann"},"' + field.encode() + b'":{"student":"\xc3("}}'
     assert fault(body).startswith("invalid UTF-8 at byte")
+
+
+def test_a_part_has_a_bound_in_bytes_and_large_events_one_each() -> None:
+    """Between two parts others have their turn, so what is read in one go is bounded however large events are."""
+    large = b'"' + b"x" * PART_BYTES + b'"'
+    half = b'"' + b"x" * (PART_BYTES // 2 - 10) + b'"'
+    body = [
+        (1, large),
+        (2, b"1"),
+        (3, half),
+        (4, half),
+        (5, half),
+        *((6 + n, b"1") for n in range(PART_EVENTS)),
+    ]
+    found = list(parts(body, NO_RULES, NOW_US))
+    assert [len(part) for part in found] == [1, 3, PART_EVENTS, 1]
+    assert [item.submission.payload for part in found for item in part] == [raw for _, raw in body]
 
 
 # --- keys ----------------------------------------------------------------------------------------

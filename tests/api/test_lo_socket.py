@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from api import services
 from api.lo_socket import _Conversation, frame_of
 from archive import Answer, Receipt, Refusal, Submission, Unavailable, Unknown
 from tests.api.front import DirectClient, Front, not_started
@@ -201,10 +202,19 @@ class ManualClient(DirectClient):
         super().__init__(None)
         self.is_connected = True
         self.futures: list[asyncio.Future[list[Answer]]] = []
+        self.more = asyncio.Event()
+
+    async def taken(self, at: int) -> asyncio.Future[list[Answer]]:
+        """Wait until so much was submitted, and return what is to be answered."""
+        while len(self.futures) <= at:
+            self.more.clear()
+            await self.more.wait()
+        return self.futures[at]
 
     def submit(self, submissions: Sequence[Submission]) -> asyncio.Future[list[Answer]]:
         """Take note, and answer later."""
         self.submitted += submissions
+        self.more.set()
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
@@ -267,6 +277,47 @@ def test_nothing_is_submitted_behind_a_frame_that_was_lost(
         assert len(one.client.submitted) == 2
         assert await one.end() == [0]
         assert one.socket.code == 1012
+
+    asyncio.run(talk())
+
+
+def test_while_the_archiver_does_not_answer_no_further_frame_is_taken(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way waits, the client is held up and not sent away, and all is kept in order when it goes on."""
+    monkeypatch.setattr(services, "LOOK_S", 0.01)
+
+    async def talk() -> None:
+        one = Talk(tmp_path)
+        await one.send(0)
+        one.client._silent = True
+        await one.send(1, 2)
+        await asyncio.sleep(0.1)
+        assert (len(one.client.submitted), one.socket.frames.qsize(), one.socket.code) == (1, 1, 0)
+        one.client._silent = False
+        one.client.futures[0].set_result([Receipt(2, 3)])
+        for at in (1, 2):
+            future = await asyncio.wait_for(one.client.taken(at), 60)
+            future.set_result([Receipt(2 + at, 3 + at)])
+        one.socket.frames.put_nowait({"type": "websocket.disconnect"})
+        assert await one.end() == [0, 1, 2]
+
+    asyncio.run(talk())
+
+
+def test_an_archiver_that_goes_away_while_it_is_waited_for_ends_the_connection(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was stopped is killed, and does not come back: 1012, as ever, and the frame was not submitted."""
+    monkeypatch.setattr(services, "LOOK_S", 0.01)
+
+    async def talk() -> None:
+        one = Talk(tmp_path)
+        one.client._silent = True
+        await one.send(0)
+        one.client.is_connected = False
+        assert await one.end() == []
+        assert (one.client.submitted, one.socket.code) == ([], 1012)
 
     asyncio.run(talk())
 

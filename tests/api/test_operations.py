@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -136,13 +137,50 @@ def test_nobody_waits_for_states_of_a_module_that_was_mended(front: Front, http:
 
 
 @pytest.mark.parametrize(
-    ("state", "value"),
-    [("ok", 1), ("local", 1), ("local: refused", 1), ("catching up", 0), ("down: refused", 0)],
+    ("state", "value", "down"),
+    [
+        ("ok", 1, 0),
+        ("local", 1, 0),
+        ("local: refused", 1, 0),
+        ("catching up", 0, 0),
+        ("down: refused", 0, 1),
+    ],
 )
-def test_the_state_store_has_a_metric(front: Front, http: TestClient, state: str, value: int) -> None:
-    """An alarm can be set on it: readers are slower, or wait, while it is 0."""
+def test_the_state_store_has_a_metric(
+    front: Front, http: TestClient, state: str, value: int, down: int
+) -> None:
+    """An alarm can be set on it: readers are slower, or wait, while it is 0; where it is down, somebody must look."""
     front.services.states = lambda: Status("redis", state)
     assert f'treering_state_store_ok{{store="redis"}} {value}.0' in metrics(http)
+    assert f'treering_state_store_down{{store="redis"}} {down}.0' in metrics(http)
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        ("ok", ""),
+        ("local: Redis at a:1 cannot be reached: start it, or correct redis_url", ""),
+        ("catching up", "nothing, while it is being filled"),
+        ("down: Redis at a:1 refuses user or password: correct redis_url", "correct user and password in"),
+        ("down: Redis at a:1 is a read-only replica: <name>", "name the primary in redis_url"),
+        (
+            "down: Redis at a:1 answered ResponseError: what is this",
+            "see whether Redis runs and answers (docs",
+        ),
+    ],
+)
+def test_a_state_store_that_is_not_well_is_shown_with_what_helps(
+    front: Front, http: TestClient, state: str, remedy: str
+) -> None:
+    """Each reason has its own remedy, in /readyz and on the page, where it is escaped; one that is well has none."""
+    front.services.states = lambda: Status("redis", state)
+    told = http.get("/readyz").json()["states"]
+    assert (told["store"], told["state"], bool(told["remedy"])) == ("redis", state, bool(remedy))
+    assert told["remedy"].startswith(remedy)
+    page = http.get("/").text
+    shown = f"State store redis: {html.escape(state)}<" in page
+    assert shown is (state != "ok")
+    assert html.escape(told["remedy"]) in page
 
 
 def test_workers_are_counted_where_a_supervisor_says_how_many_there_are(

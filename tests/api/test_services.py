@@ -6,10 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from api import Services, Shelf, open_states
 from archive import ManualClock, Unavailable
 from reducers import UnknownReducer
+from replay import module_folder, write_catalogue
 from tests.api.front import DirectClient, Front, not_started
 from tests.world import event
 
@@ -57,6 +59,33 @@ def test_a_module_that_said_nothing_yet_is_starting(tmp_path: Path) -> None:
     assert services.shelf.missing() == ["nlp"]
     with pytest.raises(Unavailable, match="nlp is starting"):
         services.shelf.find("essay_words")
+
+
+def test_a_module_that_failed_before_it_said_anything_is_not_starting(tmp_path: Path) -> None:
+    """Who asks again shortly, for ever, is never answered: nobody has the reducer now, and this is who may have it."""
+    shelf = opened(left_behind(tmp_path / "data"), ["activity", "nlp", "slow"]).shelf
+    failed = {("nlp", 0): "no such package", ("nlp", 1): "no such package", ("slow", 0): "parked"}
+    shelf.waits = lambda module, shard: failed.get((module, shard), "")
+    with pytest.raises(Unavailable, match="module slow is starting"):
+        shelf.find("essay_words")
+    failed["slow", 1] = "parked"
+    with pytest.raises(
+        UnknownReducer, match=r"'essay_words'.* module nlp: no such package; module slow: parked$"
+    ):
+        shelf.find("essay_words")
+    assert shelf.find("event_count")[0].module == "activity"
+
+
+def test_of_two_modules_the_one_that_runs_has_the_reducer(tmp_path: Path) -> None:
+    """The other one failed because of the name, and what it left behind stands still."""
+    shelf = opened(left_behind(tmp_path / "data"), ["activity", "a_before"]).shelf
+    (activity,) = shelf.modules()
+    state = tmp_path / "data" / "state"
+    write_catalogue(module_folder(state, 0, "a_before"), replace(activity, module="a_before"))
+    shelf = Shelf(state, 2, open_states, ["activity", "a_before"])
+    assert shelf.find("event_count")[0].module == "a_before"
+    shelf.waits = lambda module, _: "its reducer is named like one" if module == "a_before" else ""
+    assert shelf.find("event_count")[0].module == "activity"
 
 
 def test_another_number_of_shards_meets_no_old_states(tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from api import create_app, services
 from api.full import COUNTS_US
 from api.stream import Hub, _Stream
 from archive import (
+    Answer,
     IntegrityError,
     ManualClock,
     PublishedLog,
+    Receipt,
     Refusal,
+    Submission,
     Unavailable,
     read_stopped,
     write_stopped,
@@ -24,6 +31,7 @@ from tests.api.front import Front, http_client, not_started, problem_of
 from tests.world import event
 
 BEYOND = 5
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -219,3 +227,71 @@ def test_an_archiver_that_does_not_answer_makes_the_front_unready(front: Front, 
     assert (answer.status_code, answer.json()["ready"], answer.json()["archiver"]) == (503, False, False)
     assert "treering_archiver_up 0.0" in http.get("/metrics").text
     assert "the archiver does not answer: events wait" in http.get("/").text
+
+
+def test_who_sends_to_an_archiver_that_does_not_answer_is_told_at_once(
+    front: Front, http: TestClient
+) -> None:
+    """503 with Retry-After as for one that is away, and nothing is submitted: sent again later, it is kept once."""
+    front.direct._silent = True
+    body = {"type": "t", "keys": {"student": "ann"}}
+    for sent in (http.post("/v1/events", json=body), http.post("/v1/events", content=b"{", headers=JSON)):
+        assert problem_of(sent, 503) == "the archiver does not answer; try again shortly"
+        assert sent.headers["retry-after"] == "1"
+        assert (sent.json()["title"], sent.json().get("again", True)) == ("Unavailable", True)
+    assert front.direct.submitted == []
+    front.direct._silent = False
+    assert http.post("/v1/events", json=body).status_code == 200
+    assert len(front.direct.submitted) == 1
+
+
+def test_who_waits_for_room_is_told_when_the_archiver_answers_no_more(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a sender's turn has come nothing of his was sent; room that comes meanwhile is no answer."""
+    monkeypatch.setattr(services, "LOOK_S", 0.01)
+    client = front.direct
+
+    async def waiting() -> None:
+        client._room.clear()
+        one = asyncio.create_task(front.services.ready(1.0))
+        await asyncio.sleep(0.05)
+        assert not one.done(), "an archiver that answers makes room in time"
+        client._silent = True
+        with pytest.raises(Unavailable, match="does not answer"):
+            await asyncio.wait_for(one, 10)
+        client._room.set()
+        with pytest.raises(Unavailable, match="does not answer"):
+            await front.services.ready(1.0)
+
+    asyncio.run(waiting())
+
+
+def test_what_was_sent_waits_for_its_answer(front: Front) -> None:
+    """It may be kept: 503 would make its sender send it again.  Whoever comes later is told at once."""
+    answers: list[asyncio.Future[list[Answer]]] = []
+    submitted = asyncio.Event()
+
+    def submit(submissions: Sequence[Submission]) -> asyncio.Future[list[Answer]]:
+        assert len(submissions) == 1
+        submitted.set()
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    front.direct.submit = submit  # type: ignore[method-assign]
+
+    async def sending() -> None:
+        transport = httpx2.ASGITransport(create_app(front.services))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8400") as http:
+            event = {"type": "t", "keys": {"student": "ann"}}
+            one = asyncio.create_task(http.post("/v1/events", json=event))
+            await asyncio.wait_for(submitted.wait(), 60)
+            front.direct._silent = True
+            assert (await http.post("/v1/events", json=event)).status_code == 503
+            assert not one.done()
+            front.direct._silent = False
+            answers[0].set_result([Receipt(2, 3)])
+            assert (await one).json()["receipts"] == [{"index": 2, "size": 3, "grade": "local"}]
+
+    asyncio.run(sending())
+    assert len(answers) == 1

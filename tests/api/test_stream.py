@@ -126,6 +126,24 @@ def test_states_that_are_being_rebuilt_say_so_once(front: Front) -> None:
     assert names(read(one)[0]) == [("ann", 2)]
 
 
+def test_what_one_shard_has_told_waits_for_the_others(front: Front) -> None:
+    """While a later shard is rebuilt an earlier one goes on; once all are there, a reader has what each has to say."""
+    many = [f"s{n}" for n in range(12)]
+    send(front, *many)
+    begun, fresh = stream(front, "event_count"), stream(front, "event_count")
+    read(begun)
+    send(front, *many)
+    front.clear(1)
+    for one in (begun, fresh):
+        assert one.step(float(next(CLOCK))).startswith(b"event: rebuilding")
+    front.crews = [front.crew(shard, 2) for shard in range(2)]
+    front.reduce()
+    for one in (begun, fresh):
+        states, last = read(one)
+        assert sorted(names(states)) == sorted((student, 2) for student in many)
+        assert last is not None
+
+
 @pytest.mark.parametrize(("name", "bound"), [("ROWS", 3), ("LOOK_BYTES", 30)])
 def test_many_states_come_in_pieces(
     front: Front, monkeypatch: pytest.MonkeyPatch, name: str, bound: int

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive import InvalidEvent, parse_json, read_event
-from archive.event import DEPTH_MAX
+from archive.event import DEPTH_MAX, VALUES_MAX
 
 
 def nested(depth: int) -> bytes:
@@ -41,6 +41,16 @@ def test_brackets_inside_strings_do_not_nest() -> None:
     """A text full of brackets, quotes and backslashes is flat."""
     text = '{"s":"' + "[" * 1_000 + '\\"{\\\\' + '"}'
     assert parse_json(text.encode())["s"].count("[") == 1_000
+
+
+@pytest.mark.parametrize("value", [b"[]", b"1", b'{"a":1}'])
+def test_the_number_of_values_is_bounded(value: bytes) -> None:
+    """So is what an event takes when it is read, whoever reads it; a long text is one value."""
+    count = VALUES_MAX // (1 + value.count(b"[") + value.count(b"{"))
+    assert len(parse_json(b"[" + b",".join([value] * count) + b"]")) == count
+    with pytest.raises(InvalidEvent, match="more than 262,144 values in one event; send it in several"):
+        parse_json(b"[" + b",".join([value] * (count + 2)) + b"]")
+    assert parse_json(b'"' + b"[,{" * VALUES_MAX + b'"').startswith("[,{")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archive import FormatError, IntegrityError, Row, Share, outline, parse_row, row_at, subjects_at, twin
@@ -328,7 +328,7 @@ def test_a_damaged_bundle_is_picked_alike(rows: list[bytes], data: st.DataObject
 def test_a_place_that_is_none_is_no_row(place: int) -> None:
     """A kernel reads nothing beyond a bundle: what begins nowhere is unusual, and too few places are a mistake."""
     _, (row,), _ = twin.seal_many(BEGIN, [draft()], chance(1))
-    whole, how = bundle([row], 4), (dict, json.loads, max, 200)
+    whole, how = bundle([row], 4), (dict, json.loads, max, 200, 1_000)
     for kernel in KERNELS:
         keys = kernel.Keys(9)
         keys.put(0, bytes(32))
@@ -369,6 +369,19 @@ def test_brackets_are_counted_alike(payload: bytes) -> None:
     """The number that bounds the depth of JSON is the same, also beyond what one byte can count."""
     assert same("brackets", payload) == payload.count(b"[") + payload.count(b"{")
     assert same("brackets", b"[" * 1_000 + payload) == 1_000 + same("brackets", payload)
+
+
+@given(
+    st.binary(max_size=300) | st.text(alphabet='[]{}"\\\\,a', max_size=300).map(str.encode),
+    st.integers(0, 20),
+    st.integers(0, 20),
+)
+@example(b'"\\', 0, 0)
+@example(b'["a\\"[,', 0, 1)
+@example(b"[]],[[", 9, 1)
+def test_what_is_too_much_is_so_alike(payload: bytes, values_max: int, depth_max: int) -> None:
+    """Values and depth are counted alike in any bytes, also where a string has no end or a bracket was never opened."""
+    assert same("excess", payload, values_max, depth_max) in {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", ["leaf_hashes", "pair_up", "parse_rows"])

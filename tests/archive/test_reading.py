@@ -240,3 +240,25 @@ def test_a_message_about_several_is_read_among_others() -> None:
     (piece,) = reading.read_many([1, 2, 3], *bundled(rows), vault)
     assert piece.plain
     assert [one.data for one in piece.read if isinstance(one, Event)] == [1, 2, 1]
+
+
+def test_large_rows_are_read_few_at_once() -> None:
+    """What is read together has a bound in bytes, too, and a row above it is read alone; each keeps its place."""
+    store = MemoryStore(TABLES)
+    vault = Vault(store, bytes(32), lambda size: bytes([7]) * size)
+    ann = vault.admit(["student:ann"])["student:ann"]
+    header = encode_header((ann.name, 1, 0, "", "", "json", {}, {}))
+    sizes = [
+        10,
+        reading.PIECE_BYTES // 2,
+        reading.PIECE_BYTES // 3,
+        reading.PIECE_BYTES // 3,
+        5_000_000,
+        10,
+        10,
+    ]
+    rows = [sealed(header, b'"' + b"x" * size + b'"', ann.data_key, ann.number) for size in sizes]
+    pieces = list(reading.read_many(list(range(7)), *bundled(rows), vault))
+    assert [len(piece.read) for piece in pieces] == [3, 1, 1, 2]
+    found = [one for piece in pieces for one in piece.read]
+    assert [len(one.data) for one in found if isinstance(one, Event)] == sizes

@@ -16,7 +16,7 @@ import pytest
 
 from tests.api.front import http_client
 from tests.process.served import run_json, serving
-from tests.tools.left import Left
+from tests.tools.left import Installed as Left
 from tests.world import event
 
 pytestmark = pytest.mark.process

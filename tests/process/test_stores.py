@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from archive import DataFolder
 from tests.process.served import Served, serving
 from tests.redis_server import RedisCluster, RedisServer
+from tools.answering import check_front
 
 pytestmark = pytest.mark.process
 
@@ -100,3 +102,52 @@ def test_states_in_memory_are_found_and_go_with_the_machine(tmp_path: Path) -> N
         assert not state.is_symlink()
         assert counted(server, send(server, 1)) == 7
     assert not memory.exists(), "nobody's states stay in memory unseen"
+
+
+FAULTS = {
+    "replica": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "is a read-only replica"),
+    "evicts": (
+        ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"),
+        ("CONFIG", "SET", "maxmemory-policy", "noeviction"),
+        "drops keys when it is full (maxmemory-policy allkeys-lru)",
+    ),
+    "full": (
+        ("CONFIG", "SET", "maxmemory", "1"),
+        ("CONFIG", "SET", "maxmemory", "0"),
+        "has no memory left",
+    ),
+}
+REMEDIES = {
+    "replica": "name the primary in redis_url",
+    "evicts": "CONFIG SET maxmemory-policy noeviction",
+    "full": "raise its maxmemory",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_redis_that_takes_no_states_is_not_said_to_catch_up(tmp_path: Path, fault: str) -> None:
+    """It answers readers, so only who writes to it can tell: why and what helps is in /readyz, on the page, in the
+    metrics and said by the doctor, until it takes states again, in which nothing has to be done.
+    """
+    broken, mended, why = FAULTS[fault]
+    with RedisServer(tmp_path / "redis") as redis:
+        redis.cli(*broken)
+        options = {"TREERING_STATE_STORE": "redis", "TREERING_REDIS_URL": redis.url}
+        with serving(tmp_path / "data", environment=options) as server:
+            assert counted(server, send(server, 10)) == 10
+            until(server, redis, "down: ", names=False)
+            told = server.get("/readyz").json()["states"]
+            assert told["state"].startswith(f"down: Redis at 127.0.0.1:{redis.port} {why}")
+            assert told["remedy"].startswith(REMEDIES[fault])
+            page = html.unescape(server.get("/").text)
+            assert f"State store redis: {told['state']}<" in page
+            assert told["remedy"] in page
+            assert 'treering_state_store_down{store="redis"} 1.0' in server.get("/metrics").text
+            (note,) = [
+                one for one in check_front(DataFolder(tmp_path / "data")) if one.about == "state store"
+            ]
+            assert (note.good, note.text, note.remedy) == (False, f"redis: {told['state']}", told["remedy"])
+            redis.cli(*mended)
+            until(server, redis, "ok", names=True)
+            assert 'treering_state_store_down{store="redis"} 0.0' in server.get("/metrics").text
+            assert counted(server, send(server, 5)) == 15

@@ -184,7 +184,8 @@ def _complex(state: complex, _event: Event) -> complex:
         ({"name": "a\n"}, _number, "reducer name"),
         ({"default": "seven"}, _number, "no first state"),
         ({"default": 1}, _real, "is not of its state type"),
-        ({"default": lambda: None}, _optional, "is not of its state type"),
+        ({"default": lambda: None}, _optional, "its first state is None, which is no state"),
+        ({"default": None}, _optional, "its first state is None, which is no state"),
         ({"default": {1: 2}}, free.function, "no first state"),
         ({}, _no_annotation, "annotate its first parameter"),
         ({}, _unresolved, "cannot be resolved"),
@@ -263,6 +264,10 @@ def test_stored_bytes_of_another_shape_are_refused_by_name(stored: bytes) -> Non
 def test_readers_are_shown_builtins() -> None:
     """A view is JSON-like whatever the state is: by default all of it, else what `view` returns."""
     assert tally.view(Tally(2)) == {"shown": 2}
+    words = {"rowan", "alder", "maple", "beech", "cedar", "elder", "larch"}
+    made_of_sets: Reducer[Any] = reducer(default=0, view=lambda state: {"seen": state})(_number)
+    assert made_of_sets.view(words) == {"seen": sorted(words)}, "in the order of the hash seed"
+    assert reducer(default=0)(_number).view(words) == sorted(words)  # type: ignore[arg-type]
     made: Reducer[Names] = reducer(default=Names)(_names)
     assert made.view(Names(["a"])) == {"names": ["a"]}
     assert reducer(view=lambda state: {state: [state]})(_number).view(7) == {"7": [7]}

@@ -60,7 +60,31 @@ def cached(state: int, event: Event) -> int:
     return state + SEEN.get("first", 0)
 
 
-@pytest.mark.parametrize("unlawful", [seeded, zoned, cached], ids=lambda each: each.name)
+def joined(state: set[str]) -> str:
+    """Show words in the order in which a set yields them."""
+    return " ".join(state)
+
+
+@reducer(view=joined)
+def shown_seeded(state: set[str], event: Event) -> set[str]:
+    """Have states that are lawful, and a view that is not."""
+    return state | set(event.data["words"])
+
+
+@reducer(view=lambda state: {"seen": state})
+def shown_sorted(state: set[str], event: Event) -> set[str]:
+    """Show a set as it is: it is sorted for readers."""
+    return state | set(event.data["words"])
+
+
+@reducer()
+def printing(state: int, event: Event) -> int:
+    """Print what an author wants to see."""
+    print("event", event.index)  # noqa: T201
+    return state + 1
+
+
+@pytest.mark.parametrize("unlawful", [seeded, zoned, cached, shown_seeded], ids=lambda each: each.name)
 def test_what_depends_on_the_process_is_found(unlawful: Reducer[Any]) -> None:
     """The order of a set, the local time zone and a global agree with themselves, and with nobody else."""
     with pytest.raises(ContractError, match="breaks the law of processes: another process") as caught:
@@ -71,6 +95,23 @@ def test_what_depends_on_the_process_is_found(unlawful: Reducer[Any]) -> None:
 def test_a_lawful_reducer_passes() -> None:
     """Other processes agree on a reducer of a package, by its name."""
     check(shipped().get("event_count"), events(12))
+
+
+def test_a_set_may_be_shown() -> None:
+    """Other processes show the same of it, for what readers see is sorted."""
+    check(shown_sorted, events(12))
+
+
+def test_a_view_is_named_where_only_it_differs() -> None:
+    """The author need not look for the fault in the states."""
+    with pytest.raises(ContractError, match="comes to the same states, and its view shows them otherwise"):
+        check(shown_seeded, events(12))
+
+
+def test_a_reducer_may_print(capfd: pytest.CaptureFixture[str]) -> None:
+    """What it prints in another process is not taken for that process's answer."""
+    check(printing, events(2))
+    assert capfd.readouterr().out.startswith("event 0\n")
 
 
 def test_a_reducer_that_has_no_name_is_checked_without() -> None:
@@ -87,7 +128,13 @@ def test_a_reducer_that_has_no_name_is_checked_without() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", ["sys.exit('no such word')", "raise ValueError('no such word')", "os._exit(3)"]
+    "end",
+    [
+        "sys.exit('no such word')",
+        "print('x'); raise ValueError('no such word')",
+        "os._exit(3)",
+        "os._exit(0)",
+    ],
 )
 def test_a_child_that_cannot_fold_is_a_failure_that_says_why(tmp_path: Path, end: str) -> None:
     """A module that works only where it was first imported does not pass."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from msgspec import structs
 
-from reducers import ContractError, DefinitionError, Reducer, ReducerError
+from reducers import ContractError, DefinitionError, Reducer, ReducerError, fold
 from tools.cli import COMMANDS
 from tools.new_files import files
 
@@ -48,6 +49,8 @@ def test_the_code_of_the_guide_runs(run: Run) -> None:
     names = {value.name for value in vars(module).values() if isinstance(value, Reducer)}
     assert {"pauses", "desk", "seen", "pauses_shown", "held", "idle", "finished", "finishers"} <= names
     assert module.shown.view(module.Pauses(1_500)) == {"longest_s": 1.5}
+    late = [structs.replace(module.typed, index=at, time_ms=ms) for at, ms in enumerate((0, 60, 10, 80))]
+    assert fold(module.pauses, late)[("ada",)].state.longest_ms == 60
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from replay import (
     memory_folder,
 )
 from replay import states_name as name_of_states
-from replay.choosing import LATE_S, Status
+from replay.choosing import LATE_S, Mode, Status
 from tests.replay.mirrored import NAME, Shard, position_of
 
 
@@ -103,6 +103,27 @@ def test_the_local_states_answer_where_redis_is_down(shard: Shard, remote: Copy)
     remote.up = True
     assert ann(store) == (2, b"1")
     assert store.status().state == "ok"
+
+
+@pytest.mark.parametrize(("mode", "word"), [("redis", "down"), ("auto", "local")])
+def test_a_copy_that_cannot_be_brought_up_to_date_does_not_catch_up(
+    shard: Shard, remote: Copy, mode: Mode, word: str
+) -> None:
+    """Why, only the worker knows, since reading goes well; as long as Redis answers rightly, that is what is said."""
+    said = ["Redis at nowhere has no memory left"]
+    now = [0.0]
+    store = ReadStore(
+        mode, lambda: shard.store, remote, shard.is_ours, trouble=lambda: said[0], clock=lambda: now[0]
+    )
+    assert (ann(store), store.status().state) == ((2, b"1"), "ok")
+    shard.save({"ann": b"2"})
+    assert (ann(store), store.status().state) == ((2, b"1"), "ok")
+    now[0] += LATE_S
+    assert (ann(store), store.status().state) == ((3, b"2"), f"{word}: {said[0]}")
+    said[0] = ""
+    assert (ann(store), store.status().state) == ((3, b"2"), "catching up")
+    remote.take(shard)
+    assert (ann(store), store.status().state) == ((3, b"2"), "ok")
 
 
 def test_an_empty_redis_is_no_empty_class(shard: Shard, remote: Copy) -> None:

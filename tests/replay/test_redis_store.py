@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from archive import Unavailable, Write
-from replay import RedisLink, RedisStore, redis_link
+from replay import RedisLink, RedisStore, redis_link, remedy_in
 from tests.architecture.source import ROOT
 from tests.redis_server import HOST, RedisCluster, RedisServer, free_port
 
@@ -441,3 +441,15 @@ def test_a_socket_on_this_machine_is_a_server_too(tmp_path: Path) -> None:
         link = RedisLink(f"unix://{tmp_path}/s")
         put(RedisStore(link, "a shard", TABLES), a=b"1")
         link.close()
+
+
+PASSES = {"BusyLoadingError", "TryAgainError"}
+
+
+@pytest.mark.parametrize("kind", [*redis_link._REASONS])
+def test_each_reason_has_its_own_remedy_unless_it_passes(kind: str) -> None:
+    """What a person is told to do fits what is wrong: nobody is sent to start a server that answers."""
+    remedy = remedy_in(f"Redis at a:1 {redis_link._REASONS[kind]}")
+    assert bool(remedy) is (kind not in PASSES)
+    assert ("start it" in remedy) is (kind in {"ConnectionError", "RedisClusterException"})
+    assert remedy_in("Redis at a:1 answered ResponseError: unknown") == ""

@@ -277,7 +277,7 @@ class Watched:
             self.is_open = False
 
 
-@pytest.mark.parametrize(("name", "limit", "most"), [("SLICE_ENTRIES", 6, 6), ("SLICE_BYTES_MAX", 0, 1)])
+@pytest.mark.parametrize(("name", "limit", "most"), [("SLICE_ENTRIES", 6, 6), ("PIECE_BYTES", 0, 1)])
 def test_a_binding_is_folded_in_pieces(
     name: str, limit: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,10 +23,12 @@ import pytest
 
 from archive import Attest, Steering, Submission, steering_body, write_whole
 from reducers import Reducer, digest_of_entries
-from replay import SHARDS_FILE, replay_digests
+from replay import SHARDS_FILE, module_folder, replay_digests
 from tests.api.front import Front
 
 SHARDS = 2
+STRANGER = "touchy"
+"""A module whose states a front of tests makes, and that is not installed."""
 
 
 class Left:
@@ -59,6 +61,15 @@ class Left:
         if reduce:
             self.front.reduce()
         self.front.close()
+
+
+class Installed(Left):
+    """The same of modules that are installed only: a front of tests also has one that raises, which is nowhere."""
+
+    def close(self, *, reduce: bool = True) -> None:
+        """Let workers catch up and save, and close everything; the module that raises leaves no states."""
+        super().close(reduce=reduce)
+        shutil.rmtree(module_folder(self.data / "state", 0, STRANGER))
 
 
 @contextmanager

@@ -101,6 +101,15 @@ def test_the_same_version_does_not_part(room: Room, capfd: pytest.CaptureFixture
     assert "nothing differs: after each of entries 0 to 3,299" in capfd.readouterr().out
 
 
+def test_no_entries_are_called_none(room: Room, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Up to size 0 there is nothing to look at, and no entry -1."""
+    arguments = ["--data", str(room.data), "--reducer", "words", "--until", "0"]
+    assert main([*arguments, "--other", str(room.ours)]) == 0
+    assert capfd.readouterr().out == "nothing differs: there are no entries to look at\n"
+    assert main([*arguments, "--save-trace", str(tmp_path / "trace")]) == 0
+    assert capfd.readouterr().out.endswith("trace: 0 changes in no entries\n")
+
+
 def test_what_differed_for_a_while_only_is_found(
     room: Room, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

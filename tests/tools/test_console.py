@@ -136,6 +136,25 @@ def test_a_command_without_standard_output_ends_as_it_would(
         assert console.as_program(printing("unheard", f"{tmp_path}/begun")) == 1
 
 
+def test_ctrl_c_is_one_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever ends a command knows that he did: no traceback, what was begun is put away, and a shell's exit code."""
+    monkeypatch.setattr(sys, "argv", ["treering"])
+
+    def command(_: Sequence[str]) -> int:
+        with console.progress("working", 3), (tmp_path / "begun").open("w") as file:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                Path(file.name).unlink()
+
+    monkeypatch.setattr(sys, "stdout", None)
+    assert console.as_program(command) == console.EXIT_INTERRUPTED == 130
+    assert capsys.readouterr().err == "treering: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     "command", [["tools.cli", "--help"], ["tools.cli", "doctor", "--help"], ["tools.verify_log", "-h"]]

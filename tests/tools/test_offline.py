@@ -39,7 +39,28 @@ def test_a_size_is_a_number_or_a_time_with_its_offset() -> None:
     for text in ("", "-1", "2026-01-15", "2026-01-15T09:00:00", "yesterday", "٣"):
         with pytest.raises(InvalidEvent, match="neither a size nor a time"):
             size_at(world.source, text)
-    assert seconds_of("1970-01-01T01:00:00.25+01:00") == 0.25
+    assert seconds_of("1970-01-01T01:00:01+01:00") == 1.0
+
+
+@pytest.mark.parametrize("part", [".05", ",5", ".000000001"])
+def test_a_part_of_a_second_is_refused(part: str) -> None:
+    """Entries tell whole seconds: one taken in at 29.68 would count as taken in by 29.05."""
+    with pytest.raises(InvalidEvent, match="whole seconds; leave the part of a second out"):
+        seconds_of(f"2026-01-15T09:00:29{part}Z")
+    assert seconds_of("2026-01-15T09:00:29.000Z") == seconds_of("2026-01-15T09:00:29Z")
+
+
+def test_a_number_that_no_log_can_reach_is_an_error_of_usage() -> None:
+    """However many digits it has; leading zeros change nothing."""
+    world = World()
+    with pytest.raises(
+        InvalidEvent, match=r"^111111111111111111… \(5,000 digits\): no log has so many entries$"
+    ):
+        size_at(world.source, "1" * 5_000)
+    with pytest.raises(NotFound, match=r"has only 2 entries, not 999999999999999999$"):
+        size_at(world.source, "9" * 18)
+    assert size_at(world.source, "0" * 5_000 + "1") == 1
+    assert size_at(world.source, "0" * 5_000) == 0
 
 
 def test_a_copy_in_which_nothing_ever_ran_is_read_to_its_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from archive import Activate, DataFolder, Skip
 from reducers import available, load
 from replay import module_folder
-from tests.tools.left import Left
+from tests.tools.left import Installed as Left
 from tests.world import event
 from tools import backup, doctor, replay, upgrade, verify_log
 from tools.loading import gathered, identities, spoken_to

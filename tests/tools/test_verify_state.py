@@ -35,8 +35,24 @@ ESSAY = '''
             raise ValueError("a bad one")
         return {"points": state.get("points", 0) + 1}
 
-    REDUCERS = [essay_points]
+    @reducer()
+    def essay_words(state: set[str], event: Event) -> set[str]:
+        """Keep words in a set, which readers see as it is encoded."""
+        return state | {f"{word}-{event.index}" for word in "every good boy deserves fruit at last".split()}
+
+    def broken(state: int) -> int:
+        raise ValueError("nothing to see")
+
+    @reducer(view=broken)
+    def essay_unseen(state: int, event: Event) -> int:
+        """Count, and fail to show it."""
+        return state + 1
+
+    REDUCERS = [essay_points, essay_words, essay_unseen]
 '''
+
+
+NAMES = ("event_count", "last_activity", "essay_points", "essay_words", "essay_unseen")
 
 
 class Answered:
@@ -48,7 +64,7 @@ class Answered:
         left.front.reduce()
         self.answers: dict[str, Any] = {}
         with http_client(left.front.services) as http:
-            for name in ("event_count", "last_activity", "essay_points"):
+            for name in NAMES:
                 response = http.get(f"/v1/states/{name}", params={"student": "ann"})
                 assert response.status_code == 200, response.text
                 self.answers[name] = response.json()
@@ -73,12 +89,13 @@ def check(data: Path, answer: Any, monkeypatch: pytest.MonkeyPatch, *more: str) 
     return main(["-", "--data", str(data), *more])
 
 
-@pytest.mark.parametrize("name", ["event_count", "last_activity", "essay_points"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_answer_that_is_true_is_verified(
     answered: Answered, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever came to the log since; views and quarantines included; with no server and nothing published."""
+    """Whatever came to the log since; quarantines, sets and views that fail included; without a server."""
     answer = answered.answers[name]
+    assert name != "essay_unseen" or answer["state"] == {"view_failed": "ValueError"}
     assert ("quarantined" in answer) == (name == "essay_points")
     assert check(answered.data, answer, monkeypatch) == 0
     size = answer["position"]

@@ -237,7 +237,7 @@ def test_a_second_witness_on_one_memory_is_refused(
         assert main(["--state", str(tmp_path), "--log", LOG.verifier.encode()]) == EXIT_USAGE
     finally:
         os.close(lock)
-    assert "lock" in capsys.readouterr().err
+    assert "lock: another witness remembers here; stop it first" in capsys.readouterr().err
 
 
 def test_what_cannot_be_started_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
