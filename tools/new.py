@@ -79,9 +79,11 @@ def package_of(name: str) -> str:
     'essay_stats'
     """
     package = name.replace("-", "_")
-    if not is_module_name(name) or not package.isidentifier() or keyword.iskeyword(package):
+    sound = is_module_name(name) and name[0] not in "_" and name[-1] not in "_-"  # as a distribution's must be
+    if not sound or keyword.iskeyword(package):
         raise Refused(
-            f"{name!r} cannot be a module's name: use 1 to 64 letters, digits, '_', '-', and begin with a letter"
+            f"{name!r} cannot be a module's name: use 1 to 64 letters, digits, '_', '-'; begin with a letter, and end "
+            "with a letter or digit"
         )
     if name in available():
         raise Refused(f"a module named {name!r} is installed already; choose another name")

@@ -7,6 +7,8 @@ it a function of the log.  What is explained at length in docs/reducers.md is on
 
 from __future__ import annotations
 
+import re
+
 PYPROJECT = """\
 [build-system]
 requires = ["setuptools>=61"]
@@ -159,6 +161,9 @@ How to write reducers is explained in Treering's `docs/reducers.md`.
 """
 
 
+_WORDS = re.compile("PACKAGE|NAME")
+
+
 def files(name: str, package: str) -> dict[str, str]:
     """Return the files of a new module: path below its folder → text.
 
@@ -172,4 +177,5 @@ def files(name: str, package: str) -> dict[str, str]:
         f"{package}/keystrokes.py": REDUCER,
         f"tests/test_{package}.py": TEST,
     }
-    return {path: text.replace("PACKAGE", package).replace("NAME", name) for path, text in texts.items()}
+    words = {"PACKAGE": package, "NAME": name}  # in one go: a name may hold one of these words itself
+    return {path: _WORDS.sub(lambda match: words[match[0]], text) for path, text in texts.items()}

@@ -103,6 +103,14 @@ def test_nothing_of_the_pattern_is_left(tmp_path: Path) -> None:
                 compile(text, str(path), "exec")
 
 
+def test_a_name_may_hold_a_word_of_the_pattern(tmp_path: Path) -> None:
+    """Each word is filled in once, and what was filled in is left alone."""
+    assert new.main(["module", "MY-NAME", "--dir", str(tmp_path)]) == EXIT_GOOD
+    folder = tmp_path / "MY-NAME"
+    assert "from MY_NAME.keystrokes import MY_NAME_typing" in (folder / "MY_NAME/__init__.py").read_text()
+    assert 'packages = ["MY_NAME"]' in (folder / "pyproject.toml").read_text()
+
+
 def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says what would be made, and leaves the folder as it was."""
     assert new.main(["module", "essay", "--dir", str(tmp_path), "--dry-run"]) == EXIT_GOOD
@@ -119,6 +127,10 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("a.b", "cannot be a module's name"),
         ("", "cannot be a module's name"),
         ("class", "cannot be a module's name"),
+        ("essay-", "end with a letter or digit"),
+        ("_x", "begin with a letter"),
+        ("__x__", "cannot be a module's name"),
+        ("test_", "cannot be a module's name"),
         ("a" * 65, "cannot be a module's name"),
         ("activity", "a module named 'activity' is installed already"),
         ("json", "there is a Python package 'json' already"),
