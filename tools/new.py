@@ -79,7 +79,7 @@ def package_of(name: str) -> str:
     'essay_stats'
     """
     package = name.replace("-", "_")
-    sound = is_module_name(name) and name[0] not in "_" and name[-1] not in "_-"  # as a distribution's must be
+    sound = is_module_name(name) and name[0] != "_" and name[-1] not in "_-"  # as a distribution's must be
     if not sound or keyword.iskeyword(package):
         raise Refused(
             f"{name!r} cannot be a module's name: use 1 to 64 letters, digits, '_', '-'; begin with a letter, and end "
