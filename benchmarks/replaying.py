@@ -128,18 +128,18 @@ def by_jobs(folder: DataFolder, count: int) -> list[Row]:
     assert len({each.states for pair in rounds for each in pair}) == 1, (
         "one process and two came to different states"
     )
-    one_s, two_s = (min(each.elapsed_s for each in those) for those in zip(*rounds, strict=True))
-    begun_s = min(two.begun_s for _, two in rounds)
+    one, two = (min(those) for those in zip(*rounds, strict=True))  # the quickest of each
     return [
-        Row("treering replay --jobs 1, event_count", count / one_s, "events/s"),
+        Row("treering replay --jobs 1, event_count", count / one.elapsed_s, "events/s"),
         Row(
             "treering replay --jobs 2, start included",
-            count / two_s,
+            count / two.elapsed_s,
             "events/s",
-            one_s / two_s,
+            one.elapsed_s / two.elapsed_s,
             "one process",
         ),
-        Row("  of which until both had begun", begun_s, "s"),
+        Row("  of which until both had begun", two.begun_s, "s"),
+        Row("  and then", count / two.folding_s, "events/s", one.folding_s / two.folding_s, "one process"),
     ]
 
 
@@ -165,6 +165,11 @@ class _Swept(NamedTuple):
     elapsed_s: float
     begun_s: float
     states: int
+
+    @property
+    def folding_s(self) -> float:
+        """Seconds in which all folded."""
+        return self.elapsed_s - self.begun_s
 
 
 def _swept(folder: DataFolder, jobs: int) -> _Swept:
