@@ -5,7 +5,7 @@
 A replay that stops where they stand can be held against live states of any position; but what has just been sent should
 be in them, so they are given a moment to come to the size, as long as they move at all.
 
-What is done with them: `tools.replay_check`, `tools.upgrade`.  How one store is read: `replay.live`.
+What is done with them: `tools.replay_check`, `tools.upgrade_diff`.  How one store is read: `replay.live`.
 """
 
 from __future__ import annotations
