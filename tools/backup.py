@@ -8,18 +8,16 @@ entry of the copy can be read.  The seal is made anew, at the size that was copi
 other (`verify-log` reads it), and it gets its name only when it is whole and has been checked.
 
 Keys are left out unless asked for: whoever has log, vault and keys can read everything.  States are derived, and are
-left out.  How a backup is brought back: `tools.restore`; what is in `backup.json`: docs/formats/backup.md.
+left out.  What a backup is, and how one is checked: `tools.backup_folder`.  How it is brought back: `tools.restore`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,58 +25,33 @@ import msgspec
 from archive import (
     ArchiveError,
     DataFolder,
-    Finding,
     IntegrityError,
     InvalidEvent,
     LmdbStore,
     Log,
     NotFound,
-    SealFile,
     Unavailable,
-    decode_block,
-    make_folder,
-    read_secret,
     size_of,
     sync_folder,
     write_whole,
 )
-from merkle import Checkpoint, Ed25519Verifier, MerkleError, Note
+from merkle import Checkpoint, MerkleError, Note
+from tools.backup_folder import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    copy_files,
+    damage_in,
+    digest,
+    encode,
+    file_names,
+    judge,
+    outcome_of,
+    seal_at_head,
+)
 from tools.console import in_words, number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
-from tools.verify_folder import Outcome, Request, verify_folder
-
-PRIVATE = frozenset({"row", "opening", "header", "ids", "sequence"})
-"""Checks of what only the log's owner can read; their names are those of docs/formats/findings.md."""
-_HINT = "; if no older backup has it, --accept-damage makes one that says so (docs/recovery.md, Rotten bytes)"
-MANIFEST = "backup.json"
-FORMAT = 1
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a backup says about itself, in `backup.json`."""
-
-    format: int
-    origin: str
-    partition: int
-    size: int
-    root: str
-    """Root at that size, hexadecimal."""
-    vkey: str | None
-    """The log's key when it was made, or None where the signing key was not at hand."""
-    created: int
-    """Unix seconds."""
-    software: str
-    keys: bool
-    """Whether the keys are in it."""
-    files: dict[str, str]
-    """SHA-256 of every file, hexadecimal, by path."""
-    damage: list[str] = []
-    """What was wrong with private rows when it was made, and accepted: "entry 7: row"."""
-
-
-def encode(manifest: Manifest) -> bytes:
-    """Return the bytes of `backup.json`."""
-    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+from tools.verify_folder import Outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -145,10 +118,10 @@ def back_up(
         if with_keys:
             copy_files(folder.path / "keys", partial / "keys")
         manifest = _described(folder, copy, with_keys=with_keys)
-        outcome = _outcome(copy, manifest, folder, None)
+        outcome = outcome_of(copy, manifest, folder, None)
         if accept_damage:
-            manifest = msgspec.structs.replace(manifest, damage=sorted(_damage(outcome)))
-        _judge(copy, manifest, outcome)
+            manifest = msgspec.structs.replace(manifest, damage=sorted(damage_in(outcome)))
+        judge(copy, manifest, outcome)
         write_whole(partial / MANIFEST, encode(manifest))
         partial.rename(target)
         sync_folder(target.parent)
@@ -192,36 +165,6 @@ def _subjects(vault: LmdbStore) -> set[bytes]:
         return {bytes(key) for key, _ in view.scan("subjects")}
 
 
-def seal_at_head(folder: DataFolder, path: Path) -> None:
-    """Seal the log of a folder at the size it has; the seal is a new file."""
-    store = folder.open_log()
-    try:
-        with store.view() as view:
-            log = Log(view, size_of(view))
-            last = view.last("blocks")
-            size, root, block = log.size, log.root(), decode_block(last[1]).number if last else 0
-    finally:
-        store.close()
-    path.unlink(missing_ok=True)
-    seal = SealFile(path)
-    try:
-        seal.write(size, root, block)
-    finally:
-        seal.close()
-
-
-def copy_files(source: Path, target: Path, *, missing: bool = False) -> None:
-    """Copy the files of a folder, or only those that are `missing` in the other; each whole and for its owner alone."""
-    make_folder(target)
-    for path in sorted(source.iterdir()):
-        if (
-            path.is_file()
-            and not path.name.endswith(".tmp")
-            and not (missing and (target / path.name).exists())
-        ):
-            write_whole(target / path.name, path.read_bytes())
-
-
 def _described(folder: DataFolder, copy: DataFolder, *, with_keys: bool) -> Manifest:
     store = copy.open_log()
     try:
@@ -255,82 +198,6 @@ def vkey_of(folder: DataFolder) -> str | None:
         return folder.signer(os.urandom).verifier.encode()
     except NotFound:
         return None
-
-
-def file_names(path: Path) -> list[str]:
-    """Return the files of a backup, without its manifest and LMDB's lock files, as relative paths."""
-    names = (one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file())
-    return sorted(name for name in names if name != MANIFEST and not name.endswith("lock.mdb"))
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checked(
-    copy: DataFolder,
-    manifest: Manifest,
-    *,
-    keys_of: DataFolder | None,
-    verifier: Ed25519Verifier | None = None,
-) -> Outcome:
-    """Verify the log of a backup and return the outcome; raise IntegrityError with the first finding.
-
-    Damage that the backup names was there when it was made.  `keys_of` is the folder that has the vault's key, or None
-    to leave the private rows closed.
-    """
-    outcome = _outcome(copy, manifest, keys_of, verifier)
-    _judge(copy, manifest, outcome)
-    return outcome
-
-
-def _outcome(
-    copy: DataFolder, manifest: Manifest, keys_of: DataFolder | None, verifier: Ed25519Verifier | None
-) -> Outcome:
-    if verifier is None and manifest.vkey is not None:
-        verifier = Ed25519Verifier.decode(manifest.vkey)
-    with borrowed_key(copy, keys_of) as readable:
-        return verify_folder(Request(copy.path, verifier, copy.partition, vault=readable))
-
-
-def _judge(copy: DataFolder, manifest: Manifest, outcome: Outcome) -> None:
-    """Raise IntegrityError if a backup is not what its manifest says, or damaged beyond what that names."""
-    findings = [one for one in outcome.findings if _label(one) not in manifest.damage]
-    if findings:
-        first = findings[0]
-        remarks = "".join(f"; note: {one}" for one in outcome.tally.remarks)
-        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings, the first"
-        hint = "" if any(one.check not in PRIVATE for one in findings) else _HINT
-        raise IntegrityError(f"{copy.path}: {count}: {_label(first)}: {first.detail}{remarks}{hint}")
-    tally = outcome.tally
-    if (tally.entries, tally.root.hex(), tally.origin) != (manifest.size, manifest.root, manifest.origin):
-        raise IntegrityError(f"{copy.path}: the log is not the one that {MANIFEST} describes")
-
-
-def _label(finding: Finding) -> str:
-    return f"{'log' if finding.index is None else f'entry {finding.index}'}: {finding.check}"
-
-
-def _damage(outcome: Outcome) -> set[str]:
-    """Return what is wrong with private rows alone: the public part of a log is whole, or there is no backup of it."""
-    return {_label(one) for one in outcome.findings if one.check in PRIVATE}
-
-
-@contextmanager
-def borrowed_key(copy: DataFolder, keys_of: DataFolder | None) -> Iterator[bool]:
-    """Let a copy that has no vault key use that of another folder; yield whether there is one."""
-    if keys_of is None or "TREERING_VAULT_KEY" in os.environ or copy.vault_key.exists():
-        yield keys_of is not None
-    elif not keys_of.vault_key.exists():
-        yield False
-    else:
-        os.environ["TREERING_VAULT_KEY"] = read_secret(keys_of.vault_key).strip()
-        try:
-            yield True
-        finally:
-            del os.environ["TREERING_VAULT_KEY"]
 
 
 def refuse_occupied(target: Path) -> None:

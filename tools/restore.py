@@ -12,7 +12,7 @@ All that can be refused is refused before anything is written, in a dry run as w
 (`tools.restoring`), with which no archiver starts, and it is taken away at the end: after a death anywhere between the
 two the same command goes on.  What is written, and in which order: `tools.restoring_parts`.
 
-How a backup is made: `tools.backup`; what to do at 3 a.m.: docs/recovery.md.
+How a backup is made: `tools.backup`; what one is: `tools.backup_folder`; what to do at 3 a.m.: docs/recovery.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from archive import (
 )
 from merkle import Ed25519Signer, MerkleError
 from tools import restoring
-from tools.backup import FORMAT, MANIFEST, Manifest, checked, digest, file_names
+from tools.backup_folder import Manifest, checked, read_manifest
 from tools.console import number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.restoring import Mark
@@ -223,23 +223,6 @@ def refuse_what_does_not_fit(backup: DataFolder, folder: DataFolder, mark: Mark)
         refuse_another_vault(backup, folder)
     elif has_database(folder.path / "vault"):
         compare_vaults(backup, folder)  # it must be able to say who was erased
-
-
-def read_manifest(backup: DataFolder) -> Manifest:
-    """Return what a backup says about itself; raise IntegrityError if a file is missing, changed or too many."""
-    path = backup.path / MANIFEST
-    try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError:
-        raise NotFound(f"{path}: not there; name a folder that `treering backup` has finished") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: {error}") from None
-    if manifest.format != FORMAT or manifest.partition != backup.partition:
-        raise InvalidEvent(f"{path}: a backup of partition {manifest.partition} in format {manifest.format}")
-    found = {one: digest(backup.path / one) for one in file_names(backup.path)}
-    if wrong := sorted(dict(found.items() ^ manifest.files.items())):
-        raise IntegrityError(f"{backup.path}: not as it was made: {', '.join(wrong)}")
-    return manifest
 
 
 def published_in(folder: DataFolder) -> int:

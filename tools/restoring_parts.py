@@ -32,7 +32,7 @@ from archive import (
 )
 from merkle import Ed25519Verifier, MerkleError
 from tools.archiver import begin, build
-from tools.backup import Manifest, checked, copy_files, seal_at_head
+from tools.backup_folder import Manifest, checked, copy_files, seal_at_head
 from tools.restoring_vault import (
     copy_in,
     copy_vault_without,

@@ -29,7 +29,7 @@ from archive.lmdb_store import LmdbStore
 from tests.archive.site import event
 from tests.quota import files_at_most
 from tests.tools.backed_up import ORIGIN, data, files, grow, leaves, run_backup, run_restore, saved, sound
-from tools import backup, keys
+from tools import backup, backup_folder, keys
 from tools.archiver import build
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.software import software
@@ -159,7 +159,7 @@ def test_what_a_backup_says_about_itself_has_one_form(data: Path, saved: Path) -
     vectors = json.loads((Path(__file__).parents[1] / "vectors/archive/backup.json").read_text())
     damaged, golden = (vectors[name].encode() for name in ("manifest_with_damage", "manifest"))
     for one in (damaged, golden):
-        assert backup.encode(msgspec.json.decode(one, type=backup.Manifest)) == one
+        assert backup_folder.encode(msgspec.json.decode(one, type=backup_folder.Manifest)) == one
     assert json.loads(damaged) == {**json.loads(golden), "damage": ["entry 3: row", "entry 5: opening"]}
     found = json.loads((saved / "backup.json").read_text())
     assert found.keys() == json.loads(golden).keys()
@@ -391,7 +391,7 @@ def test_a_restore_that_died_between_two_keys_brings_the_other_one_too(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "write_whole", once)
+        patch.setattr(backup_folder, "write_whole", once)
         with pytest.raises(KeyboardInterrupt):
             run_restore(saved, new, "--at-least", "7")
     assert len(list((new / "keys").iterdir())) == 1
