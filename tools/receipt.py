@@ -47,7 +47,7 @@ from tools.console import fail, number, print_json, printable, when
 from tools.leaves import open_leaves, signer_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import read_manifest
-from tools.verify_log import read_vkey
+from tools.vkey import read_vkey
 
 ANOTHER_KEY = (
     "; the log may have had another key then: --vkey again for each that `treering keys history` lists, "

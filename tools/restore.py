@@ -56,7 +56,7 @@ from tools.restoring_parts import (
 )
 from tools.restoring_vault import compare_vaults, has_database, refuse_another_vault, viewing
 from tools.settings import load
-from tools.verify_log import read_vkey
+from tools.vkey import read_vkey
 
 
 def parser() -> argparse.ArgumentParser:

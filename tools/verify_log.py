@@ -32,6 +32,7 @@ from tools.console import as_program, duration, in_words, printable, rate, when
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.verify_folder import Outcome, Request, open_kept, verify_folder
 from tools.verify_public import is_public, verify_public
+from tools.vkey import read_vkey
 
 SHOWN = 20
 
@@ -136,28 +137,6 @@ def refuse_mixed(folder: Path) -> None:
             f"{folder} holds exported tiles (checkpoint) and a database (log/): they may be of two logs, and one check "
             "takes one of them; move checkpoint and tile/ to a folder of their own, and check each"
         )
-
-
-def read_vkey(text: str) -> Ed25519Verifier:
-    """Return the verifier key that is given, or that stands in the file that is given; raise NoteError if none does."""
-    path = Path(text)
-    if "+" not in text or _is_file(path):
-        try:
-            text = path.read_text("utf-8")
-        except OSError as error:
-            raise NoteError(
-                f"{path}: {error.strerror}; give a verifier key or a file that holds one"
-            ) from None
-        except UnicodeDecodeError:
-            raise NoteError(f"{path}: not a verifier key: it holds bytes that are no text") from None
-    return Ed25519Verifier.decode(text.strip())
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # no file has so long a name
-        return False
 
 
 def save(path: Path, outcome: Outcome) -> bool:
