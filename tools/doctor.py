@@ -22,20 +22,17 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from api import SHARDS_FILE, Shelf, open_states
+from api import Shelf
 from archive import (
     ArchiveError,
     DataFolder,
     LmdbStore,
-    NotFound,
     PublishedLog,
     PublishedSize,
-    Unavailable,
     parse_leaf,
     remedy_of,
 )
@@ -54,6 +51,7 @@ from replay import (
 )
 from tools.answering import SERVER, Note, check_front, check_server, is_address
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.standing import quarantined, shelf_of
 
 FREE_BYTES_MIN = 1 << 30
 FREE_SHARE_MIN = 0.05
@@ -61,7 +59,6 @@ CLOCK_BEHIND_S = 60
 LATE_S = 60.0
 """How old the first entry may be that a running module has not seen; whose states are just made is late, too."""
 SHOWN_KEYS = 5
-QUARANTINED_MAX = 10_000
 CHECKED_MAX = 100_000
 """States of a module and a shard that are looked at for damage: about a second."""
 
@@ -278,29 +275,6 @@ def _damage(folder: DataFolder, shelf: Shelf, catalogue: Catalogue) -> Iterator[
             False,
             f"a server that runs makes them anew once somebody reads them; else stop it, {remove}, start it",
         )
-
-
-def quarantined(shelf: Shelf, catalogue: Catalogue) -> dict[str, list[int]]:
-    """Return at which entries states of a module stand still, by reducer."""
-    found: dict[str, list[int]] = {}
-    for shard in range(shelf.shards):
-        reader = shelf.reader(catalogue, shard)
-        with suppress(Unavailable):  # damaged or being rebuilt: that is said elsewhere
-            for name, index in () if reader is None else reader.quarantined(QUARANTINED_MAX):
-                found.setdefault(name, []).append(index)
-    return found
-
-
-def shelf_of(folder: DataFolder) -> Shelf:
-    """Return the states of the server that ran last; raise NotFound if none ever did, or PermissionError."""
-    try:
-        shards = int((folder.state / SHARDS_FILE).read_text())
-    except PermissionError:
-        raise  # there may well be states
-    except (OSError, ValueError):
-        raise NotFound(f"{folder.state}: there are no states yet; start the server once") from None
-    names = list(read_status(folder.run / STATUS_FILE))
-    return Shelf(folder.state, shards, open_states, names, folder.partition)
 
 
 def published(folder: DataFolder) -> int:

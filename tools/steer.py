@@ -61,10 +61,10 @@ from replay import (
 )
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
-from tools.doctor import QUARANTINED_MAX, quarantined, shelf_of
 from tools.loading import gathered
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB
+from tools.standing import QUARANTINED_MAX, quarantined, shelf_of
 
 IMPORT_S = 60.0
 RETRIES_SHOWN = 5

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from archive import DataFolder
-from tools import cli, doctor, export
+from tools import cli, doctor, export, standing
 from tools.process import EXIT_USAGE
 
 HELPS = "Permission denied; run it as the user that serves"
@@ -68,7 +68,7 @@ def test_who_may_not_read_the_folder_is_told_whom_to_be(
 def test_states_that_may_not_be_seen_are_not_called_none(closed: DataFolder) -> None:
     """To start the server once, as is said where there are none yet, would not help."""
     with pytest.raises(PermissionError):
-        doctor.shelf_of(closed)
+        standing.shelf_of(closed)
 
 
 def test_what_no_command_expected_of_a_file_is_one_line(
