@@ -8,7 +8,7 @@ wants is some values, joined, and one entry by itself is found without reading m
 >>> [stop - start for start, stop in cuts(0, [600] * 256, 32)]
 [252, 1, 1, 1, 1]
 
-What a value holds: `archive.entry.bundle`.  What else a commit writes: `archive.plan`.
+What a value holds: `archive.bundles`.  What else a commit writes: `archive.plan`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ key and the row is noise, while the leaf, and every proof that stands on it, sta
     row        = head nonce AES-GCM(opening) crc                    private
 
 AES-GCM alone binds nobody to one plaintext; the commitment does.  Byte layouts, with their reasons, stand
-in docs/formats/entry.md.  Which entries a commit appends is decided in `archive.plan`.
+in docs/formats/entry.md.  Which entries a commit appends is decided in `archive.plan`; how leaves and rows lie
+together in the database, in `archive.bundles`.
 
 >>> header = encode_header(Header("student:ann", 1, 7_000_000, "", "anonymous", "json", {"student": "ann"}, {}))
 >>> key, salt, nonce = DataKey(bytes(32)), bytes(32), bytes(12)
@@ -22,7 +23,7 @@ in docs/formats/entry.md.  Which entries a commit appends is decided in `archive
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -85,12 +86,11 @@ def keys_of(header: Header) -> dict[str, str]:
     >>> keys_of(Header("student:ann", 1, 0, "", "", "json", {"doc_id": "d"}, {}))
     {'doc_id': 'd', 'student': 'ann'}
     """
-    kind, _, label = header.subject.partition(":")
-    return header.keys if kind in NO_KEY_KINDS else {**header.keys, kind: label}
+    return all_keys(header.subject, header.keys)
 
 
 def all_keys(subject: str, keys: dict[str, str]) -> dict[str, str]:
-    """Return `keys` and the one that a subject (kind:label) stands for."""
+    """Return `keys` and the one that a subject (kind:label) stands for; the reverse of `other_keys`."""
     kind, _, label = subject.partition(":")
     return keys if kind in NO_KEY_KINDS else {**keys, kind: label}
 
@@ -133,7 +133,7 @@ def encode_control(time_s: int, body: dict[str, Any]) -> bytes:
 
 
 def parse_leaf(leaf: bytes) -> Leaf:
-    """Take a leaf apart; raise FormatError if it is none.  `encode` of the parts gives the same bytes."""
+    """Take a leaf apart; raise FormatError if it is none.  The body of a control entry is read by `control_body`."""
     if len(leaf) < 10 or leaf[0] != VERSION:
         raise FormatError(f"leaf of {len(leaf)} bytes is not of version {VERSION}")
     kind, time_s = leaf[1], int.from_bytes(leaf[2:10])
@@ -369,30 +369,3 @@ def open_entry(leaf: bytes, row: Row, data_key: DataKey) -> Opened:
     if commitment_of(opening) != parse_leaf(leaf).commitment:
         raise IntegrityError("entry: the private row is not what the leaf commits to")
     return parse_opening(opening)
-
-
-# --- bundles: many entries in one database value -------------------------------------------------
-
-
-def bundle(parts: Sequence[bytes], width: int) -> bytes:
-    r"""Join parts, each behind its length in `width` bytes (2 for leaves, as C2SP bundles; 4 for rows).
-
-    >>> bundle([b"a", b"bc"], 2)
-    b'\x00\x01a\x00\x02bc'
-    """
-    prefixes = {size: size.to_bytes(width) for size in set(map(len, parts))}
-    if len(prefixes) == 1:  # as almost all leaves are: one prefix for all
-        ((_, prefix),) = prefixes.items()
-        return prefix + prefix.join(parts)
-    return b"".join([piece for part in parts for piece in (prefixes[len(part)], part)])
-
-
-def unbundle(value: bytes, width: int) -> Iterator[bytes]:
-    """Yield the parts of a bundle; raise FormatError where a length runs over the end."""
-    at, end = 0, len(value)
-    while at < end:
-        start = at + width
-        at = start + int.from_bytes(value[at:start])
-        if start > end or at > end:
-            raise FormatError(f"bundle of {end} bytes: a part ends at byte {at}")
-        yield value[start:at]

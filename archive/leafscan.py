@@ -4,7 +4,7 @@ A private leaf has 58 bytes, always.  So a bundle of private leaves is a table w
 length; whether it is one shows in four columns, and what it says is read off in columns, too.  Only bundles that hold
 something else are taken apart leaf by leaf.
 
->>> from archive.entry import bundle
+>>> from archive.bundles import bundle
 >>> leaf = bytes([1, 1]) + (5).to_bytes(8) + bytes(48)
 >>> scanned = scan_leaves([(bytes(8), bundle([leaf, leaf], 2))], 0, 2, Findings())
 >>> scanned.hashes[0] == leaf_hash(leaf), scanned.first_s, scanned.last_s
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from archive.bundles import unbundle
 from archive.cutting import BUNDLE_ENTRIES
-from archive.entry import LEAF_CONTROL, LEAF_PRIVATE_SIZE, control_body, parse_leaf, unbundle
+from archive.entry import LEAF_CONTROL, LEAF_PRIVATE_SIZE, control_body, parse_leaf
 from archive.errors import FormatError
 from archive.findings import Findings, span
 from archive.kernel import kernel

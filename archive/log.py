@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from archive.block import Block, decode_block
+from archive.bundles import unbundle
 from archive.cutting import BUNDLE_ENTRIES
-from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf, unbundle
+from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, parse_leaf
 from archive.errors import OLDER_COPY, FormatError, IntegrityError, NotFound, Unavailable
 from archive.kernel import kernel
 from archive.picking import Share

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from archive.block import NO_BLOCK, Block
+from archive.bundles import bundle
 from archive.cutting import cuts
-from archive.entry import RANDOM_SIZE, Draft, bundle, encode_control, leaf_prefix
+from archive.entry import RANDOM_SIZE, Draft, encode_control, leaf_prefix
 from archive.kernel import kernel
 from archive.ports import Write
 from merkle import Checkpoint, Frontier

@@ -3,7 +3,7 @@
 A row's checksum finds bit rot, not tampering: that is what the commitment in the leaf is for (`archive.openings`).
 The hash of an event's id stands openly at the head of its row, so ids can be compared without the vault.
 
->>> from archive.entry import bundle
+>>> from archive.bundles import bundle
 >>> found = Findings()
 >>> scan_rows([(bytes(8), bundle([b""], 4))], 0, 1, found).empty, list(found)
 ({0}, [])

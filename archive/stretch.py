@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from archive.entry import unbundle
+from archive.bundles import unbundle
 from archive.errors import IntegrityError
 from archive.findings import Finding, Findings
 from archive.kernel import kernel

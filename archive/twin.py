@@ -15,6 +15,7 @@ from zlib import crc32
 
 from msgspec import Raw
 
+from archive.bundles import unbundle as each_part
 from archive.datakey import KEY_SIZE, DataKey
 from archive.entry import (
     HEAD_SIZE_MAX,
@@ -34,7 +35,6 @@ from archive.entry import (
     parse_row,
     seal,
 )
-from archive.entry import unbundle as each_part
 from archive.errors import FormatError
 from archive.picking import Share, outline
 from archive.vault import SubjectKeys

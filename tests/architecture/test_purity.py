@@ -18,6 +18,7 @@ PURE_FOLDERS = ("merkle", "reducers")
 PURE_FILES = (
     "archive/event.py",
     "archive/entry.py",
+    "archive/bundles.py",
     "archive/block.py",
     "archive/plan.py",
     "archive/cutting.py",

@@ -12,7 +12,7 @@ What a reader does then: `archive.subject`, `archive.receipt`.
 from __future__ import annotations
 
 from archive import DataFolder, Store, Write
-from archive.entry import bundle, unbundle
+from archive.bundles import bundle, unbundle
 
 CLOSED, FORM, NUMBER = -20, 0, 11
 

@@ -21,8 +21,9 @@ from archive import (
     parse_row,
     scan_leaves,
 )
+from archive.bundles import bundle, unbundle
 from archive.duplicates import IdRuns
-from archive.entry import bundle, encode_control, unbundle
+from archive.entry import encode_control
 from archive.rowscan import EachRows, id_table, scan_rows
 from merkle import leaf_hash
 from tests.archive.test_formats import LEAF, ROWS

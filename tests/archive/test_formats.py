@@ -43,9 +43,9 @@ from archive import (
     tag_of,
 )
 from archive.block import Block
+from archive.bundles import bundle, unbundle
 from archive.datakey import DataKey
 from archive.entry import (
-    bundle,
     decode_header,
     encode_control,
     encode_header,
@@ -53,7 +53,6 @@ from archive.entry import (
     keys_of,
     other_keys,
     seal_entry,
-    unbundle,
 )
 from archive.openings import canonical_header
 from archive.seal import decode_seal, encode_seal

@@ -25,6 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archive import FormatError, IntegrityError, Row, Share, outline, parse_row, row_at, subjects_at, twin
+from archive.bundles import bundle
 from archive.datakey import DataKey
 from archive.entry import (
     HEAD_SIZE_MAX,
@@ -32,7 +33,6 @@ from archive.entry import (
     RANDOM_SIZE,
     Draft,
     Header,
-    bundle,
     encode_header,
     leaf_prefix,
     open_entry,

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archive import Share, twin
+from archive.bundles import bundle
 from archive.datakey import DataKey
-from archive.entry import NO_ID, Header, bundle, encode_header, row_prefix
+from archive.entry import NO_ID, Header, encode_header, row_prefix
 from archive.kernel import Kernel
 from tests.archive import spec
 from tests.archive.test_kernel import BEGIN, KERNELS, chance, draft, native, outcome

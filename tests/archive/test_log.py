@@ -22,7 +22,8 @@ from archive import (
     decode_block,
     load_head,
 )
-from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, bundle, encode_control
+from archive.bundles import bundle
+from archive.entry import LEAF_CONTROL, LEAF_PRIVATE, LEAF_PRIVATE_SIZE, encode_control
 from archive.errors import OLDER_COPY
 from merkle import leaf_hash, prove_inclusion, verify_inclusion
 from tests.archive import spec

@@ -23,9 +23,10 @@ from archive import (
     load_head,
     plan,
 )
+from archive.bundles import bundle
 from archive.cutting import INLINE_MAX, PAGE, cuts
 from archive.datakey import DataKey
-from archive.entry import RANDOM_SIZE, Header, bundle, encode_header, row_prefix
+from archive.entry import RANDOM_SIZE, Header, encode_header, row_prefix
 from tests.archive import spec
 from tests.checker import Roots, parts
 

@@ -33,8 +33,9 @@ from archive import (
     read_event,
     reading,
 )
+from archive.bundles import bundle
 from archive.datakey import DataKey
-from archive.entry import NO_ID, Draft, bundle, encode_header, leaf_prefix, row_prefix
+from archive.entry import NO_ID, Draft, encode_header, leaf_prefix, row_prefix
 from archive.kernel import Kernel
 from archive.vault import TABLES, KeyTable
 from tests.archive.test_kernel import KERNELS, chance, outcome
