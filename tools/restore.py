@@ -167,40 +167,58 @@ def decide(
 ) -> Mark:
     """Return what is to be done, as an interrupted run has decided or, where there was none, from what is there.
 
-    Raises IntegrityError if the backup is older than what was told, and no new log is asked for; InvalidEvent if that
-    is not known, a log is there, or the new name is none.
+    Raises InvalidEvent if the new name is none; the rest is refused by `told_here` with `decided_now`, or by
+    `decided_before`.
     """
-    name = arguments.new_origin
+    name, at_least = arguments.new_origin, arguments.at_least
     if name is not None:
         check_new_origin(name, manifest)
-    begun, at_least = restoring.read_mark(folder), arguments.at_least or 0
-    if begun is None:
-        told = told_here(backup, manifest, folder, seal_path, arguments.at_least)
-        mark = Mark(
-            restoring.FORMAT,
-            manifest.origin,
-            manifest.size,
-            manifest.root,
-            name,
-            _free_number(folder),
-            told,
+    begun = restoring.read_mark(folder)
+    if begun is not None:
+        return decided_before(begun, manifest, folder, name, at_least or 0)
+    return decided_now(manifest, folder, name, told_here(backup, manifest, folder, seal_path, at_least))
+
+
+def decided_now(manifest: Manifest, folder: DataFolder, new_origin: str | None, told: int) -> Mark:
+    """Return what a restore that begins now is to do, of a log of which so many entries were told.
+
+    Raises IntegrityError if the backup is older than that and no new log is asked for, InvalidEvent if a log is there.
+    """
+    before = _free_number(folder)
+    mark = Mark(restoring.FORMAT, manifest.origin, manifest.size, manifest.root, new_origin, before, told)
+    refuse_contradiction(mark)
+    refuse_a_log(folder)
+    return mark
+
+
+def decided_before(
+    begun: Mark, manifest: Manifest, folder: DataFolder, new_origin: str | None, at_least: int
+) -> Mark:
+    """Return what a restore that did not end is still to do, if this is the same one; more may have been told since.
+
+    What lies in the folder is its own work, half or whole.  Raises InvalidEvent if another one was begun, or another
+    log stands where the new one was to begin, IntegrityError if the backup is now known to be older than what was told.
+    """
+    if (begun.origin, begun.root, begun.new_origin) != (manifest.origin, manifest.root, new_origin):
+        flag = "" if begun.new_origin is None else f" --new-origin {begun.new_origin}"
+        raise InvalidEvent(
+            f"{restoring.path_of(folder)}: another restore into this folder did not end, of {begun.size:,} entries "
+            f"of {begun.origin}{flag}; run that one again"
         )
-    else:
-        if (begun.origin, begun.root, begun.new_origin) != (manifest.origin, manifest.root, name):
-            flag = "" if begun.new_origin is None else f" --new-origin {begun.new_origin}"
-            raise InvalidEvent(
-                f"{restoring.path_of(folder)}: another restore into this folder did not end, of {begun.size:,} entries "
-                f"of {begun.origin}{flag}; run that one again"
-            )
-        mark = msgspec.structs.replace(begun, told=max(begun.told, at_least))
-    if name is None and mark.told > mark.size:
+    mark = msgspec.structs.replace(begun, told=max(begun.told, at_least))
+    refuse_contradiction(mark)
+    if new_origin is not None and not is_begun(folder, new_origin):
+        refuse_a_log(folder)
+    return mark
+
+
+def refuse_contradiction(mark: Mark) -> None:
+    """Raise IntegrityError if a log would go on under its name from fewer entries than were told."""
+    if mark.new_origin is None and mark.told > mark.size:
         raise IntegrityError(
             f"the backup has {mark.size} entries, but {mark.told} were signed and told: going on "
             "from it would contradict them. Look for a newer backup; else --new-origin NAME begins a new log"
         )
-    if begun is None or (name is not None and not is_begun(folder, name)):
-        refuse_a_log(folder)
-    return mark
 
 
 def check_new_origin(name: str, manifest: Manifest) -> None:
