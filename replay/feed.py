@@ -157,7 +157,10 @@ class Feed:
                 run, position = _Run([], [], [], []), picked.at + 1
                 continue
             end, asked, indices, places, answers, tally = picked
-            for kind, many in tally.items():  # a sixth of the time of `update`, for the one or two that there are
+            for (
+                kind,
+                many,
+            ) in tally.items():  # a sixth of the time of `update`, for the one or two that there are
                 self.tally[kind] += many
             if not asked:
                 run.extend(indices, bundle, places, cast("list[list[Reducer[Any]]]", answers))
