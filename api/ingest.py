@@ -29,7 +29,7 @@ import msgspec
 from jsonpath_rfc9535.selectors import IndexSelector
 
 from api.problems import Problem
-from archive import ROW_EVENT, ROW_REFUSED, InvalidEvent, Submission, parse_json, type_of
+from archive import ROW_EVENT, ROW_REFUSED, VALUES_MAX, InvalidEvent, Submission, parse_json, type_of
 from reducers import VALUE_SIZE_MAX
 from replay import MODULE_SENDER
 
@@ -210,9 +210,9 @@ def _item(raw: bytes, rules: Rules, received_us: int, line: int | None) -> Item:
 
 def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     """Return the submission of one event; raise InvalidEvent that names the field that is wrong."""
-    value = parse_json(raw)
+    value = parse_json(raw, VALUES_MAX)
     check_reserved(value)
-    ours = _is_ours(value)
+    ours = _is_ours(value, rules)
     keys = _own_keys(value.get("keys") or {}) if ours else {}
     for field, (path, find) in rules.keys.items():
         keys[field] = _key_value(field, path, find(value))
@@ -234,19 +234,23 @@ def submission(raw: bytes, rules: Rules, received_us: int) -> Submission:
     )
 
 
-def _is_ours(value: Any) -> bool:
+def _is_ours(value: Any, rules: Rules) -> bool:
     """Return whether an event has our own form: an object `keys`; or none, and a type and data.
 
     Others use some of our words for something else: a CloudEvent's `id` is its source's, a Caliper event has no `data`.
+    Nor is it ours by its type and data where a request says by paths where fields stand.
 
-    >>> _is_ours({"keys": {}}), _is_ours({"type": "opened", "data": 1}), _is_ours({"type": "opened", "page": 1})
-    (True, True, False)
+    >>> _is_ours({"keys": {}}, Rules({})), _is_ours({"type": "opened", "data": 1}, Rules({}))
+    (True, True)
+    >>> _is_ours({"type": "opened", "page": 1}, Rules({}))
+    False
     """
     if not isinstance(value, dict):
         return False
     if (keys := value.get("keys")) is not None:
         return isinstance(keys, dict)
-    return isinstance(value.get("type"), str) and "data" in value and OTHERS.isdisjoint(value)
+    ours = isinstance(value.get("type"), str) and "data" in value and OTHERS.isdisjoint(value)
+    return ours and not rules.keys and rules.id is None
 
 
 def check_reserved(value: Any) -> None:

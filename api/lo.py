@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.ingest import ANONYMOUS, PARTITION_KEY, check_reserved, refused, scalar_text
-from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, InvalidEvent, Submission, parse_json
+from archive import ROW_BINDING, ROW_EVENT, ROW_FRAME, VALUES_MAX, InvalidEvent, Submission, parse_json
 from reducers import VALUE_SIZE_MAX
 
 KEY_FIELDS = ("class", "doc_id", "resource", "teacher")
@@ -163,7 +163,7 @@ class Connection:
 def _event_of(data: bytes, text: bool) -> dict[str, Any]:
     if not text:
         raise InvalidEvent("binary frame; send one JSON object as text")
-    value = parse_json(data)
+    value = parse_json(data, VALUES_MAX)
     if not isinstance(value, dict):
         raise InvalidEvent("a frame must be a JSON object")
     if not isinstance(value.get("event"), str):

@@ -57,7 +57,7 @@ from archive.errors import (
     StorageFailed,
     Unavailable,
 )
-from archive.event import Event, parse_json, read_event, type_of
+from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
 from archive.files import identity_of, make_folder, naming, sync_folder, write_whole
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
@@ -151,6 +151,7 @@ __all__ = [
     "ROW_REFUSED",
     "STRETCH",
     "TABLES",
+    "VALUES_MAX",
     "Activate",
     "ActiveReducer",
     "Answer",

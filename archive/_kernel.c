@@ -1112,7 +1112,7 @@ typedef struct {
     PyObject *type, *decode, *client_time;
     const char *special;
     Py_ssize_t special_size;
-    size_t depth_max, values_max; /* of values there are no more than bytes */
+    size_t depth_max;
 } Reading;
 
 /* Remember what a subject is called, if it is still known. */
@@ -1132,7 +1132,7 @@ static PyObject *read_one(const Reading *how, PyObject *index, const Closed *one
     PyObject *value = NULL, *event = NULL, *bytes = NULL, *checked = NULL;
     if (!take_header(&from, how->special, (size_t)how->special_size, one->label, &head)) goto end;
     if (head.label && head.label != one->label) keep_label(keys, get_u64(one->row + 4), head.label);
-    if (payload_size > how->values_max || brackets_in(payload, payload_size) > how->depth_max) goto end;
+    if (brackets_in(payload, payload_size) > how->depth_max) goto end;
     if (!is_ascii((const char *)payload, payload_size) &&
         !(checked = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)payload_size, NULL)))
         goto end;
@@ -1156,11 +1156,10 @@ static PyObject *read_events(PyObject *self, PyObject *arguments) {
     PyObject *indices, *row_list, *place_list, *keys, *result = NULL, *left = NULL;
     Reading how;
     Batch batch = {0};
-    Py_ssize_t depth_max, values_max;
-    if (!PyArg_ParseTuple(arguments, "O!OO!O!y#OOOnn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, keys_type, &keys,
-                          &how.special, &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max, &values_max))
+    Py_ssize_t depth_max;
+    if (!PyArg_ParseTuple(arguments, "O!OO!O!y#OOOn", &PyList_Type, &indices, &row_list, &PyList_Type, &place_list, keys_type, &keys,
+                          &how.special, &how.special_size, &how.type, &how.decode, &how.client_time, &depth_max))
         return NULL;
-    how.values_max = values_max < 0 ? 0 : (size_t)values_max;
     how.depth_max = depth_max < 0 ? 0 : (size_t)depth_max;
     PyObject *numbers = PyList_AsTuple(indices), *places = PyList_AsTuple(place_list);
     if (numbers && places && batch_of_places(&batch, row_list, places, (Keys *)keys)) {

@@ -46,7 +46,6 @@ def read_events(
     decode: Callable[[bytes], Any],
     client_time: Callable[[Any, int], int],
     depth_max: int,
-    values_max: int,
     /,
 ) -> tuple[list[_Event | None], list[int]]: ...
 def brackets(payload: bytes, /) -> int: ...

@@ -28,12 +28,13 @@ from archive.kernel import kernel
 
 DEPTH_MAX = 200
 VALUES_MAX = 1 << 18
-"""Values in an event: of the smallest, two bytes each in JSON, ten thousand times as many could be sent as fit in a
-worker's memory next to others."""
+"""Values in an event that is taken in: of the smallest, two bytes each in JSON, a request has room for 15 million, and
+they take a gigabyte when they are read.  It bounds the halves of surrogate pairs, too."""
 # A browser that cuts an emoji in two sends half of it, as the escape of a lone surrogate.  No text can hold that;
 # it is read as U+FFFD, one UTF-16 unit like the half it stands for, so that positions stay right.
-_ESCAPES = re.compile(
-    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F].." rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})" rb"|\\.", re.DOTALL
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 TIME_MS_MAX = 253_402_300_800_000  # the year 10000: beyond it a number is no time
 
@@ -57,8 +58,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Unix milliseconds by the client's clock, else `received_ms`."""
 
 
-def parse_json(payload: bytes) -> Any:
+def parse_json(payload: bytes, values_max: int | None = None) -> Any:
     """Return the JSON value of `payload`; raise InvalidEvent that says what is wrong and where.
+
+    More than `values_max` values are refused by whoever takes events in; what is kept is read, however large.
 
     >>> parse_json(b'{"a":1')
     Traceback (most recent call last):
@@ -66,45 +69,55 @@ def parse_json(payload: bytes) -> Any:
     """
     try:
         payload.decode()
-        if len(payload) > VALUES_MAX or kernel.brackets(payload) > DEPTH_MAX:
-            _check_excess(payload)
+        _check_excess(payload, len(payload) if values_max is None else values_max)
         return _decode(payload)
     except UnicodeDecodeError as error:
         raise InvalidEvent(f"invalid UTF-8 at byte {error.start}") from None
-    except msgspec.DecodeError as error:
-        raise InvalidEvent(f"malformed JSON: {str(error).removeprefix(_SAID_TWICE)}") from None
-    except ValueError as error:  # a number with more digits than Python will read
-        raise InvalidEvent(f"malformed JSON: {error}") from None
+    except (msgspec.DecodeError, ValueError) as error:  # or a number with more digits than Python will read
+        raise InvalidEvent(f"malformed JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
 
 
 _decoder = msgspec.json.Decoder()
-_SAID_TWICE = "JSON is malformed: "
-"""How some errors of msgspec begin."""
 
 
 def _decode(payload: bytes) -> Any:
     try:
         return _decoder.decode(payload)
     except msgspec.DecodeError:
-        whole = _ESCAPES.sub(_whole, payload)
+        whole = _made_whole(payload)
         if whole == payload:
             raise
         return _decoder.decode(whole)
 
 
-def _whole(escape: re.Match[bytes]) -> bytes:
-    return b"\\ufffd" if escape["half"] else escape[0]
+def _made_whole(payload: bytes) -> bytes:
+    r"""Return JSON without halves of surrogate pairs.
 
+    An escaped backslash is put aside first, by a byte that JSON cannot hold: what is left begins an escape, each.
 
-def _check_excess(payload: bytes) -> None:
-    """Raise InvalidEvent for more than VALUES_MAX values, or arrays and objects nested more than DEPTH_MAX deep.
-
-    Counted, and not left to the recursion limit or to memory, which depend on who reads: what one worker can read,
-    every worker must be able to read, or states are no function of the log.
+    >>> _made_whole(rb'"\ud83c \ud83c\udf33 \\ud83c"')
+    b'"\\ufffd \\ud83c\\udf33 \\\\ud83c"'
     """
-    match kernel.excess(payload, VALUES_MAX, DEPTH_MAX):
+    if b"\0" in payload:
+        return payload
+    return _HALF.sub(rb"\\ufffd", payload.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
+
+
+def _check_excess(payload: bytes, values_max: int) -> None:
+    """Raise InvalidEvent for more than `values_max` values, or arrays and objects nested more than DEPTH_MAX deep.
+
+    Counted, and not left to the recursion limit, which depends on how deep the caller stands: what one worker can
+    read, every worker must be able to read, or states are no function of the log.
+    """
+    if len(payload) <= values_max and kernel.brackets(payload) <= DEPTH_MAX:  # as nearly always
+        return
+    if payload.count(rb"\ud") + payload.count(rb"\uD") > values_max:
+        raise InvalidEvent(
+            f"more than {values_max:,} halves of surrogate pairs in one event; send text as UTF-8"
+        )
+    match kernel.excess(payload, values_max, DEPTH_MAX):
         case 1:
-            raise InvalidEvent(f"more than {VALUES_MAX:,} values in one event; send it in several")
+            raise InvalidEvent(f"more than {values_max:,} values in one event; send it in several")
         case 2:
             raise InvalidEvent(f"malformed JSON: nested more than {DEPTH_MAX} deep")
 
@@ -196,5 +209,5 @@ def _rfc3339_ms(text: str) -> int | None:
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
-HOW: Final = (Event, _decoder.decode, client_time_ms, DEPTH_MAX, VALUES_MAX)
+HOW: Final = (Event, _decoder.decode, client_time_ms, DEPTH_MAX)
 """What `archive.kernel` needs to know of events to read the usual ones."""

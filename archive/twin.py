@@ -304,9 +304,8 @@ class Keys:
 
 
 _Event = TypeVar("_Event")
-How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int, int]
-"""How events are read: their class, what decodes JSON, what finds a client's time, how deep JSON may be nested and how
-many values it may hold."""
+How = tuple[type[_Event], Callable[[bytes], Any], Callable[[Any, int], int], int]
+"""How events are read: their class, what decodes JSON, what finds a client's time, how deep JSON may be nested."""
 
 
 def read_events(

@@ -59,7 +59,8 @@ def packages_digest(versions: Mapping[str, str]) -> str:
 
 
 def _digest_of_lines(values: Mapping[str, str]) -> str:
-    return sha256("".join(f"{name} {values[name]}\n" for name in sorted(values)).encode()).hexdigest()
+    lines = "".join(f"{name} {values[name]}\n" for name in sorted(values))
+    return sha256(lines.encode(errors="surrogateescape")).hexdigest()  # a file's name may be no text
 
 
 def _with_lf(text: bytes) -> bytes:

@@ -214,6 +214,12 @@ def test_formats_that_use_our_words_are_not_ours(body: bytes) -> None:
     assert (one(body).form, one(body).id) == ("json", None)
 
 
+def test_a_request_with_paths_is_taken_as_it_is() -> None:
+    """Who says where fields stand sends something else than our form, though it have a type and data, too."""
+    sent = one(b'{"type":"t","id":"a","actor":"ann","data":{"ms":3}}', Rules.parse([("student", "$.actor")]))
+    assert (sent.form, sent.id, sent.subject) == ("json", None, "student:ann")
+
+
 def test_nobody_is_anonymous_twice() -> None:
     """Who says the word that is shown for no producer is nobody, too: an id is looked for in one place."""
     assert one(b'{"keys":{},"producer":"anonymous"}').sender == one(b'{"keys":{}}').sender

@@ -45,12 +45,17 @@ def test_brackets_inside_strings_do_not_nest() -> None:
 
 @pytest.mark.parametrize("value", [b"[]", b"1", b'{"a":1}'])
 def test_the_number_of_values_is_bounded(value: bytes) -> None:
-    """So is what an event takes when it is read, whoever reads it; a long text is one value."""
+    """So is what an event takes when it is read; a long text is one value.  What was kept is read all the same."""
     count = VALUES_MAX // (1 + value.count(b"[") + value.count(b"{"))
-    assert len(parse_json(b"[" + b",".join([value] * count) + b"]")) == count
+    assert len(parse_json(b"[" + b",".join([value] * count) + b"]", VALUES_MAX)) == count
     with pytest.raises(InvalidEvent, match="more than 262,144 values in one event; send it in several"):
-        parse_json(b"[" + b",".join([value] * (count + 2)) + b"]")
-    assert parse_json(b'"' + b"[,{" * VALUES_MAX + b'"').startswith("[,{")
+        parse_json(b"[" + b",".join([value] * (count + 2)) + b"]", VALUES_MAX)
+    assert len(parse_json(b"[" + b",".join([value] * (count + 2)) + b"]")) == count + 2
+    halves = b'"' + rb"\ud83c" * (VALUES_MAX + 1) + b'"'
+    with pytest.raises(InvalidEvent, match="halves of surrogate pairs in one event; send text as UTF-8"):
+        parse_json(halves, VALUES_MAX)
+    assert parse_json(halves) == "\ufffd" * (VALUES_MAX + 1)
+    assert parse_json(b'"' + b"[,{" * VALUES_MAX + b'"', VALUES_MAX).startswith("[,{")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +67,8 @@ def test_the_number_of_values_is_bounded(value: bytes) -> None:
         (rb'"\ud83c\ud83c\udf33"', "\ufffd🌳"),
         (rb'"\\ud83c"', r"\ud83c"),
         (rb'"\\\ud83c"', "\\\ufffd"),
+        (rb'"\\\\ud83c\n\udf33\ud83c\udf33"', "\\\\ud83c\n\ufffd🌳"),
+        (rb'"\ud83c\\\udf33"', "\ufffd\\\ufffd"),
     ],
 )
 def test_half_an_emoji_is_one_replacement_character(sent: bytes, read: str) -> None:

@@ -40,7 +40,7 @@ def test_keys_are_found_by_the_subject_of_a_row() -> None:
         assert keys.unknown(bundles, [4] * 5) == numbers
     keys.put(5, spec.u64(5) * 4)
     keys.put(0, bytes(32))
-    how = (lambda **fields: fields, json.loads, max, 200, 1_000)
+    how = (lambda **fields: fields, json.loads, max, 200)
     found, left = native.read_events([1, 2, 3, 4, 5], bundles, [4] * 5, keys, b"module:", how)
     if native is not twin:
         assert keys.unknown(bundles, [4] * 5) == [2**64 - 1]
@@ -56,7 +56,7 @@ def test_keys_are_found_by_the_subject_of_a_row() -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=200), st.integers(-1, 12))
 def test_a_table_of_keys_forgets_and_never_errs(steps: list[tuple[int, bool]], size: int) -> None:
     """However many subjects come by, no more keys than asked for are held, and none is ever another one's."""
-    keys, how = native.Keys(size), (lambda **fields: fields, json.loads, max, 200, 1_000)
+    keys, how = native.Keys(size), (lambda **fields: fields, json.loads, max, 200)
     for number, put in steps:
         one = row_of(number)
         if put:
@@ -83,7 +83,7 @@ def test_what_is_no_key_is_refused(kernel: Kernel) -> None:
 def test_reading_events_keeps_nothing_but_keys() -> None:
     """A thousand calls, most of them with rows that are refused, leave as many blocks of memory as before."""
     whole, other, damaged = row_of(1), row_of(2), row_of(3)[:-30] + bytes(30)
-    how = (lambda **fields: fields, json.loads, max, 200, 1_000)
+    how = (lambda **fields: fields, json.loads, max, 200)
 
     def use(keys: Any) -> None:
         for number in (1, 3, 4):
@@ -92,9 +92,7 @@ def test_reading_events_keeps_nothing_but_keys() -> None:
         keys.unknown(some, [4] * 4)
         native.read_events([1, 2, 3, 4], some, [4] * 4, keys, b"module:", how)
         native.read_events([1], [whole], [4], keys, b"", how)
-        outcome(
-            lambda: native.read_events([1], [whole], [4], keys, b"module:", (print, len, max, 200, 1_000))
-        )
+        outcome(lambda: native.read_events([1], [whole], [4], keys, b"module:", (print, len, max, 200)))
         outcome(lambda: native.read_events([1], [whole], [], keys, b"module:", how))
         outcome(lambda: native.read_events([1], ["text"], [4], keys, b"module:", how))  # type: ignore[list-item]
         native.pick_rows(whole, 0, 0, 9, Share(), {b"": ["reducer"]})
@@ -116,7 +114,7 @@ def test_a_table_may_be_emptied_while_rows_are_opened() -> None:
     keys, numbers, wrong, over = native.Keys(64), list(range(40)), [0], threading.Event()
     bundles, how = (
         [row_of(number) for number in numbers],
-        (lambda **fields: fields, json.loads, max, 200, 1_000),
+        (lambda **fields: fields, json.loads, max, 200),
     )
 
     def disturb() -> None:
