@@ -41,7 +41,7 @@ from archive import (
 )
 from merkle import Policy
 from reducers import Key
-from replay import STATE_TABLES, STATUS_FILE, Status, read_status
+from replay import STATE_MAP_SIZE, STATE_TABLES, STATUS_FILE, Status, read_status
 
 T = TypeVar("T")
 LOOK_S = 0.25
@@ -50,7 +50,7 @@ LOOK_S = 0.25
 
 def open_states(place: Place) -> Store:
     """Open the states of one shard on this machine for reading; raise NotFound while there are none."""
-    return LmdbStore(place.folder, STATE_TABLES, read_only=True)
+    return LmdbStore(place.folder, STATE_TABLES, read_only=True, map_size=STATE_MAP_SIZE)
 
 
 class Past(Protocol):

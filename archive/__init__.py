@@ -18,7 +18,7 @@ from archive.attested import Attestations
 from archive.belonging import check_begun, check_log_there, check_vault_there, mark_begun
 from archive.block import Block, decode_block
 from archive.client import ArchiverClient, Unknown
-from archive.clock import ManualClock, SteadyClock
+from archive.clock import ManualClock, SteadyClock, both_us
 from archive.direct import DirectClient
 from archive.entry import (
     LEAF_CONTROL,
@@ -240,6 +240,7 @@ __all__ = [
     "View",
     "Write",
     "all_seals",
+    "both_us",
     "check_begun",
     "check_complete",
     "check_disk",

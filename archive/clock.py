@@ -30,10 +30,17 @@ def monotonic_us() -> int:
     return (time.clock_gettime_ns(_BOOT_TIME) if _BOOT_TIME is not None else time.monotonic_ns()) // 1_000
 
 
+def both_us() -> tuple[int, int]:
+    """Return what the wall clock and the monotonic one show now, in microseconds, for `SteadyClock(since=...)`."""
+    return wall_us(), monotonic_us()
+
+
 class SteadyClock:
     """A Clock that follows the wall clock, but not its leaps.
 
-    `warn` is called with the difference in microseconds whenever it begins to disbelieve; a restart believes anew.
+    `warn` is called with the difference in microseconds whenever it begins to disbelieve.  A process believes the wall
+    clock that it starts with, unless it is told `since`: what both clocks showed (`both_us`) when somebody did believe.
+    So the successor of one that died while the clock was wrong is not taken in.
     """
 
     def __init__(
@@ -43,9 +50,10 @@ class SteadyClock:
         *,
         jump_us_max: int = JUMP_US_MAX,
         warn: Callable[[int], None] = lambda _: None,
+        since: tuple[int, int] | None = None,
     ) -> None:
         self._wall, self._monotonic, self._jump_us_max = wall, monotonic, jump_us_max
-        self._wall_us, self._tick_us = wall(), monotonic()
+        self._wall_us, self._tick_us = since or (wall(), monotonic())
         self._warn, self._believed = warn, True
         self.refused = 0
 

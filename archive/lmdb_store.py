@@ -39,6 +39,7 @@ from archive.structure import missing_bytes
 MADE_ANEW = "move its folder away while no server runs: what is derived is made anew from the log"
 DATA = "data.mdb"
 MAP_SIZE = 1 << 40
+"""Bytes that a file may grow to, and addresses that each process takes for it: of those it has 2^47 for all."""
 READERS_MAX = 512
 LOCK_FILE_SIZE = 40_960
 """More than READERS_MAX readers need."""
@@ -318,6 +319,8 @@ def _translated(error: lmdb.Error, path: Path) -> Exception:
     full = isinstance(error, lmdb.MapFullError | lmdb.DiskError)
     if full or any(os.strerror(code) in text for code in NO_SPACE):
         return _no_space(path)
+    if os.strerror(errno.ENOMEM) in text:
+        return Unavailable(f"{path}: no addresses left to map it: fewer shards or modules, or no `ulimit -v`")
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{path}: more than {READERS_MAX} readers")
     if isinstance(

@@ -58,7 +58,7 @@ from replay.cell_wire import (
     decode_piece,
     encode_frame,
 )
-from replay.choosing import ReadStore, Status, Stores, memory_folder, states_name
+from replay.choosing import ReadStore, Status, Stores, is_memory_folder, memory_folder, states_name
 from replay.crew import Crew
 from replay.damage import Damaged, complain, damage_of, drop_complaint, emptied, is_complained_of
 from replay.escalation import (
@@ -79,6 +79,7 @@ from replay.escalation import (
 from replay.feed import MODULE_SENDER, TICK_SENDER, Feed, locked_fields
 from replay.folded import Outgoing, Stopped, shown_of
 from replay.holding import Holding
+from replay.layout import MAP_SIZE as STATE_MAP_SIZE
 from replay.layout import TABLES as STATE_TABLES
 from replay.layout import (
     Identity,
@@ -111,7 +112,15 @@ from replay.redis_store import RedisStore
 from replay.remote import remote
 from replay.routing import PARTITION_KEY, TICK_FIELD, Only, Routing, home_of, routing_field, shard_of
 from replay.runner import Runner, replay_key, run_to
-from replay.status import STATUS_FILE, ModuleStatus, ShardStatus, on_folder, read_status, write_status
+from replay.status import (
+    STATUS_FILE,
+    Endings,
+    ModuleStatus,
+    ShardStatus,
+    on_folder,
+    read_status,
+    write_status,
+)
 from replay.steering import Gathered
 from replay.sweep import Entries, Entry, FoldedState, Gathering, Stop, Sweep, folded_state, in_order
 from replay.tenant import Tenant
@@ -141,6 +150,7 @@ __all__ = [
     "SHARDS_FILE",
     "SPARE_NAME",
     "START",
+    "STATE_MAP_SIZE",
     "STATE_TABLES",
     "STATUS_FILE",
     "TICK_FIELD",
@@ -158,6 +168,7 @@ __all__ = [
     "Difference",
     "Digests",
     "Done",
+    "Endings",
     "Entries",
     "Entry",
     "Fault",
@@ -243,6 +254,7 @@ __all__ = [
     "interrupted",
     "is_attested",
     "is_complained_of",
+    "is_memory_folder",
     "joined",
     "judged",
     "key_in",

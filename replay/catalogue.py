@@ -29,7 +29,7 @@ import msgspec
 
 from archive import ArchiveError, LmdbStore, make_folder, naming
 from reducers import Module, Reducer
-from replay.layout import TABLES, Identity
+from replay.layout import MAP_SIZE, TABLES, Identity
 from replay.reader import StateReader
 
 FILE = "catalogue.json"
@@ -123,7 +123,7 @@ def stood_at(place: Path, catalogue: Catalogue) -> int | None:
 
 def _position(folder: Path, catalogue: Catalogue) -> int | None:
     try:
-        store = LmdbStore(folder, TABLES, read_only=True)
+        store = LmdbStore(folder, TABLES, read_only=True, map_size=MAP_SIZE)
     except ArchiveError:
         return None
     try:

@@ -282,6 +282,11 @@ def memory_folder(data: Path, shm: Path = Path("/dev/shm")) -> Path:  # noqa: S1
     return folder
 
 
+def is_memory_folder(path: Path, shm: Path = Path("/dev/shm")) -> bool:  # noqa: S108 - a name, no more
+    """Return whether a path is such a folder as `memory_folder` makes for somebody of this user's data."""
+    return path.parent == shm and path.name.startswith(f"treering-{os.getuid()}-")
+
+
 def _position(view: View) -> int:
     """Return the position that a view's states stand for; -1 where they are no answer."""
     marker = read_marker(view.get("meta", SNAPSHOT))

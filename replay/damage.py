@@ -27,6 +27,7 @@ import msgspec
 from archive import IntegrityError, LmdbStore, StorageFailed, Store, Unavailable, View, Write
 from replay.layout import (
     AT_SIZE,
+    MAP_SIZE,
     SNAPSHOT,
     TABLES,
     StoredSlot,
@@ -129,7 +130,7 @@ def emptied(folder: Path) -> bool:
     """
     if not is_complained_of(folder):
         return False
-    store = LmdbStore(folder, TABLES)
+    store = LmdbStore(folder, TABLES, map_size=MAP_SIZE)
     try:
         found = damage_of(store)
         if found:

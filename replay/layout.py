@@ -35,6 +35,8 @@ from reducers import Key, Reducer, Slot, StateError
 from replay.reasons import reason_of
 
 TABLES: Final = ("meta", "states", "changes", "quarantined", "attested", "backlog")
+MAP_SIZE: Final = 1 << 36
+"""Bytes that the states of a module may grow to in a shard: a front maps all of them, so 2,000 files must have room."""
 LAYOUT: Final = 5
 """Of these tables; states of another layout are not recognised, hence rebuilt."""
 CHUNK: Final = 1_024

@@ -35,6 +35,7 @@ the worker leaves word.  Who reads what it wrote: `replay.choosing`.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ import msgspec
 from archive import IntegrityError, Store, Unavailable, View, Write
 from replay.damage import Damaged, reading, stored_at
 from replay.layout import AT_SIZE, SNAPSHOT, Marker, marker_in, name_of, quarantine_key, read_marker
-from replay.redis_link import EVICTS
+from replay.redis_link import CONTESTED, EVICTS
 from replay.redis_store import EXPIRE_S, Broken, RedisStore, RedisView
 
 MIRRORED: Final = ("meta", "states", "changes", "quarantined")
@@ -55,6 +56,9 @@ PIECE_STATES = 1_000
 PIECE_BYTES = 2 << 20
 POLICY_S: Final = 60.0
 """How often the server is asked what it does when it is full."""
+BEGINNINGS: Final = 4
+CONTEST_S: Final = 60.0
+"""Who begins anew so often within so long is not alone there, and rests for as long."""
 TOUCH_S: Final = EXPIRE_S / 24
 TROUBLE: Final = "redis.trouble"
 
@@ -108,6 +112,8 @@ class Mirror:
         self._local, self._remote, self._is_ours, self._clock = local, remote, is_ours, clock
         self._walk: _Walk | None = None
         self._policy_at = self._touched_at = float("-inf")
+        self._begun: deque[float] = deque(maxlen=BEGINNINGS)
+        """When it last began anew."""
         self.state = "waiting: not begun"
         """ok, or `waiting`, `copying` or `down`, followed by a colon and why."""
 
@@ -136,6 +142,7 @@ class Mirror:
             return False
 
     def _step(self) -> bool:
+        self._check_alone()
         self._check_policy()
         # The remote moment is older than the local one: what was committed to Redis in between is noticed.
         with self._remote.view() as theirs, self._local.view() as mine:
@@ -185,6 +192,7 @@ class Mirror:
     def _begin_anew(self, why: str) -> bool:
         """Remove everything, so that the next step begins from nothing."""
         self._walk = None
+        self._begun.append(self._clock())
         try:
             self._remote.clear()
         except Unavailable as error:
@@ -203,6 +211,12 @@ class Mirror:
             self._touched_at = self._clock()
         self.state = "ok"
         return False
+
+    def _check_alone(self) -> None:
+        """Raise Unavailable, for a while, who began anew again and again: two would undo each other's work for ever."""
+        often = len(self._begun) == BEGINNINGS and self._begun[-1] - self._begun[0] < CONTEST_S
+        if often and self._clock() - self._begun[-1] < CONTEST_S:
+            raise Unavailable(f"Redis at {self._remote.link.address}: {CONTESTED}")
 
     def _check_policy(self) -> None:
         if self._clock() - self._policy_at < POLICY_S:

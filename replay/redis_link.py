@@ -55,7 +55,10 @@ _REASONS = {
 """By the name of an error of redis-py's, the special ones first."""
 EVICTS: Final = "drops keys when it is full"
 """What `replay.mirror` says of a Redis of which it has asked for its policy."""
+CONTESTED: Final = "somebody else writes these states there, too"
+"""What `replay.mirror` says where its copy is undone again and again."""
 _HELPS = {
+    CONTESTED: "give the other server, or copy of this one's data, a Redis or a database of its own: redis://HOST/1",
     EVICTS: "CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
     "has no memory left": "raise its maxmemory, or let it hold nothing else",
     "is a read-only replica": "name the primary in redis_url; or, if this is to be the primary: REPLICAOF NO ONE",

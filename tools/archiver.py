@@ -53,6 +53,7 @@ from tools.door import Door
 from tools.process import (
     EXIT_AGAIN,
     EXIT_STOP,
+    clocks,
     exit_of,
     quick_turns,
     quiet_collector,
@@ -64,7 +65,14 @@ from tools.restoring import check_restored
 from tools.software import software
 
 
-def build(folder: DataFolder, origin: str | None, seal: Path | None, *, restoring: bool = False) -> Archiver:
+def build(
+    folder: DataFolder,
+    origin: str | None,
+    seal: Path | None,
+    *,
+    restoring: bool = False,
+    since: tuple[int, int] | None = None,
+) -> Archiver:
     """Open everything the archiver needs, making what is missing; the caller holds the log's lock.
 
     Raises InvalidEvent if `origin` is not the name that the log has already, or a restore into the folder has not ended
@@ -94,7 +102,7 @@ def build(folder: DataFolder, origin: str | None, seal: Path | None, *, restorin
         caches=Caches(folder.log / "caches"),
         seal=SealFile(seal or folder.log / "seal"),
         published=PublishedSize(folder.published, writable=True),
-        clock=SteadyClock(warn=_disbelieve),
+        clock=SteadyClock(warn=_disbelieve, since=since),
         random=os.urandom,
         sign=lambda text: _sign(text, signer),
     )
@@ -171,13 +179,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--origin", help="name of a log that is new; by default a random one")
     parser.add_argument("--configuration", help="digest of the settings, for the record")
     parser.add_argument("--seal", type=Path, help="where the seal lies; best on another disk")
+    parser.add_argument("--clock", type=clocks, help="what both clocks showed when the server began")
     arguments = parser.parse_args(argv)
     folder = DataFolder(arguments.data, arguments.partition)
     archiver: Archiver | None = None
     try:
         folder.create()
         take_lock(folder.log / "lock")
-        archiver = build(folder, arguments.origin, arguments.seal)
+        archiver = build(folder, arguments.origin, arguments.seal, since=arguments.clock)
         forget_stopped(folder.stopped)
         begin(archiver, folder, {"purpose": "serve", "configuration": arguments.configuration})
         asyncio.run(serve(folder, archiver))

@@ -39,6 +39,7 @@ from archive import (
 )
 from reducers import StateError
 from replay import (
+    STATE_MAP_SIZE,
     STATE_TABLES,
     AttestedDifference,
     Crew,
@@ -72,7 +73,7 @@ class Client(Protocol):
 
 def open_store(folder: Path) -> Store:
     """Return another shard's states for reading; raise NotFound while there are none."""
-    return LmdbStore(folder, STATE_TABLES, read_only=True)
+    return LmdbStore(folder, STATE_TABLES, read_only=True, map_size=STATE_MAP_SIZE)
 
 
 class Attester:

@@ -24,7 +24,17 @@ from archive import ArchiverClient, DataFolder, SteadyClock
 from merkle import FormatError, Policy
 from tools.front_states import reading
 from tools.past import Past
-from tools.process import EXIT_AGAIN, quick_turns, quiet_collector, say, version, watch_parent, with_times
+from tools.process import (
+    EXIT_AGAIN,
+    clocks,
+    quick_turns,
+    quiet_collector,
+    raise_files,
+    say,
+    version,
+    watch_parent,
+    with_times,
+)
 from tools.sockets import RawTextProtocol
 from tools.stores import stores_of
 
@@ -46,6 +56,7 @@ class _Server(uvicorn.Server):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a front on an open socket."""
     arguments = _parser().parse_args(argv)
+    raise_files()  # each connection takes one
     try:
         services = services_of(arguments)
     except (OSError, FormatError) as error:
@@ -68,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--shards", type=int, required=True)
     parser.add_argument("--module", action="append", default=[], help="a module whose states are shown")
+    parser.add_argument("--clock", type=clocks, help="what both clocks showed when the server began")
     parser.add_argument("--fd", type=int, required=True, help="an open, listening socket")
     parser.add_argument(
         "--policy", type=Path, help="show the outside only what these witnesses have cosigned"
@@ -89,7 +101,7 @@ def services_of(arguments: argparse.Namespace) -> Services:
         folder,
         client,
         shelf,
-        SteadyClock(),
+        SteadyClock(since=arguments.clock),
         say=say,
         page_hosts=frozenset(arguments.page_host),
         slow=stores.link is not None,

@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from archive import Activate, ActiveReducer, LmdbStore, LogSource
+from archive import Activate, ActiveReducer, LmdbStore, LogSource, write_whole
 from reducers import BUILTIN, Module, ModuleError, ModuleRef, Reducer, available, load
 from replay import (
+    SHARDS_FILE,
+    STATE_MAP_SIZE,
     STATE_TABLES,
     Ask,
     Catalogue,
@@ -160,12 +162,27 @@ def taken_by(
     return found
 
 
+def owned(
+    there: Iterable[Catalogue], names: Collection[str], installed: Collection[str], steering: Gathered
+) -> dict[str, str]:
+    """Return whose each reducer is where the modules `names` are looked at together, as far as it is one of theirs.
+
+    It is the one of those installed that the log activated last or, if it activated none, that left states.
+    """
+    left = {info.name: one.module for one in there if one.module in installed for info in one.reducers}
+    active = {one.name for known in steering.activations.values() for one in known[-1][1].reducers}
+    held = {name: holder for name in active if (holder := steering.holder(name)) in installed}
+    return {name: owner for name, owner in (left | held).items() if owner is not None and owner in names}
+
+
 def states_place(state: Path, partition: int, module: Module, shard: int, shards: int) -> Path:
     """Return where a module's states in one shard lie, having written its catalogue."""
     place = module_folder(state, partition, module.name)
     before = read_catalogue(place)
     catalogue = catalogue_of(module, before, whole=before is not None and stood_at(place, before) is not None)
     write_catalogue(place, catalogue)
+    if not (state / SHARDS_FILE).exists():  # whoever removes all states while a server runs removes it, too
+        write_whole(state / SHARDS_FILE, f"{shards}\n".encode())
     if shard == 0:
         tidy(place, catalogue, shards)
     return shard_folder(place, catalogue.generation, shard, shards)
@@ -173,7 +190,7 @@ def states_place(state: Path, partition: int, module: Module, shard: int, shards
 
 def holding_at(folder: Path, module: Module, source: LogSource, ask: Ask | None = None) -> Holding:
     """Return what a shard holds of a module, gone on from what is saved in `folder`; `ask` asks its cell."""
-    store = LmdbStore(folder, STATE_TABLES)
+    store = LmdbStore(folder, STATE_TABLES, map_size=STATE_MAP_SIZE)
     if ask is None:
         holding = Holding(module.reducers, store, module.name)
     else:

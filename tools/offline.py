@@ -28,7 +28,15 @@ from archive import (
     parse_leaf,
     size_of,
 )
-from replay import SHARDS_FILE, STATE_TABLES, Catalogue, catalogues, module_folder, shard_folder
+from replay import (
+    SHARDS_FILE,
+    STATE_MAP_SIZE,
+    STATE_TABLES,
+    Catalogue,
+    catalogues,
+    module_folder,
+    shard_folder,
+)
 
 DIGITS_MAX = 18
 _PART = re.compile("[.,]0*[1-9]")
@@ -124,7 +132,8 @@ def states_of(
 ) -> Iterator[Store]:
     """Return the store of one module in one shard, read only; raise NotFound while there is none."""
     place = module_folder(state, folder.partition, catalogue.module)
-    store = LmdbStore(shard_folder(place, catalogue.generation, shard, shards), STATE_TABLES, read_only=True)
+    here = shard_folder(place, catalogue.generation, shard, shards)
+    store = LmdbStore(here, STATE_TABLES, read_only=True, map_size=STATE_MAP_SIZE)
     try:
         yield store
     finally:

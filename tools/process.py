@@ -1,4 +1,4 @@
-"""What all services share: exit codes, a place to say things, and noticing that the parent died.
+"""What all services share: exit codes, a place to say things, room for files, and noticing that the parent died.
 
 A service that outlives its supervisor would hold the log's lock against the next one.  So a supervisor
 keeps the writing end of each child's standard input, and a child that reads its end drains and ends itself.
@@ -11,6 +11,7 @@ import ctypes
 import errno
 import gc
 import os
+import resource
 import stat
 import sys
 import time
@@ -27,6 +28,7 @@ EXIT_AGAIN = 4
 """A service could not run just now: start it again."""
 
 
+FILES_MAX = 65_536
 _PR_SET_NAME, _NAME_BYTES = 15, 15
 
 
@@ -40,9 +42,20 @@ def exit_of(error: OSError) -> int:
 
 
 def say(message: str) -> None:
-    """Tell the operator something, on standard error."""
+    """Tell the operator something, on standard error, as one line, whatever others have put into it."""
     stamp = time.strftime(_stamps[-1]) if _stamps else ""
-    print(stamp + message, file=sys.stderr, flush=True)
+    print(stamp + one_line(message), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    r"""Return text so that a terminal only shows it: what would break the line, move, hide or colour is an escape.
+
+    Else the error of a module, or the name of a student, could forge lines of ours.
+
+    >>> one_line("student:zoë\x1b[2J\u202e\n2026-01-01 all is well")
+    'student:zoë\\x1b[2J\\u202e\\n2026-01-01 all is well'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @contextmanager
@@ -74,12 +87,35 @@ def quiet_collector() -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
+def clocks(text: str) -> tuple[int, int]:
+    """Return what is said of two clocks in an argument, microseconds by the wall and since the machine started.
+
+    >>> clocks("1700000000000000:5000000")
+    (1700000000000000, 5000000)
+    """
+    wall, _, tick = text.partition(":")
+    return int(wall), int(tick)
+
+
 def quick_turns() -> None:
     """Let no thread hold the interpreter for long while another one wants it.
 
     By default a thread that comes back from the disk waits up to 5 ms for one that computes: as long as a whole commit.
     """
     sys.setswitchinterval(TURN_S)
+
+
+def raise_files() -> int:
+    """Let this process have as many files open as the system allows, up to 65,536; return how many that are.
+
+    Usual are 1,024, of which each connection takes one; the rest is there for the asking (`ulimit -Hn`).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return FILES_MAX if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def name_process(name: str) -> None:

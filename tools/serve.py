@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from archive import ArchiveError, DataFolder, FormatError, take_lock, write_whole
+from archive import ArchiveError, DataFolder, FormatError, both_us, take_lock, write_whole
 from merkle import MerkleError
 from reducers import available
 from replay import SHARDS_FILE, Workers, forget_workers, write_workers
@@ -48,10 +48,12 @@ def children(settings: Settings, listener: int, modules: Sequence[str]) -> list[
     """Return the processes of a server beside its workers, in the order in which they drain."""
     python = PYTHON
     data = ["--data", str(settings.data)]
+    # Whoever is started again believes the clock as far as it was right when all began.
+    clock = ["--clock", ":".join(map(str, both_us()))]
     shards = ["--shards", str(settings.shards)]
     names = [part for name in settings.host_names for part in ("--host-name", name)]
     names += [part for name in settings.page_hosts for part in ("--page-host", name)]
-    archiver = [*python, "tools.archiver", *data, "--configuration", settings.digest()]
+    archiver = [*python, "tools.archiver", *data, *clock, "--configuration", settings.digest()]
     archiver += ["--origin", settings.origin] if settings.origin else []
     archiver += ["--seal", str(settings.seal)] if settings.seal else []
     witnessing: list[Child] = []
@@ -62,7 +64,7 @@ def children(settings: Settings, listener: int, modules: Sequence[str]) -> list[
         witnessing = [Child("witnessing", command)]
     names += [part for name in modules for part in ("--module", name)]
     front = Child(
-        "front", [*python, "tools.front", *data, *shards, "--fd", str(listener), *names], [listener]
+        "front", [*python, "tools.front", *data, *shards, *clock, "--fd", str(listener), *names], [listener]
     )
     return [front, Child("archiver", archiver), *witnessing]
 

@@ -61,7 +61,7 @@ from replay import (
 )
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
-from tools.loading import gathered
+from tools.loading import gathered, spoken_to
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB
 from tools.standing import QUARANTINED_MAX, quarantined, shelf_of
@@ -269,7 +269,8 @@ def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steer
         raise NotFound(f"module {name!r} is not installed; installed are {', '.join(sorted(available()))}")
     reducers = tuple(sorted(_installed(folder, name), key=lambda one: one.name))
     versions = {one.name: one.version for one in reducers}
-    active = gathered(_source(folder)).active(name)
+    steering = gathered(_source(folder))
+    active = steering.active(name)
     if active is None:
         raise _NothingToDo(f"module {name} was never active: there is nothing to undo")
     if set(active[1].reducers) == set(reducers):
@@ -281,7 +282,9 @@ def _undo(folder: DataFolder, arguments: argparse.Namespace) -> tuple[list[Steer
         )
     shown = ", ".join(f"{reducer} {version}" for reducer, version in versions.items())
     about = {"module": name, "versions": versions, "decision": f"module {name} is to run {shown}"}
-    return [Activate(name, reducers, undo=True)], about
+    # What came since the other version stopped is spoken for by this one: nothing is left unsaid (ADR 0050).
+    since = spoken_to(folder.state, folder.partition, name, steering)
+    return [Activate(name, reducers, since=since, undo=True)], about
 
 
 def _installed(folder: DataFolder, name: str) -> list[ActiveReducer]:
@@ -313,15 +316,17 @@ def _source(folder: DataFolder) -> LogSource:
 
 def _about(folder: DataFolder, reducer: str, index: int) -> dict[str, Any]:
     """Return what an operator may see of an event and a reducer; raise NotFound if there is no such one."""
-    owners = {
-        info.name: one.module for one in catalogues(folder.state, folder.partition) for info in one.reducers
-    }
-    if reducer not in owners:
-        raise NotFound(f"there is no reducer {reducer!r}; there are {', '.join(sorted(owners)) or 'none'}")
-    source = _source(folder)
+    there, source = list(catalogues(folder.state, folder.partition)), _source(folder)
+    having = [one.module for one in there if any(info.name == reducer for info in one.reducers)]
+    if not having:
+        names = sorted({info.name for one in there for info in one.reducers})
+        raise NotFound(f"there is no reducer {reducer!r}; there are {', '.join(names) or 'none'}")
+    # What a module left under an old name has the reducer, too; the log says whose it is now.
+    holder = gathered(source).holder(reducer)
     with source.open() as log:
         kind = type_at(folder, log, index)
-    return {"module": owners[reducer], "reducer": reducer, "index": index, "type": kind}
+    module = holder if holder in having else having[-1]
+    return {"module": module, "reducer": reducer, "index": index, "type": kind}
 
 
 def type_at(folder: DataFolder, log: Log, index: int) -> str:

@@ -24,6 +24,7 @@ from archive import (
     ArchiveError,
     DataFolder,
     LogSource,
+    Unavailable,
     make_folder,
 )
 from replay import (
@@ -31,6 +32,7 @@ from replay import (
     Holding,
     Mirror,
     Stores,
+    is_memory_folder,
     memory_folder,
     module_folder,
     note_trouble,
@@ -71,9 +73,16 @@ def stores_of(environment: Mapping[str, str] = os.environ) -> Stores:
 def place_states(folder: DataFolder, mode: str) -> None:
     """Let the folder of states be on disk or in memory; states of the other kind are removed, and made anew.
 
-    Raises Unavailable if there is no memory to put them in.
+    A link that somebody else has made stays, and so does all that lies there.  Raises Unavailable if there is no memory
+    to put them in, or if such a link does not do.
     """
     state = folder.state
+    if state.is_symlink() and not is_memory_folder(state.readlink()):
+        if mode == "memory":
+            raise Unavailable(
+                f"{state} leads to {state.readlink()}: remove that link, or set state_store to lmdb"
+            )
+        return  # somebody else's, to another disk, say: used as it is
     wanted = memory_folder(folder.path) if mode == "memory" else None
     if state.is_symlink():
         if wanted is not None and state.readlink() == wanted:
@@ -90,9 +99,16 @@ def place_states(folder: DataFolder, mode: str) -> None:
 
 
 def forget_gone(folder: DataFolder) -> None:
-    """Remove the link to a memory that is gone, as it is after a restart of the machine."""
-    if folder.state.is_symlink() and not folder.state.exists():
-        folder.state.unlink()
+    """Remove our link to a memory that is gone, as it is after a restart of the machine.
+
+    Raises Unavailable for a link of somebody else that leads nowhere: states must not be made in its place.
+    """
+    state = folder.state
+    if not state.is_symlink() or state.exists():
+        return
+    if not is_memory_folder(state.readlink()):
+        raise Unavailable(f"{state} leads to {state.readlink()}, and nothing is there: is that disk there?")
+    state.unlink()
 
 
 def is_ours(source: LogSource, size: int, root: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive import ManualClock, SteadyClock
+from archive import ManualClock, SteadyClock, both_us
 
 HOUR_US = 3_600_000_000
 
@@ -72,3 +72,12 @@ def test_a_manual_clock_stands_still() -> None:
     assert clock.now_us() == clock.now_us() == 7
     clock.time_us += 3
     assert clock.now_us() == 10
+
+
+def test_a_successor_believes_what_was_believed_before_the_leap() -> None:
+    """A process that is started while the clock is wrong knows how both clocks stood when all began."""
+    wall, tick = both_us()
+    clock = SteadyClock(lambda: wall + 86_400_000_000 + 5, lambda: tick + 5, since=(wall, tick))
+    assert (clock.now_us(), clock.refused) == (wall + 5, 1)
+    taken_in = SteadyClock(lambda: wall + 86_400_000_000 + 5, lambda: tick + 5)
+    assert (taken_in.now_us(), taken_in.refused) == (wall + 86_400_000_000 + 5, 0)

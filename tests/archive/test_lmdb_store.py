@@ -168,3 +168,21 @@ def test_a_folder_is_made_with_every_name_synced(tmp_path: Path, monkeypatch: py
     make_folder(tmp_path / "a" / "b")
     assert len(synced) == 2
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_process_without_addresses_is_told_so(tmp_path: Path) -> None:
+    """It is no fault of the disk, and nothing to stop for: fewer files, or more addresses, and it goes on."""
+    code = f"""
+import resource
+from archive import LmdbStore, Unavailable
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+try:
+    LmdbStore({str(tmp_path / "log")!r}, ("t",), read_only=True)
+except Unavailable as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "no addresses left to map it: fewer shards or modules" in said.stdout

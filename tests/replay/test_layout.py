@@ -113,3 +113,9 @@ def test_a_marker_of_another_layout_is_none() -> None:
     assert read_marker(encode_marker(marker)) == marker
     for other in (layout.LAYOUT - 1, layout.LAYOUT + 1):
         assert read_marker(encode_marker(msgspec.structs.replace(marker, layout=other))) is None
+
+
+def test_a_front_has_room_for_the_states_of_many_modules_in_many_shards() -> None:
+    """It maps all of them at once, and a process has 2^47 addresses (x86-64; as many or more elsewhere)."""
+    shards, modules = 64, 30
+    assert shards * modules * layout.MAP_SIZE < 1 << 47

@@ -34,6 +34,7 @@ from replay import (
     after,
     mirror,
     read_marker,
+    remedy_in,
     state_key,
 )
 from replay.layout import SNAPSHOT
@@ -452,6 +453,28 @@ def test_what_cannot_be_read_in_redis_is_copied_anew(shard: Shard, remote: Redis
     assert mirror.state == "copying: states in Redis cannot be read, so all of them are copied anew"
     assert settle(mirror) == "ok"
     assert same(shard.store, remote)
+
+
+def test_two_who_write_the_same_copy_do_not_fight_for_ever(remote: RedisStore) -> None:
+    """A copy of a data folder was started with the same Redis, say: who loses says so, rests, and tries again later."""
+    now = [0.0]
+    shards = Shard(), Shard()
+    for number, one in enumerate(shards):
+        one.log = f"log {number}"
+        one.save({f"student {at}": b"1" for at in range(3)})
+    mirrors = [Mirror(one.store, remote, one.is_ours, module="essay", clock=lambda: now[0]) for one in shards]
+    steps = 0
+    for _ in range(50):
+        for each in mirrors:
+            now[0] += 0.1
+            while each.step():
+                steps += 1
+    assert steps < 40
+    (resting,) = [each for each in mirrors if each.trouble]
+    assert "somebody else writes these states there, too" in resting.trouble
+    assert remedy_in(resting.trouble).startswith("give the other server")
+    now[0] += 61.0
+    assert settle(resting) == "ok"
 
 
 def test_a_reader_who_cannot_read_a_copy_removes_it(shard: Shard, remote: RedisStore) -> None:

@@ -115,7 +115,7 @@ def test_what_it_stops_for_is_written_down_until_it_starts(folder: DataFolder) -
 def failed(file: Path) -> Callable[..., Archiver]:
     """Return what fails as an archiver does whose disk fails it at a file."""
 
-    def build_(*_: object) -> Archiver:
+    def build_(*_: object, **__: object) -> Archiver:
         raise StorageFailed(f"{file}: Input/output error", file)
 
     return build_
@@ -184,7 +184,7 @@ def test_a_disk_that_fails_is_written_down_and_one_that_is_full_is_not(
 ) -> None:
     """The first waits for a person, the second for room: it is tried again, and nobody is sent to the handbook."""
 
-    def fails(*_: object) -> Archiver:
+    def fails(*_: object, **__: object) -> Archiver:
         raise OSError(number, "no")
 
     monkeypatch.setattr(archiver, "build", fails)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from archive import LmdbStore
-from reducers import Module
-from replay import STATE_TABLES, Runner, StateReader
+from reducers import Module, available, load
+from replay import SHARDS_FILE, STATE_TABLES, Runner, StateReader
 from tests.world import World, event, pages, run
-from tools.loading import holding_at
+from tools.loading import holding_at, states_place
 
 MODULE = Module("essay", (pages,))
 
@@ -56,3 +56,12 @@ def test_states_of_another_log_are_said_to_be_so_once_and_counted(
         assert f"states of module essay in {tmp_path} are not used: {why}" in line
         assert kept(tmp_path, world) == count
         assert capsys.readouterr().err == ""
+
+
+def test_how_many_shards_there_are_is_written_again_with_the_states(tmp_path: Path) -> None:
+    """Who removes all states while a server runs takes the number along, which commands on the folder need."""
+    states_place(tmp_path, 0, load(available()["activity"]), 1, 3)
+    assert (tmp_path / SHARDS_FILE).read_text() == "3\n"
+    (tmp_path / SHARDS_FILE).write_text("4\n")
+    states_place(tmp_path, 0, load(available()["activity"]), 0, 3)
+    assert (tmp_path / SHARDS_FILE).read_text() == "4\n", "a start says it first"

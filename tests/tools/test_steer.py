@@ -24,10 +24,10 @@ from replay import (
     write_status,
 )
 from replay.escalation import State
-from tests.tools.left import Left
+from tests.tools.left import SHARDS, Left
 from tests.world import event, pages
 from tools import steer
-from tools.loading import states_place
+from tools.loading import identities, states_place
 
 
 def folder_of(path: Path, state: State, still: int) -> DataFolder:
@@ -199,6 +199,35 @@ def test_what_is_parked_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "module essay is to be tried again" in capsys.readouterr().out
 
 
+def renamed(path: Path) -> tuple[DataFolder, int]:
+    """Return what a server left of which module zold is called anew now, and where a state stands still in both."""
+    left = Left(path / "data")
+    (at,) = left.append(event("ann", "typed"))
+    for name in ("zold", "anew"):
+        left.steer(Activate(name, identities([pages])))
+    left.close()
+    folder = DataFolder(left.data)
+    for name, entry in (("zold", at + 1), ("anew", at)):
+        store = LmdbStore(states_place(folder.state, 0, Module(name, (pages,)), 0, SHARDS), STATE_TABLES)
+        holding = Holding([pages], store, name)
+        holding.put(pages, ("d", "ann"), Slot(1, entry, "ValueError: no", entry))
+        holding.save(2, bytes(32), {})
+        store.close()
+    return folder, at
+
+
+def test_after_a_rename_a_decision_is_about_the_module_that_has_the_reducer_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lies under the old name, which comes last in the alphabet, stands still elsewhere, and answers nobody."""
+    folder, at = renamed(tmp_path)
+    on = ["--data", str(folder.path), "--dry-run"]
+    assert steer.retry(["pages", str(at), *on, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["module"] == "anew"
+    assert steer.skip(["pages", str(at), *on]) == 0
+    assert "reducer pages of module anew is to pass over" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("active", "installed", "code", "says"),
     [
@@ -229,3 +258,15 @@ def test_only_what_is_older_is_gone_back_to(
     assert steer.undo(["activity", "--data", str(tmp_path), "--dry-run"]) == code
     said = capsys.readouterr()
     assert says in said.out + said.err
+
+
+def test_who_goes_back_speaks_for_what_came_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last that the newer version has seen and the undo nobody spoke: nothing is left unsaid."""
+    newer, older = (ActiveReducer("pages", version, ("student",), f"{version}" * 64) for version in (2, 1))
+    monkeypatch.setattr(steer, "_installed", lambda *_: (older,))
+    monkeypatch.setattr(steer, "_source", lambda _: None)
+    active = SimpleNamespace(active=lambda _: (5, Activate("activity", (newer,))))
+    monkeypatch.setattr(steer, "gathered", lambda _: active)
+    monkeypatch.setattr(steer, "spoken_to", lambda *_: 17)
+    (decided,), _ = steer._undo(DataFolder(tmp_path), SimpleNamespace(name="activity"))  # type: ignore[arg-type]
+    assert decided == Activate("activity", (older,), undo=True, since=17)
