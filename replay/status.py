@@ -24,6 +24,31 @@ _ORDER: tuple[State, ...] = ("running", "starting", "pausing", "failed", "parked
 """From best to worst."""
 
 
+class Endings(msgspec.Struct, frozen=True):
+    """Ends of one worker, again and again, of which no module is to blame."""
+
+    worker: str
+    count: int
+    how: str
+    """How it ended last."""
+    first_s: float
+    last_s: float
+    """Unix seconds."""
+    position: int = -1
+    """How far it got; -1: nobody knows."""
+
+    def reason(self) -> str:
+        """Return in one line what is to be said of them.
+
+        >>> Endings("worker 0", 7, "signal 9", 0.0, 130.0, 12).reason()
+        "worker 0 has ended 7 times in 2 minutes with signal 9, and gets no further than entry 12; see the server's log"
+        """
+        minutes = round((self.last_s - self.first_s) / 60)
+        within = f"{minutes} minutes" if minutes > 1 else "a minute"
+        far = "" if self.position < 0 else f", and gets no further than entry {self.position}"
+        return f"{self.worker} has ended {self.count} times in {within} with {self.how}{far}; see the server's log"
+
+
 class ShardStatus(msgspec.Struct, frozen=True):
     """How a module is in one shard."""
 
@@ -32,6 +57,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     """Unix seconds since which it is in this state."""
     steered: int = 0
     """Skips and retries from this entry on, it has not seen yet: those before it are answered."""
+    endings: Endings | None = None
+    """Of its worker, where that ends again and again."""
 
     @property
     def waits(self) -> bool:
@@ -42,7 +69,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     def badness(self) -> tuple[int, bool, int]:
         """Return how badly off it is, to compare: its state, whether it met a fault, and how far it was moved."""
         record = self.record
-        return _ORDER.index(record.state), record.last is not None, LEVELS.index(record.level)
+        met = record.last is not None or self.endings is not None
+        return _ORDER.index(record.state), met, LEVELS.index(record.level)
 
     def reason(self) -> str:
         """Return in one line why it does not run, or last did not; empty if there is nothing to say."""
@@ -50,7 +78,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
         if record.state == "failed":
             return record.failure
         if (fault := record.last) is None:
-            return ""
+            return "" if self.endings is None else self.endings.reason()
         where = "while it was imported" if fault.index is None else f"at entry {fault.index}"
         who = f"reducer {fault.reducer} " if fault.reducer else ""
         return f"{who}{fault.kind} {where}: {fault.reason}"

@@ -21,7 +21,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,9 @@ from archive import (
 from replay import (
     STATUS_FILE,
     Catalogue,
+    Endings,
     ModuleStatus,
+    ShardStatus,
     alive_workers,
     damage_of,
     module_folder,
@@ -172,15 +174,21 @@ def name_of_trouble(status: ModuleStatus | None) -> str:
 def _module(folder: DataFolder, name: str, status: ModuleStatus) -> Iterator[Note]:
     """Say what is wrong in each shard, once where several have the same trouble; else how it is."""
     data = folder.path
-    troubles = {(one.reason(), one.remedy(name, data)): one for _, one in reversed(status.troubles)}
+    troubles = {(_reason(one), one.remedy(name, data)): one for _, one in reversed(status.troubles)}
     for one in reversed(troubles.values()) if troubles else [status.worst]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since_s))
-        state, level, reason = one.record.state, one.record.level, one.reason()
+        state, level, reason = one.record.state, one.record.level, _reason(one)
         text = f"{state} ({level}) since {since}" + (f": {reason}" if reason else "")
         good = state in {"running", "starting"} and not reason
         if level == "cell" and status.confined and "files" not in status.confined:
             text += "; this kernel does not keep its cell from files (Landlock)"
         yield Note(f"module {name}", text, good, one.remedy(name, data))
+
+
+def _reason(one: ShardStatus) -> str:
+    """Return why a module is not well in a shard; what is the matter with its worker `check_workers` says, once."""
+    reason = one.reason()
+    return "" if one.endings is not None and reason == one.endings.reason() else reason
 
 
 UNSENT: dict[str, str] = {
@@ -283,14 +291,29 @@ def published(folder: DataFolder) -> int:
 
 
 def check_workers(folder: DataFolder) -> Iterator[Note]:
-    """Say which process is which worker, and which ones stand by; of a server that does not run, nothing."""
+    """Say which worker is which process, who stands by, who ends again and again; of a server that is down, nothing."""
     known = read_workers(folder.run)
-    if known is None or not (found := alive_workers(known)).running:
+    if known is None:
+        return
+    for one in endings_in(read_status(folder.run / STATUS_FILE)):
+        yield Note(one.worker, one.reason(), False)
+    if not (found := alive_workers(known)).running:
         return
     who = [f"{name} is process {pid}" for name, pid in sorted(found.running.items())]
     spares = f"{len(found.spares)} of {found.spares_wanted} spares stand by"
     which = f" (process {', '.join(map(str, found.spares))})" if found.spares else ""
     yield Note("workers", "; ".join([*who, f"{spares}{which}"]))
+
+
+def endings_in(statuses: Mapping[str, ModuleStatus]) -> list[Endings]:
+    """Return the workers that end again and again, each once, by name: all modules of a worker tell of it."""
+    found = {
+        one.endings.worker: one.endings
+        for each in statuses.values()
+        for one in each.shards.values()
+        if one.endings
+    }
+    return [found[name] for name in sorted(found)]
 
 
 CHECKS: tuple[Check, ...] = (

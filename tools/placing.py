@@ -50,6 +50,7 @@ from replay import (
 )
 from tools.cell_link import IMPORT_S
 from tools.children import DRAIN_S, how
+from tools.endings import Counting, furthest, worker_of
 from tools.placed import Accused, Worker
 from tools.process import EXIT_STOP, say
 from tools.reporting import Report, StopInfo, parse_report
@@ -96,6 +97,7 @@ class Placing:
         self._renewed: set[str] = set()
         """Modules that were tried again, or whose code changed, since the server started."""
         self.stopping = False
+        self._ends = Counting(wall)
         self._status = folder.run / STATUS_FILE
         before = read_status(self._status)
         self.records: dict[Place, Record] = {
@@ -124,7 +126,9 @@ class Placing:
         for (name, shard), record in self.records.items():
             alone = record.level != "shared" and record.state == "starting"
             if alone and (name, shard) not in self._alone and not self.stopping:
-                self._alone[name, shard] = worker = self._made(f"worker {shard} {name}", shard, name)
+                self._alone[name, shard] = worker = self._made(
+                    worker_of(name, shard, record.level), shard, name
+                )
                 yield worker
 
     def pids(self) -> dict[str, int]:
@@ -186,6 +190,8 @@ class Placing:
         for name in own & report.at.keys():
             self._positions[name, shard] = report.at[name]
             self.records[name, shard] = reached(self.records[name, shard], report.at[name])
+        if report.at:
+            self._ends.moved(worker.name, furthest(worker, self._positions))
         for name in own & report.failed.keys():
             self._fails(name, shard, report.failed[name], went_back=name in report.went_back)
         for name in own & report.stopped.keys():
@@ -236,6 +242,8 @@ class Placing:
         worker.attempts.unlink(missing_ok=True)  # a server that starts later must not read it again
         if self.stopping:
             return False
+        if not words and worker.renewed_s is None:
+            self._ends.ended(worker.name, how(code), furthest(worker, self._positions))
         for name, word in words.items():
             if name not in worker.modules:
                 continue
@@ -284,6 +292,7 @@ class Placing:
                     self.records[place],
                     round(self.since[place][1] if place in self.since else self._wall()),
                     self.steered.get(place, 0),
+                    self._ends.of(worker_of(*place, self.records[place].level)),
                 )
                 for place in places
             }

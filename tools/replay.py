@@ -19,14 +19,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
 from reducers import VALUE_SIZE_MAX, Module, ReducerError, available
-from replay import Catalogue, Stop, without_catalogue
+from replay import STATUS_FILE, Catalogue, Stop, read_status, without_catalogue
 from tools.console import progress
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -178,7 +178,10 @@ def _taken(folder: DataFolder, plan: Plan, options: Options, source: LogSource) 
             taken.missing[name] = (
                 "there are live states, and its catalogue cannot be read; start the server, it is written anew"
             )
-    for name in ours.keys() - there.keys() - taken.missing.keys():
+    bare = ours.keys() - there.keys() - taken.missing.keys()
+    if not narrowed:
+        bare -= _leave_idle(plan, bare, read_status(folder.run / STATUS_FILE), taken)
+    for name in bare:
         if why := _why_none(plan, ours[name]):
             taken.missing[name] = why
     furthest = max((live.position for live in taken.lives), default=0)
@@ -192,14 +195,35 @@ def _note_strangers(plan: Plan, there: Mapping[str, Catalogue], taken: Taken, pl
     failed, installed = {error.name for error in plan.left_out}, available()
     for name in sorted(there.keys() - plan.modules_by_name.keys()):
         active = plan.steering.active(name)
-        if name in failed:
-            taken.missing[name] = "it cannot be loaded, and has live states"
-        elif heirs := plan.heirs(there[name]):
+        if heirs := plan.heirs(there[name]):
             whose = f"its reducers are those of {' and '.join(heirs)} now; its states answer nobody"
             taken.notes.append(f"module {name} is not replayed: {whose}")
+        elif name in failed:
+            taken.missing[name] = "it cannot be loaded, and has live states"
         elif name not in installed and (active is None or active[1].reducers):
             what = f"install it or, if it is not to come back, move {place / name} away"
             taken.missing[name] = f"it is not installed, and has live states; {what}"
+
+
+def _leave_idle(plan: Plan, bare: Set[str], served: Collection[str], taken: Taken) -> set[str]:
+    """Return which of the modules without live states the server does not run, so that nobody is shown any of them.
+
+    Built-in ones are always installed, and settings may name others: what never ran is not even folded.  What ran once,
+    and whose states were moved away, has attestations; that no server runs it any more tells only the status file.
+    """
+    never = {name for name in bare if plan.never_ran(name)}
+    over = {name for name in bare - never if served and name not in served}
+    for names, what in (
+        (never, "never ran here"),
+        (over, "do not run here any more, and have no live states"),
+    ):
+        if names:
+            listed = ", ".join(sorted(names))
+            taken.notes.append(
+                f"there is nothing to compare of modules that are installed, and {what}: {listed}"
+            )
+    plan.leave(never)
+    return never | over
 
 
 def _why_none(plan: Plan, module: Module) -> str:
@@ -227,7 +251,7 @@ def _say(check: Check, arguments: argparse.Namespace) -> None:
         partly = "NOT COMPARED: nothing to compare with" if check.nothing else "NOT ALL COMPARED"
         verdict = {EXIT_GOOD: "equal", EXIT_USAGE: partly}.get(check.outcome, "DIFFERENT")
     print(
-        f"{verdict}: {check.states:,} states of {len(check.plan.registry)} reducers at size {check.plan.size:,}, "
+        f"{verdict}: {check.states:,} states of {len(check.counted)} reducers at size {check.plan.size:,}, "
         f"state digest {check.digest}",
         file=file,
     )

@@ -24,6 +24,8 @@ from tools.replay_live import Taken
 from tools.replay_plan import Plan
 
 SHOWN = 20
+COMPARED = frozenset({"equal", "different"})
+"""Verdicts on an attestation that was compared; of others nobody can tell."""
 
 
 class Check:
@@ -33,6 +35,10 @@ class Check:
         self.plan, self.taken = plan, taken
         self.states = 0
         self.digest = digest_of_entries({}).hex()
+        self.held: set[str] = set()
+        """Reducers of which something was held against the replay: live states, or an attestation."""
+        self.counted: list[str] = []
+        """Reducers whose states are counted: of a check only those of which something was compared."""
         self.compared: Counter[str] = Counter()
         """How many live states were compared, by module."""
         self.differences: list[Difference] = []
@@ -68,7 +74,7 @@ class Check:
     @property
     def nothing(self) -> bool:
         """Whether nothing was held against the replay: then it is not equal to anything."""
-        return not self.compared and all(one.verdict not in {"equal", "different"} for one in self.judged)
+        return not self.compared and all(one.verdict not in COMPARED for one in self.judged)
 
     def __call__(self, stop: Stop, entries: Mapping[str, Entries]) -> None:
         """Look at what the replay holds at one stop."""
@@ -79,7 +85,9 @@ class Check:
         for at, one in self._attested.get(stop.size, ()):
             if one.reducer not in gone:
                 digests = _digests(entries, [one.reducer])
-                self.judged.append(judged(self.plan.steering, at, one, digests, erased=stop.erased))
+                found = judged(self.plan.steering, at, one, digests, erased=stop.erased)
+                self.judged.append(found)
+                self.held |= {one.reducer} if found.verdict in COMPARED else set()
         lives = sorted(self._lives.get(stop.size, ()), key=lambda live: live.catalogue.module)
         for module, group in groupby(lives, key=lambda live: live.catalogue.module):
             if module not in stop.stopped:
@@ -89,11 +97,15 @@ class Check:
 
     def _compare(self, module: str, lives: Sequence[Live], entries: Mapping[str, Entries]) -> None:
         names = self._comparable(lives[0])
+        self.held |= names
         self.differences += compare_live(lives, entries, self._route_key, names, self._made_otherwise)
         self.compared[module] += sum(identity[0] in names for live in lives for identity in live.entries)
 
     def _conclude(self, entries: Mapping[str, Entries], gone: set[str]) -> None:
-        digests = _digests(entries, [name for name in self.plan.names if name not in gone])
+        # What nothing was held against is equal to nothing, and is not counted among what is.
+        chosen = self.held if self._asked and not self.nothing else set(self.plan.names)
+        self.counted = [name for name in self.plan.names if name in chosen]
+        digests = _digests(entries, [name for name in self.counted if name not in gone])
         self.states, self.digest = len(digests), digest_of_entries(digests).hex()
         for module, why in sorted(self.stopped.items()):
             said = f"module {module}: reducer {why.reducer} stopped at entry {why.at}: {why.reason}"

@@ -11,14 +11,14 @@ Who folds: `tools.replay_hands`.  What the outcome is held against: `tools.repla
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from archive import Attest, DataFolder, InvalidEvent, LogSource
 from reducers import Module, ModuleError, Registry, available, compose
-from replay import Catalogue, Gathered
-from tools.loading import load_modules
+from replay import Catalogue, Gathered, catalogues
+from tools.loading import load_modules, owned
 from tools.offline import shards_of, size_at
 from tools.replay_hands import Job
 
@@ -89,6 +89,17 @@ class Plan:
         holders = {self.steering.holder(info.name) for info in catalogue.reducers}
         return [] if holders & {None, catalogue.module} else sorted(filter(None, holders))
 
+    def never_ran(self, module: str) -> bool:
+        """Return whether the log says nothing of a module that is replayed: no server of it ever made it active."""
+        reducers = {one.name for one in self.modules_by_name[module].reducers}
+        attested = any(one.reducer in reducers for _, one in self.attestations)
+        return self.steering.active(module) is None and not attested
+
+    def leave(self, modules: Collection[str]) -> None:
+        """Fold these modules not at all, unless there would be none."""
+        if kept := [one for one in self.modules if one.name not in modules]:
+            self.modules, (self.registry, _) = kept, compose(kept)
+
     def grow(self, source: LogSource, size: int) -> None:
         """Take in what came to the log meanwhile, up to `size`."""
         with source.open(size) as log:
@@ -117,7 +128,15 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
         raise InvalidEvent(
             f"--module {unknown[0]}: is not installed; installed are {', '.join(sorted(there))}"
         )
-    loaded = load_modules(options.modules or there)
+    published = source.published()
+    size = published if options.until is None else size_at(source, options.until)
+    steering = Gathered()
+    with source.open(size) as log:
+        steering.extend(log)
+        root = log.root()
+    names = options.modules or there
+    owners = owned(catalogues(options.state or folder.state, folder.partition), names, there, steering)
+    loaded = load_modules(names, owners)
     if any(isinstance(error.__cause__, KeyboardInterrupt) for error in loaded.errors):
         raise KeyboardInterrupt  # it is no fault of the module that was being imported just then
     registry, clashes = compose(loaded.modules)
@@ -127,12 +146,6 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
         raise InvalidEvent("; ".join(str(error) for error in [*loaded.errors, *clashes]))
     if options.reducers:
         registry, modules = _chosen(modules, options.reducers)
-    published = source.published()
-    size = published if options.until is None else size_at(source, options.until)
-    steering = Gathered()
-    with source.open(size) as log:
-        steering.extend(log)
-        root = log.root()
     jobs, shards = _divided(folder, options, size)
     plan = Plan(size, size == published, registry, modules, steering, root, jobs, shards)
     plan.left_out = [*loaded.errors, *clashes]

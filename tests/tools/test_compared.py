@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from archive import Activate, ActiveReducer, Attest
-from reducers import available, load
-from replay import module_folder
+from reducers import BUILTIN, available, load
+from replay import STATUS_FILE, ModuleStatus, Record, ShardStatus, module_folder, write_status
 from tests.tools.left import Installed, forget, package, write_package
 from tests.world import event
 from tools import replay
@@ -165,21 +165,87 @@ def test_attestations_of_a_reducer_that_was_given_up_are_a_note(
     assert "1 attestations are of reducers that no module has any more" in report["notes"]
 
 
-def test_a_module_that_never_ran_here_is_held_against_nothing(
+def test_a_module_that_never_ran_here_is_no_gap_unless_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its states were folded and counted, and there is nothing that they are equal to."""
+    """Nobody was shown anything of it: it is not folded, and not counted; who names it is told that it never ran."""
     data = left(tmp_path).data
-    with package(tmp_path / "lib", "counts", TWO, monkeypatch):
+    whole = check(capsys, data)[1]
+    fatal = TWO.replace("return state + 1", "import os; os._exit(7)")
+    with package(tmp_path / "lib", "counts", fatal, monkeypatch):
         code, report, verdict = check(capsys, data)
-        assert (code, verdict[:18]) == (2, "NOT ALL COMPARED: ")
-        (said,) = report["incomplete"]
-        assert said.startswith(
-            "module counts: it never ran on this server, and there is nothing to hold its states"
-        )
-        assert check(capsys, data, *OTHERS)[0] == 0
-        code, report, _ = check(capsys, data, "--module", "counts")
-        assert (code, len(report["incomplete"])) == (2, 1)
+        assert (code, verdict[:7], report["state_digest"]) == (0, "equal: ", whole["state_digest"])
+        assert report["notes"][-1].endswith("modules that are installed, and never ran here: counts")
+        assert check(capsys, data, *OTHERS)[1]["notes"] == []
+    with package(tmp_path / "lib2", "counts", TWO, monkeypatch):
+        for argv in (("--module", "counts"), ("--reducer", "first")):
+            code, report, verdict = check(capsys, data, *argv)
+            assert (code, verdict[:14]) == (2, "NOT COMPARED: ")
+            (said,) = report["incomplete"]
+            assert said.startswith("module counts: it never ran on this server, and there is nothing to hold")
+
+
+def test_a_server_that_runs_some_of_what_is_installed_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Built-in modules are always installed: starting the server, whose settings name others, would change nothing."""
+    data = left(tmp_path).data
+    for name in ("classes", "progress", "writing"):
+        shutil.rmtree(module_folder(data / "state", 0, name))
+    code, report, verdict = check(capsys, data)
+    assert (code, report["equal"], report["compared"]) == (0, True, {"activity": report["states"]})
+    assert "never ran here: classes, progress, writing" in report["notes"][-1]
+    assert f" of {len(BUILTIN['activity'])} reducers " in verdict
+
+
+def test_attestations_alone_show_that_a_module_ran(
+    tmp_path: Path, lib: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its states were shown to somebody once: without them the check is not whole."""
+    data = left(tmp_path, attested=True).data
+    shutil.rmtree(module_folder(data / "state", 0, "counts"))
+    code, report, _ = check(capsys, data)
+    assert (code, len(report["incomplete"])) == (2, 1)
+    assert lib.is_dir()
+
+
+@pytest.mark.parametrize("served", [(), ("activity",), ("activity", "counts")])
+def test_states_that_were_moved_away_are_asked_for_while_a_server_runs_the_module(
+    tmp_path: Path, lib: Path, capsys: pytest.CaptureFixture[str], served: tuple[str, ...]
+) -> None:
+    """Of a module that runs here no more nobody is shown anything; what is attested of it is judged all the same."""
+    made = left(tmp_path, attested=True, active=True)
+    shutil.rmtree(module_folder(made.data / "state", 0, "counts"))
+    shard = ModuleStatus({"0": ShardStatus(Record("shared", "running"), 0.0)})
+    write_status(made.front.folder.run / STATUS_FILE, dict.fromkeys(served, shard))
+    code, report, _ = check(capsys, made.data)
+    assert report["attestations"]["equal"] == 2
+    if served == ("activity",):
+        assert (code, report["incomplete"]) == (0, [])
+        assert report["notes"][-1].endswith("do not run here any more, and have no live states: counts")
+    else:
+        assert code == 2
+        assert report["incomplete"] == [
+            "module counts: it is active, and has no live states; start the server, they are made anew"
+        ]
+    assert lib.is_dir()
+
+
+def test_states_that_nothing_was_held_against_are_not_counted(
+    tmp_path: Path, lib: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as those of a module that was switched off: what is called equal is equal to something."""
+    whole = check(capsys, left(tmp_path / "whole", active=True).data)[1]
+    made = Installed(tmp_path / "data")
+    made.steer(Activate("counts", identities(load(available()["counts"]).reducers)))
+    made.append(*(event(name) for name in ("ann", "bob", "eve")))
+    made.steer(Activate("counts", ()))
+    made.close()
+    shutil.rmtree(module_folder(made.data / "state", 0, "counts"))
+    code, report, verdict = check(capsys, made.data)
+    assert (code, verdict[:7], report["states"]) == (0, "equal: ", whole["states"] - 2 * 3)
+    assert sum(report["compared"].values()) == report["states"]
+    assert lib.is_dir()
 
 
 def test_a_module_that_was_renamed_is_replayed_under_its_new_name_only(

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from archive import Activate
-from reducers import Module, available
+from reducers import Module, available, load
 from replay import Catalogue, Gathered, catalogue_of, module_folder, write_catalogue
-from tests.tools.left import Installed
+from tests.tools.left import Installed, package
 from tests.world import event, pages, seen
-from tools.loading import activation, identities, load_modules, taken_by
+from tools import replay
+from tools.loading import activation, identities, load_modules, owned, taken_by
 from tools.past import module_of
 from tools.warden import owners_of
 
@@ -98,3 +99,78 @@ def test_a_state_as_it_was_is_made_by_the_module_that_has_the_reducer(tmp_path: 
     for name in ("activity", "writing"):
         write_catalogue(module_folder(folder.state, 0, name), catalogue_of(Module(name, (pages,))))
     assert module_of(folder, "pages") == last
+
+
+@pytest.mark.parametrize(
+    ("there", "names", "installed", "active", "owner"),
+    [
+        ([], ["lexis", "words"], ["lexis", "words"], [], None),
+        (LEFT[:1], ["lexis", "words"], ["lexis", "words"], [], "words"),
+        (LEFT[:1], ["lexis", "words"], ["lexis", "words"], [LEXIS, WORDS], "words"),
+        (LEFT, ["lexis", "words"], ["lexis", "words"], [WORDS, LEXIS], "lexis"),
+        (LEFT, ["lexis", "words"], ["words"], [WORDS, LEXIS], "words"),
+        (LEFT, ["lexis"], ["lexis", "words"], [WORDS], None),
+    ],
+    ids=["nobody", "left states", "active last", "and back", "gone", "not looked at"],
+)
+def test_whose_a_reducer_is_among_all_that_are_looked_at(
+    there: list[Catalogue],
+    names: Collection[str],
+    installed: Collection[str],
+    active: list[Module],
+    owner: str | None,
+) -> None:
+    """The log says it, whatever comes first by name; without a word of it, states that lie there do."""
+    assert owned(there, names, installed, steered(*active)).get("pages") == owner
+
+
+COUNT = '''
+    """Counts."""
+    from reducers import Event, reducer
+
+    @reducer(scope=("student",))
+    def shared_name(state: int, event: Event) -> int:
+        """Count."""
+        return state + 1
+
+    REDUCERS = [shared_name]
+'''
+
+
+def test_a_check_replays_the_module_that_has_a_name_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another one that is only installed has the same name for a reducer, and comes first in the alphabet."""
+    with package(tmp_path / "lib", "zold", COUNT, monkeypatch):
+        left = Installed(tmp_path / "data")
+        left.steer(Activate("zold", identities(load(available()["zold"]).reducers)))
+        left.append(event("ann"))
+        left.close()
+        with package(tmp_path / "lib2", "anew", COUNT.replace("+ 1", "+ 2"), monkeypatch):
+            assert replay.main(["--data", str(left.data), "--check"]) == 0
+            said = capsys.readouterr()
+            assert "equal: " in said.out
+            assert "zold: it cannot be loaded" not in said.out
+            assert "module 'anew': its reducer 'shared_name' is named like one of module zold" in said.err
+            assert replay.main(["--data", str(left.data), "--module", "anew", "--check"]) == 2
+            assert "module anew: it never ran on this server" in capsys.readouterr().out
+
+
+def test_what_lies_under_an_old_name_that_is_still_installed_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new name has the reducers by the log: the old module is left out, and its states answer nobody."""
+    with (
+        package(tmp_path / "lib", "zold", COUNT, monkeypatch),
+        package(tmp_path / "lib2", "anew", COUNT, monkeypatch),
+    ):
+        left = Installed(tmp_path / "data")
+        for name in ("zold", "anew"):
+            left.steer(Activate(name, identities(load(available()[name]).reducers)))
+        left.append(event("ann"))
+        left.close()
+        assert {"anew", "zold"} <= {one.name for one in (left.data / "state" / "0").iterdir()}
+        code = replay.main(["--data", str(left.data), "--check"])
+        said = capsys.readouterr().out
+        assert (code, "zold: it cannot be loaded" in said) == (0, False)
+        assert "module zold is not replayed: its reducers are those of anew now" in said
