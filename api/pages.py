@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from heapq import nlargest
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -37,6 +38,9 @@ SCANNED = 2_000
 SCANNED_BYTES = 4 << 20
 """And how large they may be together: texts are long."""
 TEXT_SHOWN = 160
+FIELDS_SHOWN, STATE_SHOWN = 20, 600
+"""How much of a state is shown: fields, and characters."""
+KEY_SHOWN, REASON_SHOWN = 100, 300
 TROUBLES_SHOWN = 5
 EARLIEST_TIME_MS = 315_532_800_000
 """1980: a smaller number of milliseconds is a duration."""
@@ -93,13 +97,21 @@ def _context(services: Services) -> dict[str, Any]:
         "connected": services.client.connected,
         "cosigning_s_max": COSIGNING_S_MAX,
         "waiting": [one["module"] for one in state["modules"] if one.get("state") in {"parked", "failed"}],
-        "modules": [{**one, **troubles_of(one)} for one in state["modules"]],
+        "modules": [{**one, **troubles_of(one)} for one in sorted(state["modules"], key=_calm)],
         **checkpoint,
         # States of a log that may not be shown are not shown either.
         "reducers": []
         if checkpoint.get("unreadable")
         else [_table(services, info) for info in services.shelf.reducers()],
     }
+
+
+def _calm(module: dict[str, Any]) -> int:
+    """Return how little a module needs a person: those that wait for one stand first."""
+    if module.get("state") in {"parked", "failed"}:
+        return 0
+    ails = module.get("reason") or any(one.get("damaged") or one["lag"] is None for one in module["shards"])
+    return 1 if ails else 2
 
 
 def troubles_of(module: dict[str, Any]) -> dict[str, list[str]]:
@@ -111,7 +123,7 @@ def troubles_of(module: dict[str, Any]) -> dict[str, list[str]]:
     """
     shards: dict[str, list[str]] = {}
     for one in module.get("troubles", ()):
-        shards.setdefault(one["reason"], []).append(str(one["shard"]))
+        shards.setdefault(_beginning(one["reason"]), []).append(str(one["shard"]))
     lines = [
         f"shard{'s' if len(each) > 1 else ''} {', '.join(each)}: {reason}" for reason, each in shards.items()
     ]
@@ -192,18 +204,29 @@ def noted(count: int, *, whole: bool) -> str:
 def _row(reducer: ReducerInfo, slot: StoredSlot) -> dict[str, Any]:
     one = state_json(reducer, slot)
     state = msgspec.json.decode(one["state"])
-    return {"key": list(one["key"].values()), "state": shown(state), "bad": one.get("quarantined")}
+    key = [_both_ends(value) for value in one["key"].values()]
+    return {"key": key, "state": shown(state), "bad": one.get("quarantined")}
 
 
 def shown(state: Any) -> str:
     """Return a state as a person reads it: durations and times of day for what ends in _ms, the end of long texts.
 
+    Of many fields, the first are shown.
+
     >>> shown({"total_ms": 61_500, "last_ms": 1_700_000_000_000, "unknown": 0})
     'total 1 min 1 s · last 22:13:20 UTC · unknown 0'
+    >>> shown({f"f{number}": 0 for number in range(2_500)})[-24:]
+    'f19 0 · … and 2,480 more'
     """
     if not isinstance(state, dict):
         return _cut(state if isinstance(state, str) else msgspec.json.encode(state).decode())
-    return " · ".join(f"{name.removesuffix('_ms')} {_value(name, value)}" for name, value in state.items())
+    fields = [
+        f"{_both_ends(name.removesuffix('_ms'))} {_value(name, value)}"
+        for name, value in islice(state.items(), FIELDS_SHOWN)
+    ]
+    rest = len(state) - len(fields)
+    text = _beginning(" · ".join(fields), STATE_SHOWN)
+    return f"{text} · … and {rest:,} more" if rest else text
 
 
 def _value(name: str, value: Any) -> str:
@@ -217,3 +240,13 @@ def _value(name: str, value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= TEXT_SHOWN else f"…{text[-TEXT_SHOWN:]}"
+
+
+def _beginning(text: str, most: int = REASON_SHOWN) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _both_ends(text: str) -> str:
+    """Return a key, the middle left out of a long one: keys that are alike may part late."""
+    half = KEY_SHOWN // 2
+    return text if len(text) <= KEY_SHOWN else f"{text[:half]}…{text[-half:]}"

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from hashlib import sha256
@@ -49,6 +50,8 @@ QUIET_S = 5.0
 ROWS, LOOK_BYTES = 500, 1 << 20
 """How much is looked at in one turn; a look ends with the state that fills it."""
 STREAMS_MAX = 1_000
+SAID_EVERY_S = 60.0
+"""How often the operator is told, at most, that streams cannot be answered."""
 LOOKS_MAX, LOOKS_BYTES_MAX = 1_000, 32 << 20
 """What is remembered of looks, for those who stand at the same point."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -74,6 +77,7 @@ class Hub:
         self._services = services
         self._looks: dict[tuple[str, int, bytes], tuple[float, Look]] = {}
         self._bytes = 0
+        self._said_at = float("-inf")
         self.streams = 0
 
     def look(self, name: str, shard: int, start: bytes, now: float) -> Look:
@@ -84,13 +88,23 @@ class Hub:
         known = self._looks.get((name, shard, start))
         if known is not None and now - known[0] < POLL_S:
             return known[1]
-        look = self._new(name, shard, start)
+        try:
+            look = self._new(name, shard, start)
+        except OSError as error:  # no file or no memory left, perhaps for a moment: that ends no stream
+            raise self._refused(error, now) from None
         if len(self._looks) >= LOOKS_MAX or self._bytes > LOOKS_BYTES_MAX:
             self._looks.clear()
             self._bytes = 0
         self._looks[name, shard, start] = (now, look)
         self._bytes += sum(len(event) for _, event in look.rows)
         return look
+
+    def _refused(self, error: OSError, now: float) -> Unavailable:
+        """Return what readers are told of what the system refused; the operator is told now and then, not each time."""
+        if now - self._said_at >= SAID_EVERY_S:
+            self._said_at = now
+            self._services.say(f"front: streams wait, states cannot be read just now: {error}")
+        return Unavailable(f"states cannot be read just now: {error.strerror or 'the system refuses it'}")
 
     def _new(self, name: str, shard: int, start: bytes) -> Look:
         self._services.check()
@@ -117,12 +131,22 @@ def router(services: Services) -> APIRouter:
     async def get_stream(name: str, request: Request) -> StreamingResponse:
         _, info = services.shelf.find(name)
         prefix, begin = key_of_query(info, request), _begin(request)
-        if hub.streams >= STREAMS_MAX:
-            raise Unavailable(f"{STREAMS_MAX:,} streams are open already; try again later, or ask for states")
+        most = streams_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        if hub.streams >= most:
+            raise Unavailable(f"{most:,} streams are open already; try again later, or ask for states")
         events = _events(services, hub, info, prefix, begin)
         return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
     return routes
+
+
+def streams_allowed(files: int) -> int:
+    """Return how many streams there may be where a process may open so many files: half are for all else.
+
+    >>> streams_allowed(65_536), streams_allowed(1_024), streams_allowed(resource.RLIM_INFINITY)
+    (1000, 512, 1000)
+    """
+    return STREAMS_MAX if files == resource.RLIM_INFINITY else min(STREAMS_MAX, files // 2)
 
 
 def _begin(request: Request) -> tuple[int, str | None] | None:

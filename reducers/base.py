@@ -38,6 +38,7 @@ from reducers import canonical
 from reducers.errors import StateError
 from reducers.guard import active
 from reducers.message import Emit, Outbox
+from reducers.shown import built
 
 S = TypeVar("S")
 Key = tuple[str, ...]
@@ -138,10 +139,10 @@ class Reducer(Generic[S]):
         Sets become sorted lists here, where they can still be told from lists.
         """
         if self.viewer is None:
-            return _built(state)
+            return built(state)
         with active(self):
             shown = self.viewer(state)
-        return _built(shown)
+        return built(shown)
 
     @property
     def keyed(self) -> bool:
@@ -160,13 +161,6 @@ class Reducer(Generic[S]):
             return tuple([keys[name] for name in self.scope])
         except KeyError:
             return None
-
-
-def _built(value: Any) -> Any:
-    """Return JSON-like builtins: members of sets are sorted, those of dicts stay as they were put in."""
-    built = msgspec.to_builtins(value, str_keys=True)
-    ordered = msgspec.to_builtins(value, str_keys=True, order="deterministic")  # dicts as well
-    return built if built == ordered else ordered
 
 
 def _name_of(kind: Any) -> str:

@@ -21,7 +21,7 @@ from types import MappingProxyType, MemberDescriptorType, ModuleType
 from typing import Any
 
 from reducers.base import Reducer
-from reducers.scopes import UNKNOWN, Key
+from reducers.scopes import UNKNOWN, Key, of_module
 
 _MEMBERS: dict[type, Any] = {
     dict: dict.values,
@@ -90,7 +90,7 @@ def attribute(value: Any, name: str, package: str) -> tuple[Any, Any]:
     `package` is the author's: of objects and base classes of others, nothing is looked at.
     """
     if isinstance(value, ModuleType):
-        return _of_module(value, name), None
+        return of_module(value, name), None
     if isinstance(value, type):
         return _of_class(value, name, package), value
     if is_of(type(value), package):
@@ -112,14 +112,6 @@ def attribute(value: Any, name: str, package: str) -> tuple[Any, Any]:
 def is_of(kind: Any, package: str) -> bool:
     """Return whether a function or class is defined in this package."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == package
-
-
-def _of_module(module: ModuleType, name: str) -> Any:
-    """Return a name of a module; of a package, also a part that is not loaded yet."""
-    found = vars(module).get(name, UNKNOWN)
-    if found is UNKNOWN and hasattr(module, "__path__"):
-        return ModuleType(f"{module.__name__}.{name}")
-    return found
 
 
 def _of_class(kind: type, name: str, package: str) -> Any:

@@ -5,19 +5,20 @@ dotted name is followed from the globals of its module (so aliases do not hide a
 it leads to: also through a wrapper, a table of functions, or an object of the author's.  Names that cannot be
 followed, such as attributes of a local variable, are left to the guard at run time.
 
+An object of the author's that is only passed on is not read: of its class, those methods are whose names stand
+in the code that is read (`LEXICON.knows(word)`, `HANDLERS[event.type].handle(event)`).
+
     essay.py:12:  from datetime import datetime as dt
     essay.py:20:      return Idle(dt.now())          -> reaches for the clock (datetime.datetime.now) at essay.py:20
 
 What is only imported, or used by other code of the module, is no fault: a module may draw pictures at random.
-Which names a source has: `reducers.scopes`; what hangs on a value: `reducers.inside`; what is out of reach:
-`reducers.forbidden`; what is watched at run time: `reducers.guard`.
+Where a function stands: `reducers.listing`; which names are in it: `reducers.scopes`; what hangs on a value:
+`reducers.inside`; what is out of reach: `reducers.forbidden`; what is watched at run time: `reducers.guard`.
 """
 
 from __future__ import annotations
 
-import ast
 import datetime as dt
-import functools
 import inspect
 import sys
 from collections import deque
@@ -31,10 +32,19 @@ from reducers.base import Reducer
 from reducers.errors import DefinitionError
 from reducers.forbidden import CLASS_METHODS, CLOCK, kind_of, place, sentence
 from reducers.inside import attribute, is_of, member, parts_of
-from reducers.scopes import FREE, UNKNOWN, Key, Name, names_in
+from reducers.listing import Listing, file_of
+from reducers.scopes import CALL, FREE, UNKNOWN, Absent, Key, Name
 
 VALUES_MAX, MEMBERS_MAX = 20_000, 1_000
 """How many values are looked at for one function, and of one table: more are data, and none of them a function."""
+OBJECTS_MAX = 1_000
+"""How many objects of an author's classes are looked at for one function; of more, one of each class."""
+_MAKING = ("__new__", "__init__", "__post_init__")
+"""Methods that run where an object is made, and not where one is there."""
+_IMPLIED = {CALL, "__getitem__", "__missing__", "__enter__", "__exit__"}
+"""Methods that no source names."""
+_ME: Any = object()
+"""Stands for the first argument of a method: only its attributes are looked at."""
 _PLAIN = (ModuleType, str, bytes, int, float, complex, type(None), type(UNKNOWN))
 
 
@@ -59,12 +69,6 @@ def faults(function: Callable[..., Any]) -> list[Fault]:
     return _Reading(root).found if isinstance(root, FunctionType) else []
 
 
-class _Me(NamedTuple):
-    """What the first argument of a method is: only its attributes are looked at."""
-
-    value: Any
-
-
 class _Same:
     """A thing with what it belongs to, equal only to the very same: a table cannot be hashed, and may hold itself."""
 
@@ -77,7 +81,8 @@ class _Same:
         return isinstance(other, _Same) and self._thing is other._thing and self._owner is other._owner
 
     def __hash__(self) -> int:
-        return object.__hash__(self._thing)
+        # Of both, since one method may belong to a thousand objects.
+        return object.__hash__(self._thing) ^ 31 * object.__hash__(self._owner)
 
 
 class _Reading:
@@ -86,32 +91,36 @@ class _Reading:
     def __init__(self, root: FunctionType) -> None:
         self.found: list[Fault] = []
         self._package = str(root.__module__).partition(".")[0]
+        self._listing = Listing(_ME)
         self._todo: deque[tuple[Any, Any]] = deque([(root, None)])
         self._read: set[_Same] = set()
         self._taken: set[_Same] = set()
+        self._objects: list[Any] = []
+        self._kinds: set[type] = set()
+        self._mentioned: dict[str, None] = {}
         while self._todo:
             one, owner = self._todo.popleft()
             if is_of(one, self._package) and (same := _Same(one, owner)) not in self._read:
                 self._read.add(same)
-                for node, known in _nodes_of(one):
-                    self._judge(node, known, UNKNOWN if owner is None else _Me(owner))
+                self._judge(one, owner)
 
-    def _judge(self, node: ast.AST, known: dict[str, Any], first: Any) -> None:
-        for name in names_in(node, str(known.get("__package__") or ""), first):
-            fault = self._follow(name, known)
+    def _judge(self, one: Any, owner: Any) -> None:
+        known = _names_of(one)
+        for name in self._listing.names_of(one, str(known.get("__package__") or "")):
+            fault = self._follow(name, known, owner)
             if fault is not None:
-                self.found.append(Fault(*fault, place(known["__file__"], name.line)))
+                self.found.append(Fault(*fault, place(file_of(one), name.line)))
 
-    def _follow(self, name: Name, known: dict[str, Any]) -> tuple[str, str] | None:
+    def _follow(self, name: Name, known: dict[str, Any], me: Any) -> tuple[str, str] | None:
         """Return (kind, full name) of what a dotted name leads to if that is out of reach."""
-        value, owner = name.bound, None
-        if value is FREE:
-            value = known.get(name.first, getattr(sys.modules["builtins"], name.first, UNKNOWN))
-        if isinstance(value, _Me):
-            value = value.value if name.rest else UNKNOWN
-        elif (fault := value_fault(value)) is not None:
+        value, owner = self._first_of(name, known, me), None
+        if value is not me and (fault := value_fault(value)) is not None:
             return fault
-        for part in name.rest:
+        for position, part in enumerate(name.rest):
+            if value is UNKNOWN:
+                return self._mention(name.rest, position)
+            if part in _IMPLIED and ((fault := self._take(value, owner)) or not self._is_object(value)):
+                return fault
             if (fault := _part_fault(value, part)) is not None:
                 return fault
             value, owner = self._part(value, part)
@@ -119,10 +128,32 @@ class _Reading:
                 return fault
         return self._take(value, owner)
 
+    def _first_of(self, name: Name, known: dict[str, Any], me: Any) -> Any:
+        if name.bound is _ME:
+            return UNKNOWN if me is None or not name.rest else me
+        if name.bound is FREE:
+            return known.get(name.first, getattr(sys.modules["builtins"], name.first, UNKNOWN))
+        return name.bound
+
     def _part(self, value: Any, part: str | Key) -> tuple[Any, Any]:
         if isinstance(part, Key):
             return member(value, part, self._package)
         return attribute(value, part, self._package)
+
+    def _is_object(self, value: Any) -> bool:
+        """Return whether a value is an object of a class of the author's."""
+        return not isinstance(value, (type, Reducer, *_PLAIN)) and is_of(type(value), self._package)
+
+    def _mention(self, rest: tuple[str | Key, ...], position: int) -> tuple[str, str] | None:
+        """Note names that code asks of what nobody knows, from a position on: it may be any object that was seen."""
+        is_method = len(rest) > 1 and rest[-1] == CALL and isinstance(rest[-2], str)
+        parts = rest[position : -1 if is_method else None]
+        names = {"__getitem__" if isinstance(each, Key) else each: None for each in parts}
+        new = [name for name in names if name not in self._mentioned and name not in _MAKING]
+        self._mentioned.update(dict.fromkeys(new))
+        seen = [(each, name) for each in self._objects for name in new]
+        faults = [self._take(*attribute(each, name, self._package)) for each, name in seen]
+        return next(filter(None, faults), None)
 
     def _take(self, value: Any, owner: Any) -> tuple[str, str] | None:
         """Judge all that hangs on a value, and put what of it can be read on the list of what is to be read."""
@@ -144,43 +175,19 @@ class _Reading:
         if isinstance(value, _PLAIN) or same in self._taken or len(self._taken) >= VALUES_MAX:
             return
         self._taken.add(same)
-        if not isinstance(value, type | Reducer) and is_of(type(value), self._package):
-            yield type(value), None
-            yield attribute(value, "__call__", self._package)
+        yield from (attribute(value, name, self._package) for name in self._asked_of(value))
         parts = (each for each in parts_of(value, owner) if not isinstance(each[0], _PLAIN))
         yield from islice(parts, MEMBERS_MAX)
 
-
-def _nodes_of(one: Any) -> Iterator[tuple[ast.AST, dict[str, Any]]]:
-    """Yield the syntax trees of a function or class, with the names that its module defines."""
-    try:
-        functions, classes = _made_in("".join(inspect.findsource(one)[0]))
-        filename = inspect.getsourcefile(one)
-    except (OSError, TypeError, SyntaxError):  # none, or one that was edited since
-        return
-    is_function = isinstance(one, FunctionType)
-    nodes = functions.get(one.__code__.co_firstlineno) if is_function else classes.get(one.__name__)
-    for node in nodes or ():
-        yield node, {**_names_of(one), "__file__": filename}
-
-
-@functools.lru_cache(maxsize=16)
-def _made_in(source: str) -> tuple[dict[int, list[ast.AST]], dict[str, list[ast.AST]]]:
-    """Return the functions in a source by the line that `co_firstlineno` names, and the classes by name."""
-    functions: dict[int, list[ast.AST]] = {}
-    classes: dict[str, list[ast.AST]] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            functions.setdefault(_first_line(node), []).append(node)
-        elif isinstance(node, ast.ClassDef):
-            classes.setdefault(node.name, []).append(node)
-    return functions, classes
-
-
-def _first_line(node: Any) -> int:
-    """Return the line of the first decorator, if there is one."""
-    decorators = getattr(node, "decorator_list", [])
-    return int((decorators[0] if decorators else node).lineno)
+    def _asked_of(self, value: Any) -> list[str]:
+        """Return the names that are asked of a class or object of the author's, and keep it for those to come."""
+        makes = isinstance(value, type) and is_of(value, self._package)
+        is_new = len(self._objects) < OBJECTS_MAX or type(value) not in self._kinds
+        if not (makes or (self._is_object(value) and is_new)):
+            return []
+        self._objects.append(value)
+        self._kinds.add(type(value))
+        return [*self._mentioned, *(_MAKING if makes else ())]
 
 
 def _names_of(one: Any) -> dict[str, Any]:
@@ -214,6 +221,9 @@ def _part_fault(value: Any, name: str | Key) -> tuple[str, str] | None:
 
 def value_fault(value: Any) -> tuple[str, str] | None:
     """Judge a value by where it was defined, whatever name it has here."""
+    if isinstance(value, Absent):
+        module, _, name = value.__name__.rpartition(".")
+        return None if (kind := kind_of(module, name)) is None else (kind, value.__name__)
     if isinstance(value, _PLAIN):
         return None
     owner = _known(value, "__self__")

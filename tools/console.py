@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from tools.process import EXIT_FINDING, EXIT_USAGE
+from tools.process import EXIT_FINDING, EXIT_USAGE, one_line
 
 Advance = Callable[[int], None]
 EXIT_INTERRUPTED = 130
@@ -118,7 +118,7 @@ def print_json(value: Any) -> None:
 
 def fail(message: str, code: int = EXIT_FINDING) -> int:
     """Say on standard error what is wrong and what to do; return the exit code, so that `main` can."""
-    print(f"treering: {message}", file=sys.stderr, flush=True)
+    print(one_line(f"treering: {message}"), file=sys.stderr, flush=True)
     return code
 
 
@@ -133,7 +133,7 @@ def printable(text: str) -> str:
     >>> printable("student:zoë\x1b[2J\u202e")
     'student:zoë\\x1b[2J\\u202e'
     """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return one_line(text)
 
 
 def in_words(error: OSError) -> str:

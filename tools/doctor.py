@@ -52,7 +52,7 @@ from replay import (
     shard_folder,
 )
 from tools.answering import SERVER, Note, check_front, check_server, is_address
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 from tools.standing import quarantined, shelf_of
 
 FREE_BYTES_MIN = 1 << 30
@@ -372,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         width = max(len(one.about) for one in notes)
         for one in notes:
-            print(f"{'good' if one.good else 'FINDING':<8} {one.about:<{width}}  {one.text}")
+            print(f"{'good' if one.good else 'FINDING':<8} {one.about:<{width}}  {one_line(one.text)}")
             for remedy in one.remedies:
-                print(f"{'':<8} {'':<{width}}  -> {remedy}")
+                print(f"{'':<8} {'':<{width}}  -> {one_line(remedy)}")
     return EXIT_GOOD if all(one.good for one in notes) else EXIT_FINDING

@@ -10,7 +10,8 @@ What it remembers of a log lies in DIR/<sha256 of the origin>, and is on disk be
 decided one after the other, and a lock keeps a second witness out of DIR: a memory that two could write would cosign
 a fork.  Nothing of it is held in the process, so that killing it is harmless.
 
-What is decided, and why, is `merkle.witness`; the one who asks is `tools.witnessing`.
+What is decided, and why, is `merkle.witness`; the one who asks is `tools.witnessing`; how long a connection may take,
+and how many there may be, is `tools.witness_door`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ from merkle import (
     WitnessAnswer,
     decode_vkey,
 )
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, with_times
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, raise_files, say, with_times
+from tools.witness_door import BACKLOG, Calm, Connection, connections_allowed
 
 BODY_BYTES_MAX = 256 << 10
 DRAIN_S = 10
@@ -113,6 +115,8 @@ class Application:
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":  # half a request is none
+                return WitnessAnswer(400, b"the request ended early\n")
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > BODY_BYTES_MAX:
@@ -151,6 +155,10 @@ async def _send(send: Send, answer: WitnessAnswer) -> None:
 
 class _Server(uvicorn.Server):
     """Drains at SIGTERM or Ctrl-C, and then ends with exit code 0."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(Calm())
+        await super().startup(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -232,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not __debug__:
         say("treering: refuses to run under -O: its assertions are part of its safety")
         return EXIT_USAGE
+    Connection.most = connections_allowed(raise_files())
     try:
         make_folder(arguments.state)
         take_lock(arguments.state / "lock", "witness remembers here")
@@ -242,19 +251,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FINDING if isinstance(error, IntegrityError) else EXIT_USAGE
     _announce(listener, [one.verifier.encode() for one in cosigners], as_json=arguments.json)
     application = Application(witness, Memory(arguments.state), lambda: int(time.time()))
+    with with_times():
+        asyncio.run(server_of(application).serve(sockets=[listener]))
+    return EXIT_GOOD
+
+
+def server_of(application: Application) -> uvicorn.Server:
+    """Return a server that answers with a witness until it is told to end."""
     config = uvicorn.Config(
         application,
         lifespan="off",
-        http="httptools",
+        http=Connection,
         ws="none",
         access_log=False,
-        log_level="warning",
+        log_level="error",  # a warning is what anybody can cause, as often as he likes
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    with with_times():
-        asyncio.run(_Server(config).serve(sockets=[listener]))
-    return EXIT_GOOD
+    return _Server(config)
 
 
 def _announce(listener: socket.socket, vkeys: Sequence[str], *, as_json: bool) -> None:

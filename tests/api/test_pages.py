@@ -177,11 +177,11 @@ def test_nobody_waits_while_the_page_is_made(front: Front, monkeypatch: pytest.M
     assert others == [True]
 
 
-def fault(name: str, shards: dict[str, int]) -> ModuleStatus:
+def fault(name: str, shards: dict[str, int], reason: str = "SIGSEGV") -> ModuleStatus:
     """Return how a module is that died in these shards, at these entries."""
     found = {}
     for shard, index in shards.items():
-        one = Fault("died", index, 1, 100.0, "SIGSEGV", name)
+        one = Fault("died", index, 1, 100.0, reason, name)
         found[shard] = ShardStatus(struck(struck(Record("cell"), one), one), 0.0)
     return ModuleStatus(found)
 
@@ -209,3 +209,52 @@ def test_every_trouble_and_every_command_is_shown(front: Front, http: TestClient
     assert "1 module waits for you: activity<" in http.get("/").text
     write_status(front.folder.run / STATUS_FILE, {})
     assert "for you" not in http.get("/").text
+
+
+def test_modules_that_wait_stand_first(front: Front, http: TestClient) -> None:
+    """Who must do something sees it without scrolling past what is well."""
+    front.reduce()
+    plain = re.findall(r'<tr><td class="key">(\w+)', http.get("/").text.partition("<h2>Modules")[2])
+    last = plain[plain.index("writing")]
+    write_status(front.folder.run / STATUS_FILE, {last: fault("reconstruct", {"0": 20})})
+    shown = re.findall(r'<tr><td class="key">(\w+)', http.get("/").text.partition("<h2>Modules")[2])
+    assert plain[0] != last
+    assert shown[0] == last
+    modules = len(front.modules)
+    assert shown[1:modules] == [one for one in plain[:modules] if one != last]
+
+
+def test_long_keys_fields_and_reasons_are_cut(front: Front, http: TestClient) -> None:
+    """Whatever stands in a key, a state or an error, a row stays a row: the page has a bound, and can be read."""
+    long = "first" + "a" * 900 + "last"
+    front.archiver.step([event(long), event("ann", "bad")])
+    front.reduce()
+    statuses = {"writing": fault("reconstruct", {"0": 20}, "A" * 5_000)}
+    write_status(front.folder.run / STATUS_FILE, statuses)
+    text = http.get("/").text
+    assert "a" * 101 not in text
+    assert re.search('<td class="key">firsta+…a+last</td>', text)
+    assert "A" * 200 in text
+    assert "A" * 301 not in text
+    assert re.search(r"td\.key \{[^}]*max-width", text)
+    assert re.search(r"td\.why \{[^}]*overflow-wrap: anywhere", text)
+    assert "td.key { white-space: nowrap" not in text
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {f"field{number}": number for number in range(2_500)},
+        {f"{number}" + "n" * 5_000: "v" * 5_000 for number in range(2_500)},
+        ["x" * 50] * 2_500,
+        "x" * 50_000,
+    ],
+    ids=["fields", "texts", "list", "text"],
+)
+def test_of_a_state_a_bounded_part_is_shown(state: Any) -> None:
+    """A state may have megabytes, and the page shows 40 of each reducer every two seconds."""
+    text = pages.shown(state)
+    assert len(text) < 700
+    assert "…" in text
+    if isinstance(state, dict):
+        assert text.endswith("… and 2,480 more")

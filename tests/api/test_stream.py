@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from itertools import count
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import Shelf
-from api.stream import Hub, _events, _Stream
+from api.stream import STREAMS_MAX, Hub, _events, _Stream
 from archive import Skip, Unavailable, steering_body
 from reducers import Module, reducer
 from replay import Holding
@@ -238,6 +239,46 @@ def test_too_many_streams_are_told_to_come_later(
     send(front, "ann")
     monkeypatch.setattr("api.stream.STREAMS_MAX", 0)
     assert "streams are open" in problem_of(http.get("/v1/states/event_count/stream"), 503)
+
+
+@pytest.mark.parametrize(("files", "allowed"), [(40, 20), (1_024, 512), (65_536, STREAMS_MAX)])
+def test_as_many_streams_as_files_allow(
+    front: Front, monkeypatch: pytest.MonkeyPatch, files: int, allowed: int
+) -> None:
+    """Each stream holds a file: half of those that the process may open stay free for everything else."""
+    send(front, "ann")
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    hub = Hub(front.services)
+    monkeypatch.setattr("api.stream.Hub", lambda _: hub)
+    with front.client() as http:
+        front.services.leaving = lambda: True  # a stream ends as soon as it has begun
+        hub.streams = allowed
+        assert f"{allowed:,} streams are open" in problem_of(http.get("/v1/states/event_count/stream"), 503)
+        hub.streams -= 1
+        assert http.get("/v1/states/event_count/stream").status_code == 200
+
+
+def test_a_stream_outlives_a_moment_without_files(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers are told once, and go on afterwards; the operator is told once a minute, however many read."""
+    send(front, "ann")
+    said: list[str] = []
+    monkeypatch.setattr(front.services, "say", said.append)
+    ones, plain = [stream(front, "event_count") for _ in range(3)], Hub._new
+    for one in ones[1:]:
+        one._hub = ones[0]._hub
+
+    def refused(*_: object) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Hub, "_new", refused)
+    told = b'event: rebuilding\ndata: {"reason":"states cannot be read just now: Too many open files"}\n\n'
+    assert [one.step(float(next(CLOCK))) for one in ones * 2] == [told] * 3 + [b""] * 3
+    assert len(said) == 1
+    ones[0].step(next(CLOCK) + 60.0)
+    assert len(said) == 2
+    monkeypatch.setattr(Hub, "_new", plain)
+    for one in ones:
+        assert names(read(one)[0]) == [("ann", 1)]
 
 
 def emptied(front: Front) -> None:

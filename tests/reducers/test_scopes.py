@@ -160,3 +160,21 @@ def test_what_is_bound_elsewhere_hides_nothing(tmp_path: Path, name: str) -> Non
     """Where Python looks further out, so does the check."""
     with pytest.raises(DefinitionError, match=r"reducer 'scoped' reaches for files \(io.open\)"):
         reducer()(body_of(tmp_path, PYTHONS[name]))
+
+
+DEEP = {
+    "branches": "if event.type == 'a':\n    return 1\n"
+    + "".join(f"elif event.type == 'a{n}':\n    return {n}\n" for n in range(800))
+    + "return state\n",
+    "a sum": f"return {' + '.join(['len(event.type)'] * 900)}\n",
+    "calls of calls": f"return len(event.type{'.strip()' * 400})\n",
+    "keys of keys": f"return event.data{'[state]' * 400}\n",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_what_is_long_is_read_to_its_end(tmp_path: Path, name: str) -> None:
+    """Generated code has hundreds of branches; what is behind them is found as well."""
+    assert reducer()(body_of(tmp_path, DEEP[name])).name == "scoped"
+    with pytest.raises(DefinitionError, match=r"reducer 'scoped' reaches for files \(io.open\)"):
+        reducer()(body_of(tmp_path, DEEP[name].replace("return ", "return open('words') + ")))

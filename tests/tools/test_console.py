@@ -65,6 +65,12 @@ def test_results_and_failures_go_their_own_ways(capsys: pytest.CaptureFixture[st
     assert err == "treering: port 8400 is taken; choose another\ntreering: unknown file\n"
 
 
+def test_a_failure_is_one_line_whatever_others_wrote_into_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """What stands in a file or a name is shown, and does nothing to the terminal."""
+    console.fail("x\n\x1b[31mtreering: all is well")
+    assert capsys.readouterr().err == "treering: x\\n\\x1b[31mtreering: all is well\n"
+
+
 def printing(text: str, before: str) -> Callable[[Sequence[str]], int]:
     """Return a command that prints, takes care of errors of its files, and puts away what it has begun."""
 

@@ -13,6 +13,7 @@ import pytest
 from api import SHARDS_FILE
 from archive import DataFolder, PublishedLog, PublishedSize, parse_leaf
 from replay import STATUS_FILE, Fault, ModuleStatus, Record, ShardStatus, struck, write_status
+from tools import doctor
 from tools.answering import Note
 from tools.doctor import check_disk, check_log, check_modes, check_modules, examined, main
 
@@ -157,6 +158,17 @@ def test_a_database_that_is_an_older_copy_comes_with_the_page_that_helps(folder:
 
 
 @pytest.mark.parametrize("server", ["notaurl", "http://[::1", "http://", "ftp://127.0.0.1", "127.0.0.1:8400"])
+def test_what_a_module_says_cannot_forge_a_line(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason of a module is its author's text: it is shown as one line, and no terminal obeys it."""
+    note = Note("module x", "no\ngood     log  \x1b[2Jall is well", False, "treering\nretry x")
+    monkeypatch.setattr(doctor, "examined", lambda *_: [note])
+    assert main(["--data", str(folder.path)]) == 1
+    shown = capsys.readouterr().out
+    assert (shown.count("\n"), "\x1b" in shown) == (2, False)
+
+
 def test_an_address_that_is_none_is_a_matter_of_usage(
     folder: DataFolder, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

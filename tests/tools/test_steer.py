@@ -260,7 +260,9 @@ def test_only_what_is_older_is_gone_back_to(
     assert says in said.out + said.err
 
 
-def test_who_goes_back_speaks_for_what_came_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_goes_back_speaks_for_what_came_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the last that the newer version has seen and the undo nobody spoke: nothing is left unsaid."""
     newer, older = (ActiveReducer("pages", version, ("student",), f"{version}" * 64) for version in (2, 1))
     monkeypatch.setattr(steer, "_installed", lambda *_: (older,))

@@ -6,10 +6,11 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -127,6 +128,26 @@ def test_what_is_not_served_is_refused(tmp_path: Path) -> None:
             assert (await http.get(place)).status_code == 404
 
     over_http(tmp_path, scene)
+
+
+def test_a_request_that_ends_early_is_not_decided(tmp_path: Path) -> None:
+    """Who goes away in the middle of a body has asked for nothing: what came of it is not cosigned."""
+    came: list[MutableMapping[str, Any]] = [
+        {"type": "http.request", "body": request(0, 3), "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answers = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return came.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answers.append(message.get("status"))
+
+    scope = {"type": "http", "method": "POST", "path": "/add-checkpoint"}
+    asyncio.run(application(tmp_path)(scope, receive, send))
+    assert answers[0] == 400
+    assert Memory(tmp_path).recall(ORIGIN) is None
 
 
 def test_of_two_requests_at_once_one_wins(tmp_path: Path) -> None:
