@@ -29,6 +29,7 @@ from archive import (
     ROW_EVENT,
     Event,
     FormatError,
+    Header,
     IntegrityError,
     InvalidEvent,
     Log,
@@ -50,6 +51,7 @@ from archive import (
     subjects_at,
 )
 from reducers import Reducer, due, tick
+from replay.budget import BUDGET, unwritten
 from replay.layout import Waiting
 from replay.portion import Item, Portion, portions_of
 from replay.routing import Routing
@@ -354,8 +356,8 @@ class Feed:
             event = tick(one.at, event.time_ms)
             ticking = [reducer for reducer in one.reducers if due(reducer, event)]
             return Item(one.at, one.due, event, ticking, (), 0, tick=True)
-        hops = header.extra.get("hops", 0) if header.sender.startswith(MODULE_SENDER) else 0
-        return Item(one.at, one.due, event, one.reducers, one.row.subjects, hops)
+        hops, budget = _led(header)
+        return Item(one.at, one.due, event, one.reducers, one.row.subjects, hops, budget=budget)
 
     def _open(self, row: Row) -> Opened:
         return parse_opening(open_row(row, self._vault.data_key(row.subjects)))
@@ -372,6 +374,14 @@ def _in_order(items: Iterable[Item | Rotten | None]) -> Iterator[Portion | Rotte
         elif one is not None:
             waiting.append(one)
     yield from portions_of(waiting)
+
+
+def _led(header: Header) -> tuple[int, int]:
+    """Return how many messages led to an entry, and how many may come of it; only a message says so itself."""
+    if not header.sender.startswith(MODULE_SENDER):
+        return 0, BUDGET
+    hops = header.extra.get("hops", 0)
+    return hops, header.extra.get("budget", unwritten(hops))
 
 
 def locked_fields(opened: Opened) -> dict[str, Any]:

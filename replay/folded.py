@@ -21,6 +21,7 @@ import msgspec
 
 from archive import Event
 from reducers import Key, Message, Reducer
+from replay.budget import shares
 from replay.escalation import Kind
 from replay.portion import Item
 from replay.reasons import NAME_LENGTH_MAX, REASON_LENGTH_MAX, name_of_error, reason_of
@@ -72,6 +73,8 @@ class Outgoing(NamedTuple):
     """When that event was received."""
     person: str | None = None
     """Whose state said it, if it is one person's."""
+    budget: int = 0
+    """How many messages may come of it; `TOO_MANY` if it is beyond the budget of its input."""
 
 
 def private(event: Event) -> Event:
@@ -104,6 +107,7 @@ def outgoing(
 ) -> list[Outgoing]:
     """Return what a reducer emitted at an event, with what it came of."""
     person = dict(zip(reducer.scope, key, strict=True)).get(PARTITION_KEY)
+    budgets = shares(item.budget, len(messages))
     return [
         Outgoing(
             module=module,
@@ -117,8 +121,9 @@ def outgoing(
             time_ms=item.event.time_ms,
             received_ms=item.event.received_ms,
             person=person,
+            budget=budget,
         )
-        for ordinal, message in enumerate(messages)
+        for ordinal, (message, budget) in enumerate(zip(messages, budgets, strict=True))
     ]
 
 

@@ -14,8 +14,8 @@ once.  Whatever kills a worker, the next one folds the same entries again and sa
 >>> one.subject, one.also, one.sender, one.payload.decode()[:36]
 ('source:treering.module.progress', ['student:ann'], 'module:progress', '{"data":{"n":1},"keys":{"class":"7b"')
 
-Byte by byte: docs/formats/message.md; why so, and why loops of modules end: docs/adr/0050-messages.md.  Who sends it:
-`tools.post`.
+Byte by byte: docs/formats/message.md; why so, and why loops and storms of modules end: docs/adr/0050-messages.md.
+Who sends it: `tools.post`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import msgspec
 
 from archive import ROW_EVENT, Submission
 from reducers import TICK, TICK_SOURCE, source_of
+from replay.budget import TOO_MANY
 from replay.feed import MODULE_SENDER, TICK_SENDER
 from replay.folded import Outgoing
 from replay.routing import PARTITION_KEY, TICK_FIELD
@@ -40,8 +41,8 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def too_far(outgoing: Outgoing) -> bool:
-    """Return whether a message is one too many in a chain; by what its input says of itself, and by nothing else."""
-    return outgoing.hops > HOPS_MAX
+    """Return whether a message is one too many, in a chain or in a storm; by what its input says of itself alone."""
+    return outgoing.hops > HOPS_MAX or outgoing.budget == TOO_MANY
 
 
 def message_id(origin: str, outgoing: Outgoing) -> str:
@@ -72,6 +73,7 @@ def submission_of(origin: str, outgoing: Outgoing, subjects: Sequence[str]) -> S
             "cause": outgoing.at,
             "reducer": outgoing.reducer,
             "ordinal": outgoing.ordinal,
+            "budget": outgoing.budget,
         },
         id=message_id(origin, outgoing),
         also=_others(primary, about),

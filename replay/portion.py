@@ -21,6 +21,7 @@ import msgspec
 
 from archive import Event
 from reducers import Reducer
+from replay.budget import BUDGET
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +38,13 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     hops: int = 0
     """How many messages led to it."""
     tick: bool = False
+    budget: int = BUDGET
+    """How many messages may come of it (`replay.budget`)."""
+
+    @property
+    def odd(self) -> bool:
+        """Whether it is not of the usual kind."""
+        return self.due != self.at or bool(self.hops) or self.tick or self.budget != BUDGET
 
 
 class Portion:
@@ -57,7 +65,7 @@ class Portion:
     @classmethod
     def of(cls, items: Sequence[Item]) -> Portion:
         """Return a portion of these items."""
-        odd = {at: one for at, one in enumerate(items) if one.due != one.at or one.hops or one.tick}
+        odd = {at: one for at, one in enumerate(items) if one.odd}
         return cls(
             [one.event for one in items],
             [one.reducers for one in items],

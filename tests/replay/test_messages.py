@@ -45,6 +45,7 @@ def said(**changes: Any) -> Outgoing:
         time_ms=5,
         received_ms=6,
         person="ann",
+        budget=9_999,
     )
     return plain._replace(**changes)
 
@@ -95,7 +96,8 @@ def test_index_and_ordinal_make_another_id_and_the_content_does_not() -> None:
     assert message_id(ORIGIN, said(at=8)) != base
     assert message_id(ORIGIN, said(ordinal=1)) != base
     assert (
-        message_id(ORIGIN, said(message=Message("other", {}, None), hops=3, time_ms=9, subjects=())) == base
+        message_id(ORIGIN, said(message=Message("other", {}, None), hops=3, budget=1, time_ms=9, subjects=()))
+        == base
     )
 
 

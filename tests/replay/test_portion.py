@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from archive import Event
 from reducers import Reducer
+from replay.budget import BUDGET
 from replay.portion import Item, Portion, portions_of
 from tests.world import class_size, seen, touchy
 
@@ -24,7 +25,8 @@ def items(draw: st.DrawFn) -> list[Item]:
         at = due - draw(st.sampled_from([0, 0, 0, 50]))
         event = Event(index=at, type="t", source="s", keys={}, data={}, received_ms=0, time_ms=0)
         who, hops = draw(st.sampled_from(ANSWERS)), draw(st.sampled_from([0, 0, 3]))
-        made.append(Item(at, due, event, who, (due,), hops, draw(st.sampled_from([False, False, True]))))
+        tick, budget = draw(st.sampled_from([False, False, True])), draw(st.sampled_from([BUDGET, BUDGET, 7]))
+        made.append(Item(at, due, event, who, (due,), hops, tick, budget))
     return made
 
 

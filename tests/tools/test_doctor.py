@@ -157,7 +157,6 @@ def test_a_database_that_is_an_older_copy_comes_with_the_page_that_helps(folder:
     assert f"treering restore BACKUP --data {folder.path}" in note.remedy
 
 
-@pytest.mark.parametrize("server", ["notaurl", "http://[::1", "http://", "ftp://127.0.0.1", "127.0.0.1:8400"])
 def test_what_a_module_says_cannot_forge_a_line(
     folder: DataFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +168,7 @@ def test_what_a_module_says_cannot_forge_a_line(
     assert (shown.count("\n"), "\x1b" in shown) == (2, False)
 
 
+@pytest.mark.parametrize("server", ["notaurl", "http://[::1", "http://", "ftp://127.0.0.1", "127.0.0.1:8400"])
 def test_an_address_that_is_none_is_a_matter_of_usage(
     folder: DataFolder, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
