@@ -58,7 +58,7 @@ from archive.errors import (
     Unavailable,
 )
 from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
-from archive.files import identity_of, make_folder, naming, sync_folder, write_whole
+from archive.files import NO_SPACE, identity_of, make_folder, naming, sync_folder, write_whole
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
 from archive.keyfile import PrivateKey, encode_key, parse_key, read_key, read_secret, write_new_key
@@ -143,6 +143,7 @@ __all__ = [
     "KINDS",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
+    "NO_SPACE",
     "PIECE_BYTES",
     "REMEDIES",
     "ROW_BINDING",

@@ -13,10 +13,14 @@ the four steps out and a power cut can leave an empty file under the final name.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system answers where there is no room: on a disk, of a quota, or in a file."""
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import lmdb
 
 from archive.errors import IntegrityError, NotFound, StorageFailed, Unavailable
-from archive.files import make_folder, sync_folder
+from archive.files import NO_SPACE, make_folder, sync_folder
 from archive.ports import KEY_SIZE_MAX, View, Write
 from archive.structure import missing_bytes
 
@@ -46,7 +46,6 @@ LOCK_FILE_SIZE = 40_960
 CHECK_READERS_EVERY = 256
 """Commits between two looks for readers that died."""
 PROBE_SIZE = 1 << 20
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class _LmdbView:

@@ -63,9 +63,8 @@ def read_many(
 def _end(bundles: Sequence[bytes], places: list[int], start: int) -> int:
     """Return where the piece ends that begins at `start`: at PIECE rows, or before they have too many bytes."""
     stop = min(start + PIECE, len(places))
-    if (
-        sum(map(len, {id(one): one for one in bundles[start:stop]}.values())) <= PIECE_BYTES
-    ):  # as nearly always
+    different = {id(one): one for one in bundles[start:stop]}.values()
+    if sum(map(len, different)) <= PIECE_BYTES:  # as nearly always
         return stop
     room = PIECE_BYTES
     for at in range(start, stop):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from archive.errors import LOST_SEAL, ArchiveError, IntegrityError, Locked, StorageFailed, Unavailable
-from archive.files import sync_folder
+from archive.files import NO_SPACE, sync_folder
 
 SLOT_SIZE: Final = 512
 SLOTS: Final = (0, 4_096)
@@ -134,7 +134,7 @@ def _other(data: bytes, newest: Seal) -> int:
 
 
 def _translated(error: OSError, path: Path) -> ArchiveError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if error.errno in NO_SPACE:
         return Unavailable(f"{path}: no space left for the seal; make room")
     return StorageFailed(f"{path}: {error.strerror}", path)
 

@@ -15,7 +15,6 @@ What a tile holds is `archive.tiles`; the command is `tools.export`.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 from archive.errors import IntegrityError, Locked, StorageFailed, Unavailable
-from archive.files import make_folder, sync_folder
+from archive.files import NO_SPACE, make_folder, sync_folder
 from archive.log import Log, LogSource
 from archive.tiles import read_bundle, read_tile
 from merkle import (
@@ -289,6 +288,6 @@ def _remove_outgrown(disk: Disk, old: int, new: int) -> None:
 
 
 def _translated(error: OSError, path: Path) -> Exception:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in NO_SPACE:
         return Unavailable(f"{path}: no space left; make room and export again, what was there still stands")
     return StorageFailed(f"{path}: {error.strerror}; what was exported before still stands")

@@ -159,10 +159,8 @@ class Feed:
                 run, position = _Run([], [], [], []), picked.at + 1
                 continue
             end, asked, indices, places, answers, tally = picked
-            for (
-                kind,
-                many,
-            ) in tally.items():  # a sixth of the time of `update`, for the one or two that there are
+            # A sixth of the time of `update`, for the one or two that there are.
+            for kind, many in tally.items():
                 self.tally[kind] += many
             if not asked:
                 run.extend(indices, bundle, places, cast("list[list[Reducer[Any]]]", answers))

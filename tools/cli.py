@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tools.console import as_program, refused
-from tools.process import EXIT_GOOD, EXIT_USAGE
+from tools.process import EXIT_GOOD, EXIT_USAGE, say
 from tools.software import software
 
 COMMANDS = {
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(*arguments)
     except OSError as error:
-        print(f"treering {arguments[0]}: {refused(error)}", file=sys.stderr)
+        say(f"treering {arguments[0]}: {refused(error)}")
         return EXIT_USAGE
 
 

@@ -43,7 +43,7 @@ from archive import (
     rotations_of,
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, TlogProof, key_label
-from tools.console import number, printable, progress
+from tools.console import number, progress
 from tools.leaves import (
     LeafSource,
     check_turn,
@@ -53,6 +53,7 @@ from tools.leaves import (
     unsigned,
     verified_leaves,
 )
+from tools.process import one_line
 from tools.subject_folder import Manifest, claims, opening_name, read_file, read_opening, receipt_name
 
 SHOWN = 20
@@ -264,9 +265,9 @@ def report(verdict: Verdict, *, signed: bool) -> dict[str, Any]:
 def show(verdict: Verdict, *, signed: bool) -> None:
     """Print the result for people: no more than was shown."""
     for warning in verdict.warnings:
-        print(f"warning: {printable(warning)}")
+        print(f"warning: {one_line(warning)}")
     for finding in verdict.findings[:SHOWN]:
-        print(printable(f"entry {finding.index}: {finding.detail}"))
+        print(one_line(f"entry {finding.index}: {finding.detail}"))
     if len(verdict.findings) > SHOWN:
         print(f"… and {len(verdict.findings) - SHOWN} more; --json lists all")
     if verdict.findings:
@@ -301,9 +302,9 @@ def told(one: Listed, word: str, size: int) -> Iterator[str]:
     else:
         yield f"{word}: no entry {among}"
     if one.named:
-        yield f"  the key is that of {printable(one.name)}: so say the openings of {number(one.opened)} of them"
+        yield f"  the key is that of {one_line(one.name)}: so say the openings of {number(one.opened)} of them"
     else:
-        yield f"  that the key is that of {printable(one.name)} is the sender's claim: no opening shows it"
+        yield f"  that the key is that of {one_line(one.name)} is the sender's claim: no opening shows it"
     if one.missing:
         verb = "opening is" if one.missing == 1 else "openings are"
         where = "this entry" if one.missing == 1 else "these entries"

@@ -16,14 +16,13 @@ The bar itself is `tools.bars`; exit codes and what services share are in `tools
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -127,15 +126,6 @@ def number(n: int) -> str:
     return f"{n:,}"
 
 
-def printable(text: str) -> str:
-    r"""Return text of others so that a terminal only shows it: what would move, hide or colour comes as an escape.
-
-    >>> printable("student:zoë\x1b[2J\u202e")
-    'student:zoë\\x1b[2J\\u202e'
-    """
-    return one_line(text)
-
-
 def in_words(error: OSError) -> str:
     """Return what the system refused, and of which file, without its number.
 
@@ -146,10 +136,6 @@ def in_words(error: OSError) -> str:
     return what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}"
 
 
-ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system answers where there is no room."""
-
-
 def refused(error: OSError, helps: str = "") -> str:
     """Return what the system refused and what helps, which is `helps` where the caller knows better.
 
@@ -158,9 +144,11 @@ def refused(error: OSError, helps: str = "") -> str:
     >>> refused(OSError(28, "No space left on device"), "name another folder")
     'No space left on device; name another folder'
     """
+    from archive import NO_SPACE  # noqa: PLC0415 - to load all of it would hold up every command, and few fail
+
     if not helps and isinstance(error, PermissionError):
         helps = "run it as the user that serves"
-    if not helps and error.errno in ROOM:
+    if not helps and error.errno in NO_SPACE:
         helps = "make room"
     return f"{in_words(error)}; {helps}" if helps else in_words(error)
 

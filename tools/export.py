@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from archive import (
+    NO_SPACE,
     ArchiveError,
     DataFolder,
     FolderDisk,
@@ -54,7 +55,7 @@ from archive import (
     read_cosigned,
 )
 from merkle import MerkleError
-from tools.console import ROOM, fail, number, print_json, progress, refused
+from tools.console import fail, number, print_json, progress, refused
 from tools.leaves import unsigned
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import (
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _helps(error: OSError, data: Path) -> str:
     """Return what helps where the system refused something; what may not be written is not in the data folder."""
-    if error.errno in ROOM:
+    if error.errno in NO_SPACE:
         return "make room, or name another folder"
     ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(data)
     return "" if ours else "name another folder"

@@ -43,9 +43,9 @@ from archive import (
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, TlogProof, UnknownKeyError, key_label
 from tools.completeness import check_folder, report, show
-from tools.console import fail, number, print_json, printable, when
+from tools.console import fail, number, print_json, when
 from tools.leaves import open_leaves, signer_of
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line
 from tools.subject_folder import read_manifest
 from tools.vkey import read_vkey
 
@@ -97,12 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = _check if arguments.command == "check" else _check_complete
         return run(arguments, verifiers)
     except (NotFound, Unavailable, OSError) as error:
-        return fail(f"receipt: {printable(str(error))}", EXIT_USAGE)
+        return fail(f"receipt: {one_line(str(error))}", EXIT_USAGE)
     except (ArchiveError, MerkleError) as error:
         why = f"{error}{ANOTHER_KEY}" if isinstance(error, UnknownKeyError) else str(error)
         if arguments.json:
             print_json({"verified": False, "error": why})
-        return fail(f"NOT VERIFIED: {printable(why)}", EXIT_FINDING)
+        return fail(f"NOT VERIFIED: {one_line(why)}", EXIT_FINDING)
 
 
 # --- one receipt ---------------------------------------------------------------------------------
@@ -199,17 +199,17 @@ def _report(checked: Checked) -> dict[str, Any]:
 
 
 def _show(checked: Checked) -> None:
-    origin, size = printable(checked.checkpoint.origin), number(checked.checkpoint.size)
+    origin, size = one_line(checked.checkpoint.origin), number(checked.checkpoint.size)
     print(f"verified: entry {checked.index} of {origin} at size {size}, archived {when(checked.leaf.time_s)}")
     for warning in checked.warnings:
-        print(f"warning: {printable(warning)}")
+        print(f"warning: {one_line(warning)}")
     if checked.keys > 1 and not checked.retired:
-        print(f"signed by {printable(checked.key)}, taken for the present key: it was given last")
+        print(f"signed by {one_line(checked.key)}, taken for the present key: it was given last")
     if checked.opened is None:
         print("what the entry is about is not shown: that takes its opening")
         return
     header, payload = checked.opened.header, checked.opened.payload
-    subject, size = printable(header.subject), number(len(payload))
+    subject, size = one_line(header.subject), number(len(payload))
     print(f"opening: the leaf commits to it: {subject}, number {header.sequence}, {size} bytes")
     if checked.event:
         print("event: just these bytes")

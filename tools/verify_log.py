@@ -28,8 +28,8 @@ from pathlib import Path
 
 from archive import ArchiveError, OneKey, Resume, write_whole
 from merkle import Ed25519Verifier, MerkleError, NoteError, Policy
-from tools.console import as_program, duration, in_words, printable, rate, when
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.console import as_program, duration, in_words, rate, when
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 from tools.verify_folder import Outcome, Request, open_kept, verify_folder
 from tools.verify_public import is_public, verify_public
 from tools.vkey import read_vkey
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "verify-log") -> int:
         verifier = None if arguments.vkey is None else read_vkey(arguments.vkey)
         outcome = verify(arguments, verifier)
     except (ArchiveError, MerkleError, OSError) as error:
-        say(f"verify-log: {printable(str(error))}")
+        say(f"verify-log: {one_line(str(error))}")
         return EXIT_USAGE
     if arguments.json:
         print(json.dumps(report(outcome)), flush=True)
@@ -172,11 +172,11 @@ def show(outcome: Outcome) -> None:
     """Print the result for people."""
     findings, tally = outcome.findings, outcome.tally
     for finding in findings[:SHOWN]:
-        print(printable(str(finding)))
+        print(one_line(str(finding)))
     if len(findings) > SHOWN:
         print(f"… and {len(findings) - SHOWN} more; --json lists all")
     for remark in tally.remarks:
-        print(f"note: {printable(remark)}")
+        print(f"note: {one_line(remark)}")
     good = "verified" if outcome.signed else "self-consistent only (no --vkey given)"
     verdict = "NOT VERIFIED" if findings else good
     seen = "in public, and no more" if outcome.public else f"{tally.blocks:,} blocks"

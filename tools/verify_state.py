@@ -37,10 +37,10 @@ import msgspec
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
 from replay import At, Gathered, Holding, Only, Runner, differing, run_to, shown_of
-from tools.console import number, print_json, printable
+from tools.console import number, print_json
 from tools.loading import load_modules
 from tools.offline import log_of
-from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 
 ANSWER_BYTES_MAX = 64 << 20
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
             verdict = verify(answer, source, vault, reducer, module)
     except (ArchiveError, ReducerError) as error:
-        say(f"treering verify-state: {printable(str(error))}")
+        say(f"treering verify-state: {one_line(str(error))}")
         return EXIT_USAGE
     except RecursionError:
         say(f"treering verify-state: {arguments.answer}: it is nested too deeply to be compared")
@@ -249,7 +249,7 @@ def show(verdict: Verdict) -> None:
     """Print the result for people."""
     for one in verdict.differences:
         what = f"{one.path}: the log gives {one.shown(one.ours)}, the answer says {one.shown(one.theirs)}"
-        print(printable(what))
+        print(one_line(what))
     for note in verdict.notes:
         print(f"note: {note}")
     about = f"{verdict.answer.reducer} at size {number(verdict.answer.position)}"
@@ -259,7 +259,7 @@ def show(verdict: Verdict) -> None:
             if verdict.differences
             else "; its root is that of this log at its size, its state was not checked"
         )
-        print(f"NOT CHECKED: {about}: {printable(verdict.other_code)}{root}")
+        print(f"NOT CHECKED: {about}: {one_line(verdict.other_code)}{root}")
     elif verdict.differences:
         count = len(verdict.differences)
         print(f"NOT VERIFIED: {about}: {number(count)} {'thing differs' if count == 1 else 'things differ'}")

@@ -61,6 +61,12 @@ def folded(value: str) -> str:
     ).stdout
 
 
+def forget_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it look as if nothing had loaded numpy yet."""
+    for module in (numpy, numpy.random):
+        monkeypatch.delitem(sys.modules, module.__name__)
+
+
 @pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize("name", CHANCE)
 def test_what_a_function_imports_is_judged_by_its_name(
@@ -68,8 +74,7 @@ def test_what_a_function_imports_is_judged_by_its_name(
 ) -> None:
     """Whether a process happens to have loaded numpy yet makes no difference to a definition."""
     if not loaded:
-        monkeypatch.delitem(sys.modules, numpy.__name__)
-        monkeypatch.delitem(sys.modules, numpy.random.__name__)
+        forget_numpy(monkeypatch)
     with pytest.raises(DefinitionError, match=r"reaches for chance \(numpy\.random\.rand\) at .*late\.py:4"):
         reducer()(body_of(tmp_path, CHANCE[name]))
     assert loaded == ("numpy" in sys.modules), "it is not loaded to find out"
@@ -82,8 +87,7 @@ def test_what_is_not_loaded_and_has_no_chance_in_it_is_let_be(
 ) -> None:
     """Generators with a seed, and all else of numpy."""
     if not loaded:
-        monkeypatch.delitem(sys.modules, numpy.__name__)
-        monkeypatch.delitem(sys.modules, numpy.random.__name__)
+        forget_numpy(monkeypatch)
     assert faults(body_of(tmp_path, NO_CHANCE[name])) == []
 
 
