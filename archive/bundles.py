@@ -24,11 +24,15 @@ def bundle(parts: Sequence[bytes], width: int) -> bytes:
     >>> bundle([b"a", b"bc"], 2)
     b'\x00\x01a\x00\x02bc'
     """
-    prefixes = {size: size.to_bytes(width) for size in set(map(len, parts))}
+    sizes = [*map(len, parts)]
+    prefixes = {size: size.to_bytes(width) for size in set(sizes)}
     if len(prefixes) == 1:  # as almost all leaves are: one prefix for all
         ((_, prefix),) = prefixes.items()
         return prefix + prefix.join(parts)
-    return b"".join([piece for part in parts for piece in (prefixes[len(part)], part)])
+    pieces = [b""] * (2 * len(sizes))
+    pieces[::2] = [prefixes[size] for size in sizes]
+    pieces[1::2] = parts
+    return b"".join(pieces)
 
 
 def unbundle(value: bytes, width: int) -> Iterator[bytes]:
