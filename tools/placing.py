@@ -9,9 +9,7 @@ No module's code runs here, and no log is read: what is known comes from the rep
 from the words that they leave in memory (`replay.attempt`).  A worker's words are believed about its own modules only.
 
     a worker ended, and a word says that a module was running     that module is to blame, whatever the exit code says
-    a word stays the same for longer than the limit               the worker is killed, and that module is to blame
-    a worker says nothing, and no word changes                    it is killed, and nobody is to blame
-    the same, while others wait for a second                      the worker is killed, and that module moves
+    it was killed for a module that did not get on                that one is to blame (`tools.stalls`)
     a module was let go                                           it is to blame, and its neighbours go on
 
 What follows from a blame is a table: `replay.escalation`.  What it says to others, run/modules.json: `replay.status`.
@@ -25,10 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from archive import DataFolder, FormatError, make_folder
-from reducers import BUILTIN
 from replay import (
     IDLE,
-    IMPORTING,
     STATUS_FILE,
     Fault,
     Kind,
@@ -48,20 +44,16 @@ from replay import (
     struck,
     write_status,
 )
-from tools.cell_link import IMPORT_S
-from tools.children import DRAIN_S, how
+from tools.children import how
 from tools.endings import Counting, furthest, worker_of
-from tools.placed import Accused, Worker
+from tools.placed import Worker
 from tools.process import EXIT_STOP, say
 from tools.reporting import Report, StopInfo, parse_report
 from tools.settings import Settings
+from tools.stalls import Stalls
 from tools.standby import Standby
 
 LOOK_EVERY_S = 0.25
-NEIGHBOURS_S = 0.75
-"""How long an event may take while others wait for their worker; who takes longer goes on alone."""
-SILENT_S = 20.0
-"""How long a worker may say nothing, beside what one event may take; it speaks every second (`tools.roster`)."""
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
 
@@ -108,11 +100,9 @@ class Placing:
         self.since: dict[Place, tuple[State, float]] = {}
         """In which state each module is, and since when (Unix seconds)."""
         self._positions: dict[Place, int] = {}
-        self._seen: dict[Path, tuple[dict[str, int], float]] = {}
-        """By attempts file: the words as they were, and for how long they have been so."""
         self._workers: list[Worker] = []
         self._alone: dict[Place, Worker] = {}
-        self._looked_at = clock()
+        self._stalls, self._looked_at = Stalls(settings, clock), clock()
         self._left_behind()
 
     # --- which workers there are -----------------------------------------------------------------
@@ -267,11 +257,10 @@ class Placing:
     def look(self) -> None:
         """Kill what stands still, let pauses end, and write down how things are."""
         now = self.clock()
-        # A supervisor that was itself kept waiting must not hold that against anybody.
-        step = min(now - self._looked_at, LOOK_EVERY_S)
-        self._looked_at = now
+        step_s, self._looked_at = min(now - self._looked_at, LOOK_EVERY_S), now
         for worker in self._workers:
-            self._watch(worker, step)
+            level = "shared" if worker.module is None else self.records[worker.module, worker.shard].level
+            self._stalls.watch(worker, step_s, in_cell=level == "cell")
         for place, record in self.records.items():
             self.records[place] = after = rested(record, now)
             if place not in self.since or self.since[place][0] != after.state:
@@ -307,44 +296,6 @@ class Placing:
                 size = self.steered.get((name, shard), 0)
                 found[name] = min(found.get(name, size), size)
         return found
-
-    def _watch(self, worker: Worker, step_s: float) -> None:
-        if worker.renewed_s is not None and self.clock() - worker.renewed_s > DRAIN_S:
-            worker.kill()
-        words = {name: word for name, word in read_attempts(worker.attempts).items() if word != IDLE}
-        before, since_s = self._seen.get(worker.attempts, ({}, 0.0))
-        since_s = since_s + step_s if words and words == before else 0.0
-        self._seen[worker.attempts] = words, since_s
-        self._listen(worker, step_s if words == before else 0.0)
-        if not words or (worker.module and self.records[worker.module, worker.shard].level == "cell"):
-            return  # a cell is watched by its worker
-        name, word = next(iter(words.items()))
-        kind, limit_s = self._limit(worker, name, word)
-        if since_s > limit_s and worker.accused is None and name in worker.modules:
-            worker.accused = Accused(name, kind, f"more than {limit_s:g} s")
-            worker.kill()
-
-    def _listen(self, worker: Worker, step_s: float) -> None:
-        """Kill a worker that says nothing: it was stopped by a signal, or hangs outside of any module.
-
-        While it starts it need not speak; events that are folded (`step_s` is 0) are as good as words.
-        """
-        worker.silent_s = worker.silent_s + step_s if step_s and worker.ready.is_set() else 0.0
-        longest_s = max(
-            (self.settings.limits(name).seconds_per_event for name in worker.modules), default=0.0
-        )
-        if worker.silent_s > SILENT_S + longest_s:
-            say(f"treering: {worker.name} has said nothing for {worker.silent_s:.0f} s and is killed")
-            worker.silent_s = 0.0
-            worker.kill()
-
-    def _limit(self, worker: Worker, name: str, word: int) -> tuple[Kind, float]:
-        """Return how many seconds a word may stay as it is, and what it is to leave it for longer."""
-        limit_s = self.settings.limits(name).seconds_per_event
-        if word == IMPORTING:
-            return "stalled", max(IMPORT_S, limit_s)
-        crowded = worker.module is None and len(worker.modules) > 1 and name not in BUILTIN
-        return ("blocking", NEIGHBOURS_S) if crowded and limit_s > NEIGHBOURS_S else ("stalled", limit_s)
 
     # --- records ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import pytest
 
 from replay import read_workers
 from tests.process.served import Served, run_json, serving
-from tools.placing import SILENT_S
+from tools.stalls import SILENT_S
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 

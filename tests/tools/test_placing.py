@@ -14,10 +14,11 @@ from archive import DataFolder
 from replay import IMPORTING, STATUS_FILE, Record, Stopped, attempts_file, read_status, word_of
 from tools.children import DRAIN_S
 from tools.placed import Worker
-from tools.placing import LOOK_EVERY_S, NEIGHBOURS_S, Placing
+from tools.placing import LOOK_EVERY_S, Placing
 from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_STOP
 from tools.reporting import ALIVE, Report, Reporter
 from tools.settings import Limits, Settings
+from tools.stalls import NEIGHBOURS_S
 from tools.warden import waiting
 
 NAMES = ["activity", "essay", "odd"]
