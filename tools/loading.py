@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from archive import Activate, ActiveReducer, LmdbStore, LogSource, write_whole
+from archive import Activate, ActiveReducer, DataFolder, LmdbStore, LogSource, write_whole
 from reducers import BUILTIN, Module, ModuleError, ModuleRef, Reducer, available, load
 from replay import (
     SHARDS_FILE,
@@ -25,6 +25,7 @@ from replay import (
     Gathered,
     Holding,
     catalogue_of,
+    catalogues,
     module_folder,
     read_catalogue,
     shard_folder,
@@ -173,6 +174,16 @@ def owned(
     active = {one.name for known in steering.activations.values() for one in known[-1][1].reducers}
     held = {name: holder for name in active if (holder := steering.holder(name)) in installed}
     return {name: owner for name, owner in (left | held).items() if owner is not None and owner in names}
+
+
+def load_owned(folder: DataFolder, state: Path | None, names: Collection[str], steering: Gathered) -> Loaded:
+    """Load modules that are looked at together: of two that have a reducer of one name, the one whose it is (`owned`).
+
+    `state` is where live states lie, if not in the data folder.
+    """
+    refs = available()
+    owners = owned(catalogues(state or folder.state, folder.partition), names, refs, steering)
+    return load_modules(names, owners, refs=refs)
 
 
 def states_place(state: Path, partition: int, module: Module, shard: int, shards: int) -> Path:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from archive import Attest, DataFolder, InvalidEvent, LogSource
 from reducers import Module, ModuleError, Registry, available, compose
-from replay import Catalogue, Gathered, catalogues
-from tools.loading import load_modules, owned
+from replay import Catalogue, Gathered
+from tools.loading import load_owned
 from tools.offline import shards_of, size_at
 from tools.replay_hands import Job
 
@@ -135,8 +135,7 @@ def made(folder: DataFolder, source: LogSource, options: Options) -> Plan:
         steering.extend(log)
         root = log.root()
     names = options.modules or there
-    owners = owned(catalogues(options.state or folder.state, folder.partition), names, there, steering)
-    loaded = load_modules(names, owners)
+    loaded = load_owned(folder, options.state, names, steering)
     if any(isinstance(error.__cause__, KeyboardInterrupt) for error in loaded.errors):
         raise KeyboardInterrupt  # it is no fault of the module that was being imported just then
     registry, clashes = compose(loaded.modules)

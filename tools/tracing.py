@@ -28,6 +28,7 @@ import msgspec
 from archive import ArchiveError, DataFolder, LogSource, Unavailable, Vault
 from reducers import Identity, Reducer, ReducerError, StatePair, available, digest_of_entries
 from replay import Holding, Runner, Sweep, Traced, comparable, encode_line, traced
+from tools.loading import gathered
 from tools.offline import log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
 from tools.replay_hands import hold_back
@@ -84,9 +85,9 @@ class End(msgspec.Struct, frozen=True):
 def tell(job: Job) -> Iterator[bytes]:
     """Yield the lines of a job, without their ends."""
     folder = DataFolder(job.data, job.partition)
-    reducer, module = installed(job.reducer)
     count = 0
     with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+        reducer, module = installed(job.reducer, folder, gathered(source))
         with source.open(job.stop) as log:
             root = log.root().hex()
         scope = tuple(reducer.scope)

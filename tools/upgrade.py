@@ -28,7 +28,7 @@ from archive import ArchiveError, DataFolder
 from reducers import Module, ModuleError, ReducerError, available
 from replay import Catalogue, Gathered, catalogue_of
 from tools.console import number, print_json
-from tools.loading import activation, gathered, load_modules
+from tools.loading import activation, gathered, load_owned
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
 from tools.upgrade_diff import difference
@@ -95,9 +95,9 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 def _list(folder: DataFolder, arguments: argparse.Namespace) -> int:
     state = arguments.states or folder.state
-    loaded = load_modules(arguments.module or available())
     with log_of(folder) as source:
         steering, size = gathered(source), source.published()
+    loaded = load_owned(folder, state, arguments.module or available(), steering)
     there = catalogues_of(folder, state)
     rows = [_row(module, steering, there.get(module.name), size) for module in loaded.modules]
     rows += [Row(error.name, f"cannot be loaded: {error.reason}") for error in loaded.errors]

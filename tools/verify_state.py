@@ -38,7 +38,7 @@ from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound,
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
 from replay import At, Gathered, Holding, Only, Runner, differing, run_to, shown_of
 from tools.console import number, print_json
-from tools.loading import load_modules
+from tools.loading import gathered, load_owned
 from tools.offline import log_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 
@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = DataFolder(arguments.data, arguments.partition)
     try:
         answer = read_answer(arguments.answer)
-        reducer, module = installed(answer.reducer)
         with log_of(folder) as source, closing(folder.open_vault(os.urandom)) as vault:
+            reducer, module = installed(answer.reducer, folder, gathered(source))
             verdict = verify(answer, source, vault, reducer, module)
     except (ArchiveError, ReducerError) as error:
         say(f"treering verify-state: {one_line(str(error))}")
@@ -150,9 +150,12 @@ def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def installed(name: str) -> tuple[Reducer[Any], str]:
-    """Return a reducer as it is installed, and its module; raise NotFound if there is none of that name."""
-    loaded = load_modules(available())
+def installed(name: str, folder: DataFolder, steering: Gathered) -> tuple[Reducer[Any], str]:
+    """Return a reducer as it is installed, and its module; raise NotFound if there is none of that name.
+
+    Of two modules that have one of that name it is the one's that this log activated last.
+    """
+    loaded = load_owned(folder, None, available(), steering)
     for module in loaded.modules:
         for one in module.reducers:
             if one.name == name:

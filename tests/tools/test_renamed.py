@@ -12,9 +12,11 @@ from reducers import Module, available, load
 from replay import Catalogue, Gathered, catalogue_of, module_folder, write_catalogue
 from tests.tools.left import Installed, package
 from tests.world import event, pages, seen
-from tools import replay
-from tools.loading import activation, identities, load_modules, owned, taken_by
+from tools import replay, upgrade
+from tools.loading import activation, gathered, identities, load_modules, owned, taken_by
+from tools.offline import log_of
 from tools.past import module_of
+from tools.verify_state import installed
 from tools.warden import owners_of
 
 WORDS, LEXIS = Module("words", (pages,)), Module("lexis", (pages,))
@@ -154,6 +156,15 @@ def test_a_check_replays_the_module_that_has_a_name_in_the_log(
             assert "module 'anew': its reducer 'shared_name' is named like one of module zold" in said.err
             assert replay.main(["--data", str(left.data), "--module", "anew", "--check"]) == 2
             assert "module anew: it never ran on this server" in capsys.readouterr().out
+            assert upgrade.main(["--data", str(left.data)]) == 0
+            rows = capsys.readouterr().out
+            assert "zold: as installed" in rows
+            assert (
+                "anew: cannot be loaded: its reducer 'shared_name' is named like one of module zold" in rows
+            )
+            with log_of(left.front.folder) as source:
+                _, module = installed("shared_name", left.front.folder, gathered(source))
+            assert module == "zold", "whose states an answer of a server is about"
 
 
 def test_what_lies_under_an_old_name_that_is_still_installed_is_a_note(
