@@ -37,6 +37,7 @@ from reducers.errors import (
     UnknownReducer,
 )
 from reducers.fold import Run, Slot, Word, addressed, fold, fold_one, fold_run
+from reducers.guard import ONE_THREAD
 from reducers.message import Emit, Message, Outbox, source_of
 from reducers.modules import BUILTIN, Module, ModuleRef, available, compose, is_module_name, load, shipped
 from reducers.reading import read
@@ -46,6 +47,7 @@ from reducers.ticks import TICK, due, is_tick, tick, tick_of
 
 __all__ = [
     "BUILTIN",
+    "ONE_THREAD",
     "TICK",
     "TICK_SOURCE",
     "VALUE_SIZE_MAX",

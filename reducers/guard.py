@@ -51,6 +51,18 @@ _OS = {
     "times",
     "getloadavg",
 }
+ONE_THREAD = dict.fromkeys(
+    (
+        "OPENBLAS_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ),
+    "1",
+)
+"""The environment of whoever folds.  Linear algebra adds up in parts, one for each thread: with as many as there are
+processors the last digits of a product, and with them a state, would depend on the machine."""
 _NOW_ONLY = {"gmtime": 0, "strftime": 1, "asctime": 0}
 """Functions of `time` that read the clock only where the argument at this place is missing."""
 _MACHINERY = {"reducers.base", "reducers.fold", "reducers.contract"}
@@ -117,7 +129,8 @@ def install(numpy: bool = False) -> None:
     It stays for the life of the process: names that modules import by `from time import time` later are the
     wrapped ones.  Called before a module is loaded, and at the first fold.  numpy.random is wrapped when it is
     loaded, which may be in the middle of an event.  `numpy` says that the author of a reducer may use numpy: where
-    numpy is there, its generators are loaded now (20 ms, 7 MB), so that no event waits for them.
+    numpy is there, its generators are loaded now (20 ms, 7 MB), so that no event waits for them.  What is loaded
+    from now on has one thread for linear algebra (`ONE_THREAD`).
     """
     if not running.installed:
         running.installed = True
@@ -194,7 +207,9 @@ def _wrapped_seed(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrap_environment() -> None:
-    kind: Any = type(import_module("os").environ)
+    environment: Any = import_module("os").environ
+    environment.update(ONE_THREAD)  # libraries read it when they are loaded
+    kind = type(environment)
     for name in ("__getitem__", "__iter__", "__setitem__"):
         setattr(kind, name, _wrapped(getattr(kind, name), MACHINE, "os.environ"))
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from archive import FormatError
-from reducers import ModuleError
+from reducers import ONE_THREAD, ModuleError
 from replay import (
     FRAME_BYTES_MAX,
     CellDied,
@@ -198,7 +198,7 @@ def how(code: int) -> str:
 
 def _environment() -> dict[str, str]:
     """Return what a cell may know of where it is: where packages lie, and no secret."""
-    fixed = {"LANG": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    fixed = {"LANG": "C.UTF-8", "TZ": "UTC", **ONE_THREAD}
     parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     path = os.pathsep.join(str(Path(part).resolve()) for part in parts)  # it runs in another folder
     return {**fixed, "PYTHONPATH": path} if path else fixed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -53,12 +54,13 @@ def body_of(tmp_path: Path, body: str) -> Any:
     return scope["late"]
 
 
-def folded(value: str) -> str:
+def folded(value: str, **environment: str) -> str:
     """Return whether numpy was there, and the slot that a fresh process folds, which loads numpy in the event."""
-    code = FOLDS % value
-    return subprocess.run(
-        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, timeout=60
-    ).stdout
+    command = [sys.executable, "-P", "-c", FOLDS % value]
+    found = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+    return found.stdout
 
 
 def forget_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +103,11 @@ def test_chance_is_refused_by_the_guard_though_numpy_comes_late() -> None:
 def test_a_seeded_generator_answers_though_numpy_comes_late() -> None:
     """What numpy asks the system for while it is loaded is no doing of the reducer's."""
     assert "error=None" in folded("numpy.random.default_rng(7).random()")
+
+
+def test_a_product_is_the_same_however_many_processors_there_are() -> None:
+    """Each thread of a linear algebra library adds up a part: in a fold there is one."""
+    product = "(lambda a: numpy.linalg.slogdet(a @ a)[1])(numpy.random.default_rng(1).random((400, 400)))"
+    one, two = (folded(product, OPENBLAS_NUM_THREADS=count) for count in "12")
+    assert one == two
+    assert "error=None" in one
