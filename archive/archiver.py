@@ -233,27 +233,17 @@ class Archiver:
 
     def _load(self, work: Prepared, below: Prepared | None) -> None:
         """Decide for each submission whether it is new, known or refused."""
-        submissions = work.submissions
-        names = {one.subject for one in submissions}
-        names.update(name for one in submissions if one.also for name in one.also)
-        subjects = self._vault.admit(names)
-        hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in submissions])
+        hashes = id_hashes(self._vault.id_key, [(one.sender, one.id) for one in work.submissions])
         known = self._known(hashes)
-        if known or not self._load_all(work, below, hashes, subjects):
-            self._load_each(work, below, hashes, subjects, known)
+        if known or not self._load_all(work, below, hashes):
+            self._load_each(work, below, hashes, known)
 
-    def _load_all(
-        self,
-        work: Prepared,
-        below: Prepared | None,
-        hashes: Sequence[bytes],
-        subjects: Mapping[str, SubjectKeys],
-    ) -> bool:
+    def _load_all(self, work: Prepared, below: Prepared | None, hashes: Sequence[bytes]) -> bool:
         """Draft all submissions at once if each is new and about one subject, as nearly all are; else do nothing."""
         submissions = work.submissions
         if not are_plain(submissions) or not are_distinct(hashes) or (below and below.holds_any(hashes)):
             return False
-        keys = [subjects[one.subject] for one in submissions]
+        keys = self._vault.admit_each([one.subject for one in submissions])
         sequences = self._numbered(keys, work.sequences, below)
         try:
             drafts = self._drafter.draft_many(submissions, hashes, keys, sequences)
@@ -283,9 +273,11 @@ class Archiver:
         work: Prepared,
         below: Prepared | None,
         hashes: Sequence[bytes],
-        subjects: Mapping[str, SubjectKeys],
         known: Mapping[bytes, tuple[Receipt, bytes] | Refusal],
     ) -> None:
+        names = {one.subject for one in work.submissions}
+        names.update(name for one in work.submissions for name in one.also)
+        subjects = self._vault.admit(names)
         for one, identifier in zip(work.submissions, hashes, strict=True):
             if fault := fault_of(one):
                 work.refuse("invalid", fault)

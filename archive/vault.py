@@ -164,6 +164,12 @@ class Vault:
                 found |= self._create(new)
         return found
 
+    def admit_each(self, names: Sequence[str]) -> list[SubjectKeys]:
+        """Return the keys of each of these subjects, in order, as `admit` does."""
+        found = self._by_name.get_many(names)
+        new = self.admit(name for name, keys in zip(names, found, strict=True) if keys is None)
+        return [keys or new[name] for name, keys in zip(names, found, strict=True)]
+
     @property
     def admitted(self) -> int:
         """How many subjects were ever admitted; their numbers are 0…admitted-1."""

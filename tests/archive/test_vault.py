@@ -234,7 +234,19 @@ CALLS: dict[str, Callable[[Vault], Any]] = {
     "data_keys": lambda vault: vault.data_keys([(6,), (7,)]),
     "data_keys of several": lambda vault: vault.data_keys([(6, 7)]),
     "admit": lambda vault: vault.admit(["student:6", "student:7"]),
+    "admit_each": lambda vault: vault.admit_each(["student:7", "student:6"]),
 }
+
+
+def test_people_are_admitted_in_the_order_in_which_they_are_named() -> None:
+    """Known or new, once or often: each gets the keys that `admit` gives her."""
+    vault = made(Counting())
+    vault.admit(["student:1"])
+    names = ["student:2", "student:1", "student:3", "student:2"]
+    keys = vault.admit_each(names)
+    assert [one.name for one in keys] == names
+    assert keys == [vault.admit(names)[name] for name in names]
+    assert (vault.admitted, vault.admit_each([])) == (3, [])
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
