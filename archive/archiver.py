@@ -37,7 +37,7 @@ from typing import Any, Protocol
 from archive.belonging import check_published, check_vault
 from archive.caches import Caches
 from archive.drafting import UNWRITABLE, Drafter, are_distinct, are_plain, fault_of, id_hashes
-from archive.entry import NO_ID, RANDOM_SIZE, Draft, open_row, parse_opening, parse_row
+from archive.entry import NO_ID, RANDOM_SIZE, Draft, check_row, open_row, parse_opening, parse_row
 from archive.errors import (
     LOST_SEAL,
     OLDER_COPY,
@@ -129,7 +129,7 @@ class Archiver:
             self._top = self._learned = Place(self.head.size)
             log = Log(view, self.head.size)
             self._check_seal(log)
-            self._caches.load(log)
+            self._caches.load(log, self._vault.whose)
             check_vault(log, self._vault, self._caches.subjects)
         bodies = [{"control": "start", **start}]
         if self.head.size == 0:
@@ -321,7 +321,9 @@ class Archiver:
             for identifier, indices in zip(hashes, candidates, strict=True):
                 for index in indices:
                     try:
-                        row = parse_row(log.row(index))
+                        data = log.row(index)
+                        check_row(data)  # else a row whose id changed on the disk would have it kept twice
+                        row = parse_row(data)
                         if row.identifier == identifier:
                             opened = parse_opening(open_row(row, self._vault.data_key(row.subjects)))
                             # The digest and not the payload: a small request may name many large events.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,7 +28,8 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from archive.entry import NO_ID, Draft, parse_row
+from archive.entry import NO_ID, Draft, Row, check_row, parse_leaf, parse_row
+from archive.errors import FormatError, IntegrityError
 from archive.files import write_parts
 from archive.kernel import kernel
 from archive.log import Log
@@ -44,6 +45,8 @@ _ID_SIZE: Final = 12
 _NAME: Final = re.compile(r"(places|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
 """Kind, start, stop, root of the log at `stop`, CRC-32 of the file."""
 
+Whose = Callable[[bytes, Callable[[int], int], Sequence[int]], int | None]
+"""`archive.vault.Vault.whose`."""
 Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.uint32]
 
@@ -113,14 +116,23 @@ class Caches:
                 found[which].append(run.start + int(run.places[at]))
         return found
 
-    def catch_up(self, log: Log) -> None:
-        """Learn the entries of `log` that are not known yet."""
-        for index, row in log.rows(self.size, log.size):
-            parsed = parse_row(row) if row else None
-            self.learn(index, parsed.subjects[0] if parsed else None, parsed.identifier if parsed else NO_ID)
+    def catch_up(self, log: Log, whose: Whose) -> None:
+        """Learn the entries of `log` that are not known yet.
 
-    def load(self, log: Log) -> None:
-        """Take up what was saved for this log, then learn the rest from its rows.
+        A row whose bytes changed is not believed about its subject: a number given twice would be signed, and stay.
+        What it says of its id is, since an id that is found there is only refused.
+        """
+        for index, row in log.rows(self.size, log.size):
+            parsed, sound = _taken_apart(row)
+            if sound:
+                subject = parsed.subjects[0] if parsed else None
+            else:
+                tag = parse_leaf(log.leaf(index)).tag
+                subject = whose(tag, self.sequence, parsed.subjects[:1] if parsed else ())
+            self.learn(index, subject, parsed.identifier if parsed else NO_ID)
+
+    def load(self, log: Log, whose: Whose) -> None:
+        """Take up what was saved for this log, then learn the rest from its rows; `whose` is the vault's.
 
         Saved files that do not belong to this history (their name holds a root) are not used.
         """
@@ -128,7 +140,7 @@ class Caches:
             with suppress(OSError):  # no space, or unreadable: the rows say the same
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._load_saved(self._folder, log)
-        self.catch_up(log)
+        self.catch_up(log, whose)
 
     def save(self, root: bytes, *, force: bool = False) -> bool:
         """Save what is known at a block's end with this root, if enough is new; return whether it was.
@@ -179,6 +191,20 @@ class Caches:
         if end in sequences:
             self._sequences = array("Q", sequences[end].read_bytes())
             self._runs, self._saved, self.size = chain, end, end
+
+
+def _taken_apart(row: bytes) -> tuple[Row | None, bool]:
+    """Return the parts of a row, None if it is empty or none, and whether its bytes are those that were written."""
+    try:
+        parsed = parse_row(row) if row else None
+    except FormatError:
+        return None, False
+    try:
+        if row:
+            check_row(row)
+    except IntegrityError:
+        return parsed, False
+    return parsed, True
 
 
 def _write_checked(folder: Path, name: str, parts: Iterable[bytes]) -> Path:

@@ -2,7 +2,8 @@
 
     rot(store, 7)               a bit of what is encrypted
     rot(store, 7, FORM)         the byte that says that it is a row
-    rot(store, 7, NUMBER)       the last byte of the first subject's number
+    rot(store, 7, NUMBER)       the last byte of the first subject's number, or its first one, HUGE
+    rot(store, 7, ID)           the first byte of its id hash, if it is about one subject
     rot_length(store, 7)        the length before a row: from there on the bundle cannot be taken apart
     rot_file(folder, 7)         as `rot`, in a database that lies on the disk, and is at rest
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from archive import DataFolder, Store, Write
 from archive.bundles import bundle, unbundle
 
-CLOSED, FORM, NUMBER = -20, 0, 11
+CLOSED, FORM, NUMBER, HUGE, ID = -20, 0, 11, 4, 12
 
 
 def rot(store: Store, index: int, place: int = CLOSED, table: str = "rows") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,11 @@ def assert_right(cache: Caches, entries: list[Pair]) -> None:
     assert cache.candidates([]) == []
 
 
+def nobody(tag: bytes, count: Callable[[int], int], guess: Sequence[int]) -> None:
+    """Be asked whose an entry is: no row of these is rotten."""
+    raise AssertionError(tag, count, guess)
+
+
 @contextmanager
 def tiny(entries: int, ratio: int) -> Iterator[Path]:
     """Yield an empty folder, while caches are saved after so few entries and merged at this ratio."""
@@ -108,7 +113,7 @@ def test_caches_equal_a_dictionary(
                 if step == "restart":
                     cache.save(Rows(entries).root(), force=True)
                 cache = Caches(folder)
-                cache.load(Rows(entries))
+                cache.load(Rows(entries), nobody)
             assert_right(cache, entries)
 
 
@@ -124,7 +129,7 @@ def saved(folder: Path, entries: list[Pair], batch: int) -> None:
 def loaded(folder: Path, entries: list[Pair]) -> tuple[Caches, int]:
     """Return caches that took up the folder, and how many rows they had to read."""
     rows, cache = Rows(entries), Caches(folder)
-    cache.load(rows)
+    cache.load(rows, nobody)
     return cache, rows.read
 
 
@@ -146,15 +151,15 @@ def test_saving_waits_for_enough() -> None:
     """Nothing is written for a few entries, for none, or without a folder; force writes what there is."""
     with tiny(3, 4) as folder:
         cache = Caches(folder)
-        cache.load(Rows(ENTRIES[:2]))
+        cache.load(Rows(ENTRIES[:2]), nobody)
         assert not cache.save(Rows(ENTRIES[:2]).root())
         assert list(folder.iterdir()) == []
         assert cache.save(Rows(ENTRIES[:2]).root(), force=True)
         assert not cache.save(Rows(ENTRIES[:2]).root(), force=True)
-        cache.catch_up(Rows(ENTRIES[:5]))
+        cache.catch_up(Rows(ENTRIES[:5]), nobody)
         assert cache.save(Rows(ENTRIES[:5]).root())
     without = Caches()
-    without.load(Rows(ENTRIES))
+    without.load(Rows(ENTRIES), nobody)
     assert not without.save(Rows(ENTRIES).root(), force=True)
 
 
