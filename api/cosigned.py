@@ -30,9 +30,8 @@ from archive import (
     Prover,
     Receipt,
     Submission,
-    Target,
     Unavailable,
-    read_cosigned,
+    shown_outside,
 )
 from merkle import TlogProof
 
@@ -49,15 +48,12 @@ Answers = asyncio.Future[list[Answer]]
 
 def outside(services: Services) -> AbstractContextManager[Log]:
     """Return the log up to the size that the outside may see; raise NotFound while that is nothing."""
-    return services.log(_cosigned(services)[0] if services.policy is not None else None)
+    return services.log(_shown(services)[0] if services.policy is not None else None)
 
 
 def outside_checkpoint(services: Services) -> bytes:
     """Return the signed checkpoint that the outside may see; raise NotFound while there is none."""
-    if services.policy is not None:
-        return _cosigned(services)[1]
-    with services.log() as log:
-        return log.checkpoint()[1]
+    return _shown(services)[1]
 
 
 def witnessed_receipt(services: Services, index: int) -> TlogProof | None:
@@ -65,7 +61,7 @@ def witnessed_receipt(services: Services, index: int) -> TlogProof | None:
     if services.policy is None:
         return None
     try:
-        size, note = _cosigned(services)
+        size, note = _shown(services)
     except NotFound:
         return None
     with services.log() as log:
@@ -75,7 +71,7 @@ def witnessed_receipt(services: Services, index: int) -> TlogProof | None:
 def cosigned_size(services: Services) -> int:
     """Return the size that the outside may see, 0 while that is nothing."""
     try:
-        return _cosigned(services)[0]
+        return _shown(services)[0]
     except (NotFound, Unavailable):
         return 0
 
@@ -154,10 +150,6 @@ def _fail(future: Answers, error: BaseException) -> None:
     future.exception()  # the sender may have gone; an error nobody reads is not worth a log line
 
 
-def _cosigned(services: Services) -> tuple[int, bytes]:
+def _shown(services: Services) -> tuple[int, bytes]:
     with services.log() as log:
-        origin = Target.newest(log).checkpoint.origin
-    found = read_cosigned(services.folder.cosigned, origin, services.policy)
-    if found is None:
-        raise NotFound("no checkpoint was cosigned by enough witnesses yet; ask again later")
-    return found
+        return shown_outside(log, services.folder.cosigned, services.policy)

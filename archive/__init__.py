@@ -124,7 +124,7 @@ from archive.wire import (
     decode_frames,
     encode_frame,
 )
-from archive.witnessing import Target, read_cosigned, write_cosigned
+from archive.witnessing import Target, read_cosigned, shown_outside, write_cosigned
 
 if TYPE_CHECKING:
     from archive.archiver import Archiver
@@ -314,6 +314,7 @@ __all__ = [
     "row_at",
     "scan_leaves",
     "settle",
+    "shown_outside",
     "size_of",
     "steering_body",
     "subjects_at",

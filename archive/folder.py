@@ -95,6 +95,11 @@ class DataFolder:
         return self.log / "cosigned"
 
     @property
+    def policy(self) -> Path:
+        """The server's copy of its policy for witnesses, empty where it has none; before its first start, no file."""
+        return self.log / "policy"
+
+    @property
     def vault_key(self) -> Path:
         """The key that unwraps the vault."""
         return self.path / "keys" / "vault.key"

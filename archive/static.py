@@ -6,7 +6,8 @@
 Whoever reads the checkpoint must find every tile of its size.  So an export is a row of stages, each of which ends
 at a signed size: write its files under other names, sync each, rename it, sync every folder on the way to it, and
 only then replace the checkpoint in the same four steps.  After a crash or a power cut at any point the old checkpoint
-or the new one is there, with all that belongs to it, and the next export goes on from it.
+or the new one is there, with all that belongs to it, and the next export goes on from it.  Where witnesses must have
+signed as well, few sizes may be shown: then the checkpoint is replaced once, at the end.
 
 A folder is synced even if it was there before: an export that was killed may have made it and not synced it.
 
@@ -89,22 +90,26 @@ def export_tiles(
 ) -> Exported:
     """Bring a static log up to `size`, a published one, and say what was done.
 
-    `note` is the checkpoint of that size as the outside should see it, with cosignatures perhaps; by default the
-    log's own.  `progress` is called with the entries of each stage.  Raises IntegrityError if the folder holds another
-    log, or one that this log does not continue; what is there already is then left alone.
+    `note` is the checkpoint of that size as the outside should see it, with cosignatures: then no stage before the last
+    ends with a checkpoint, since none but this one may be shown.  By default each ends with the log's own.  `progress`
+    is called with the entries of each stage.  Raises IntegrityError if the folder holds another log, or one that this
+    log does not continue; what is there already is then left alone.
     """
     found = disk.read(CHECKPOINT)
     with source.open(size) as log:
         old = exported_size(log, found)
     disk.sync_folder("")  # a killed export may have put the checkpoint there and not synced it
-    done = Exported(before=old, size=old)
+    done, edges = Exported(before=old, size=old), list[int]()
     while done.size < size:
         with source.open(size) as log:
             stop, own = log.covering(min(done.size + stage_entries, size) - 1)
         _put_files(source, done, stop, disk)
-        found = own if note is None or stop < size else note
-        _put_checkpoint(disk, found)
-        _remove_outgrown(disk, done.size, stop)
+        edges.append(done.size)
+        if note is None or stop == size:
+            found = note or own
+            _put_checkpoint(disk, found)
+            while edges:
+                _remove_outgrown(disk, edges.pop(), stop)
         progress(stop - done.size)
         done.size = stop
     if note is not None and note != found:
@@ -222,8 +227,8 @@ def _check_prefix(log: Log, checkpoint: Checkpoint) -> None:
         raise IntegrityError(f"the folder holds the log {checkpoint.origin}, not {origin}; name an empty one")
     if checkpoint.size > log.size:
         raise IntegrityError(
-            f"the folder holds {checkpoint.size} entries, but only {log.size} can be shown: the log was set back "
-            "(run verify-log), or is not cosigned that far"
+            f"the folder holds {checkpoint.size} entries, but only {log.size} can be shown: the log was set back; "
+            "run verify-log"
         )
     if log.root(checkpoint.size) != checkpoint.root:
         raise IntegrityError(

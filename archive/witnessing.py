@@ -9,6 +9,7 @@ many of them are down; the inside does not wait.
     target.request(log, old)                    what to send to a witness that remembers the size `old`
     target.add("north", signatures)             what it answered
     target.note(policy)                         the cosigned checkpoint, once the policy is met
+    shown_outside(log, path, policy)            what the outside may see, whoever shows it: the server or an export
 
 All witnesses of a round are asked about one checkpoint, or a busy log would collect one cosignature each on many.
 Nothing here waits or sends: `tools.witnessing` does.  The policy: `merkle.policy`.
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from archive.errors import NotFound
 from archive.files import write_whole
 from archive.log import Log
 from merkle import (
@@ -103,6 +105,20 @@ def _meets(note: bytes, policy: Policy) -> bool:
     except NoteError:
         return False
     return policy.met({names[one.name, one.key_id] for one in opened.verified})
+
+
+def shown_outside(log: Log, path: Path, policy: Policy | None) -> tuple[int, bytes]:
+    """Return (size, note) of what the outside may see of a log: all of it or, with a policy, what last met that.
+
+    `path` is where what met a policy is written.  Raises NotFound while there is nothing to be seen.
+    """
+    size, newest = log.checkpoint()
+    if policy is None:
+        return size, newest
+    found = read_cosigned(path, Target(newest).checkpoint.origin, policy)
+    if found is None:
+        raise NotFound("no checkpoint was cosigned by enough witnesses yet; ask again later")
+    return found
 
 
 def write_cosigned(path: Path, target: Target, policy: Policy) -> bool:

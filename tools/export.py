@@ -7,7 +7,8 @@
 
 `tiles` writes the public log in the layout of C2SP tlog-tiles, for any web server or bucket.  Run it again and again:
 it adds what is new, and at every moment what is there can be verified (`archive.static`).  Where witnesses must
-cosign what the outside sees, it exports what they have cosigned.
+cosign what the outside sees, it exports what the server shows at /log, and no more: the newest checkpoint that met the
+policy in force, which it knows without being told (`tools.outside`).
 
 `subject` writes the subject's entries with openings and receipts, for the person or whoever may read them; with
 `--tag-key`, also the key by which the list can be shown to be complete (`treering receipt check-complete`).  Entries
@@ -45,6 +46,7 @@ from archive import (
     Prover,
     PublishedSize,
     SubjectEntries,
+    Unavailable,
     Vault,
     entries_of_subject,
     export_tiles,
@@ -52,11 +54,12 @@ from archive import (
     files_between,
     load_size,
     open_entry_of,
-    read_cosigned,
+    shown_outside,
 )
 from merkle import MerkleError
 from tools.console import fail, number, print_json, progress, refused
 from tools.leaves import unsigned
+from tools.outside import policy_in_force
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
 from tools.subject_folder import (
     FORMAT,
@@ -80,8 +83,18 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True)
     tiles = commands.add_parser("tiles", help="the public log, for any web server (C2SP tlog-tiles)")
     tiles.add_argument("out", type=Path, metavar="DIR", help="the folder to bring up to date")
-    tiles.add_argument(
+    which = tiles.add_mutually_exclusive_group()
+    which.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="which witnesses must have cosigned what is exported (default: as the server that started last)",
+    )
+    which.add_argument(
         "--all", action="store_true", help="what is signed, also where witnesses have not cosigned it yet"
+    )
+    tiles.add_argument(
+        "--config", type=Path, help="the server's TOML file, which may say where the policy lies"
     )
     tiles.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
     subject = commands.add_parser("subject", help="one subject's entries, with receipts and openings")
@@ -136,15 +149,16 @@ def readable_size(folder: DataFolder, store: Any) -> int:
 
 
 def _tiles(arguments: argparse.Namespace, folder: DataFolder, source: LogSource, size: int) -> int:
+    policy = None if arguments.all else policy_in_force(folder, arguments.policy, arguments.config)
+    there = arguments.out / CHECKPOINT
     with source.open(size) as log:
-        note = log.checkpoint()[1]
-    cosigned = None if arguments.all else read_cosigned(folder.cosigned, unsigned(note).origin)
-    if cosigned is not None and cosigned[0] <= size:
-        size, note = cosigned
+        shown, note = shown_outside(log, folder.cosigned, policy)
+        old = exported_size(log, there.read_bytes() if there.is_file() else None)
+    _refuse_less(arguments.out, old, shown, size)
     if arguments.dry_run:
-        return _dry_tiles(arguments, source, size)
-    with closing(FolderDisk(arguments.out)) as disk, progress("exporting", size) as advance:
-        done = export_tiles(source, size, disk, note=note, progress=advance)
+        return _dry_tiles(arguments, old, shown)
+    with closing(FolderDisk(arguments.out)) as disk, progress("exporting", shown - old) as advance:
+        done = export_tiles(source, shown, disk, note=note if policy else None, progress=advance)
     if arguments.json:
         print_json(asdict(done))
     else:
@@ -154,10 +168,21 @@ def _tiles(arguments: argparse.Namespace, folder: DataFolder, source: LogSource,
     return EXIT_GOOD
 
 
-def _dry_tiles(arguments: argparse.Namespace, source: LogSource, size: int) -> int:
-    checkpoint = arguments.out / CHECKPOINT
-    with source.open(size) as log:
-        old = exported_size(log, checkpoint.read_bytes() if checkpoint.is_file() else None)
+def _refuse_less(out: Path, old: int, shown: int, size: int) -> None:
+    """Raise IntegrityError or Unavailable rather than go back: who has read a folder must find what was there."""
+    if shown > size:
+        raise IntegrityError(
+            f"witnesses have cosigned {number(shown)} entries, but the log has {number(size)}: it was set back; "
+            "run verify-log"
+        )
+    if old > shown:
+        raise Unavailable(
+            f"{out} holds {number(old)} entries already, and enough witnesses have cosigned {number(shown)}: "
+            "what was published stays as it is; export again when they have cosigned more"
+        )
+
+
+def _dry_tiles(arguments: argparse.Namespace, old: int, size: int) -> int:
     files = sum(1 for _ in files_between(old, size))
     if arguments.json:
         print_json({"dry_run": True, "before": old, "size": size, "files": files})

@@ -30,6 +30,7 @@ from merkle import MerkleError
 from reducers import available
 from replay import SHARDS_FILE, Workers, forget_workers, write_workers
 from tools.children import Child
+from tools.outside import keep_policy
 from tools.placed import WORKER, Worker
 from tools.placing import LOOK_EVERY_S, Placing
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, PYTHON, say, with_times
@@ -58,7 +59,7 @@ def children(settings: Settings, listener: int, modules: Sequence[str]) -> list[
     archiver += ["--seal", str(settings.seal)] if settings.seal else []
     witnessing: list[Child] = []
     if settings.policy is not None:
-        policy = ["--policy", str(settings.policy)]
+        policy = ["--policy", str(DataFolder(settings.data).policy)]  # the copy: nobody reads a later one
         names += [*policy, *(["--policy-wait"] if settings.policy_wait else [])]
         command = [*python, "tools.witnessing", *data, *policy]
         witnessing = [Child("witnessing", command)]
@@ -243,6 +244,7 @@ def prepare(settings: Settings) -> tuple[int, socket.socket]:
         undo.callback(os.close, lock)
         listener = undo.enter_context(listen(settings))
         write_whole(folder.address, f"{address_of(listener)}\n".encode())
+        keep_policy(folder, settings.policy)
         place_states(folder, settings.state_store)
         write_whole(folder.state / SHARDS_FILE, f"{settings.shards}\n".encode())
         undo.pop_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ from archive import (
 from archive.static import CHECKPOINT
 from merkle import Bundle, Tile, encode_bundle, tiles_between
 from tests.archive.published_log import SignedLog, reference_levels
-from tests.archive.static_disk import StaticDisk, Stopped
+from tests.archive.static_disk import Folder, StaticDisk, Stopped
 
 SIZES = (1, 90, 255, 300, 700, 1_100)
 SEEDS = 200
@@ -189,6 +189,41 @@ def killed_at(at: int) -> StaticDisk | None:
     except Stopped:
         return disk.killed()
     return None
+
+
+def names(folder: Folder) -> set[str]:
+    """Return the paths of all files below a folder."""
+    found = set()
+    for name, entry in folder.seen.items():
+        found |= {f"{name}/{below}" for below in names(entry)} if isinstance(entry, Folder) else {name}
+    return found
+
+
+def test_where_one_checkpoint_may_be_shown_no_other_ever_is() -> None:
+    """Stopped at any call from 300 to 1,100 entries: the old or the cosigned one, with all that belongs to it."""
+    with signed().open(1_100) as log:
+        own = log.checkpoint()[1]
+    cosigned, at, ended, disk = own + "— w AAAAAA==\n".encode(), 0, False, StaticDisk()
+    while not ended:
+        at, disk = at + 1, StaticDisk()
+        export(disk, 300)
+        disk.fail_at, disk.calls = at, 0
+        with suppress(Stopped):
+            export_tiles(signed().source, 1_100, disk, note=cosigned, stage_entries=256)
+            ended = True
+        left = disk.power_lost(Random(at))
+        if left.file(CHECKPOINT) == cosigned:
+            left.write(CHECKPOINT, own)
+            assert faults(left, 1_100) == []
+        else:
+            assert notes()[left.file(CHECKPOINT) or b""] == 300
+            assert faults(left, 300) == []
+    assert disk.file(CHECKPOINT) == cosigned
+    plain = StaticDisk()
+    export(plain, 300)
+    export(plain, 1_100, stage_entries=9_999)
+    left_behind = names(disk.root) - names(plain.root)
+    assert left_behind == {Tile(1, 0, 2).path()}, "a part of a tile that is not full yet stays, as ever"
 
 
 @pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill"])

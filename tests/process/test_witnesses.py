@@ -206,6 +206,11 @@ def test_two_of_three_publish_though_one_is_down_and_one_lies(tmp_path: Path) ->
             last = public(server, policy)
             assert last is not None
             assert last.checkpoint.size == check.checkpoint.size, "one witness is not enough"
+            run_json("export", "tiles", str(tmp_path / "public"), "--data", str(data))
+            exported = (tmp_path / "public" / "checkpoint").read_bytes()
+            assert exported == server.get("/log/checkpoint").content, (
+                "an export shows no more, though not told"
+            )
             cosigned = server.get("/readyz").json()["cosigned"]
             assert cosigned["size"] == check.checkpoint.size, (
                 "whoever looks after the server sees where it stands"

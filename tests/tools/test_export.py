@@ -24,7 +24,7 @@ from archive import (
     PublishedSize,
     SealFile,
 )
-from merkle import Bundle, Ed25519Signer, Note, sign_note
+from merkle import Bundle, Ed25519Signer, sign_note
 from tests.api.front import Front
 from tests.quota import files_at_most
 from tests.world import connection, frames, raw_event
@@ -318,23 +318,6 @@ def test_a_newer_copy_shows_it_as_well(data: Path, tmp_path: Path, vkey: str, ru
     run(export, "tiles", tmp_path / "newer", "--data", data)
     answer = complete(run, tmp_path / "bob", tmp_path / "newer", "--vkey", vkey)
     assert (answer["complete"], answer["size"], answer["leaves"]) == (True, 306, 314)
-
-
-def test_what_is_not_cosigned_is_not_exported(data: Path, tmp_path: Path, run: Run) -> None:
-    """Where witnesses must cosign, the export ends at what they have cosigned, under that note; --all goes on."""
-    store = DataFolder(data).open_log()
-    with store.view() as view:
-        size, note = Log(view, 306).covering(100)
-    store.close()
-    other = Ed25519Signer("witness.example", b"w" * 32)
-    own = DataFolder(data).signer(os.urandom)
-    cosigned = sign_note(Note.decode(note).text, [own, other])
-    DataFolder(data).cosigned.write_bytes(cosigned)
-    out = tmp_path / "public"
-    assert run(export, "tiles", out, "--data", data)["size"] == size == 102
-    assert (out / "checkpoint").read_bytes() == cosigned
-    assert not (out / "tile/entries/001.p").exists()
-    assert run(export, "tiles", out, "--data", data, "--all")["size"] == 306
 
 
 def test_without_the_tag_key_nothing_can_be_shown(data: Path, tmp_path: Path, tiles: Path, run: Run) -> None:

@@ -50,6 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     first = folder.signer(os.urandom).verifier.encode()
     note, cosigned = newest(folder)
     folder.cosigned.write_bytes(with_witness(note))
+    folder.policy.write_text(ASKED)
     assert export.main(["tiles", str(path / "public"), "--data", str(folder.path)]) == 0
     assert keys.main(["rotate", "--data", str(folder.path)]) == 0
     vkey = folder.signer(os.urandom).verifier.encode()
