@@ -7,17 +7,15 @@ agree; only when all leaves are read without an error are they those of the log.
     checkpoint = open_signed(source.read("checkpoint"), [verifier])
     for leaf in verified_leaves(source, checkpoint.size, {checkpoint.size: checkpoint.root}): ...
 
-Who serves them: `api.log`, or any web server over a folder.
+Who serves them: `api.log`, or any web server over a folder.  What a server may take of us: `tools.fetching`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
-
-import httpx2
+from typing import Any, Protocol
 
 from archive import IntegrityError, KeyRing, NotFound, Unavailable, read_rotation
 from merkle import (
@@ -33,10 +31,7 @@ from merkle import (
     open_checkpoint,
     open_note,
 )
-
-TIMEOUT_S = 30.0
-ANSWER_BYTES_MAX: Final = 17 << 20
-"""No file of a log is longer: a bundle holds at most 256 entries of 64 KiB."""
+from tools.fetching import Fetcher, address
 
 
 class LeafSource(Protocol):
@@ -44,6 +39,9 @@ class LeafSource(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return a file; raise NotFound if it is not there, Unavailable if it cannot be read now."""
+
+    def close(self) -> None:
+        """Give up what reading takes."""
 
 
 class FolderSource:
@@ -61,91 +59,44 @@ class FolderSource:
         except OSError as error:
             raise Unavailable(f"{self._folder / path}: {error.strerror}") from error
 
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
 
 class HttpSource:
     """A log behind an address, which ends before /checkpoint."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fetcher: Fetcher | None = None) -> None:
         self._url = address(url)
-        self._client = httpx2.Client(timeout=TIMEOUT_S)
+        self._fetcher = fetcher or Fetcher()
 
     def read(self, path: str) -> bytes:
         """Return a file of the server."""
-        try:
-            status, content = fetched(self._client, f"{self._url}/{path}")
-        except httpx2.HTTPError as error:
-            raise Unavailable(f"{self._url}/{path}: {error}") from error
-        if status == 404:
+        (content,) = self._fetcher.get([f"{self._url}/{path}"])
+        if content is None:
             raise NotFound(f"{self._url}/{path}: not there")
-        if status != 200:
-            raise Unavailable(f"{self._url}/{path}: status {status}")
         return content
 
-
-def fetched(client: httpx2.Client, url: str, redirects: int = 0) -> tuple[int, bytes]:
-    """Return status and content of an answer, wherever the server sends us on to, at most so many times.
-
-    A server can fill neither our memory nor, by packing, our time.  Raises Unavailable if the answer is longer than a
-    log's files are, packed all the same, or nowhere, and what httpx2 raises.
-    """
-    request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
-    while True:
-        try:
-            # Not followed by the client: that would read what comes with the redirection, and unpack it.
-            response = client.send(request, stream=True, follow_redirects=False)
-        except (httpx2.InvalidURL, UnicodeError) as error:
-            raise Unavailable(f"{url}: the server sends on to no address: {error}") from error
-        with closing(response):
-            if response.next_request is None or not redirects:
-                return response.status_code, _content(response, url)
-        request, redirects = response.next_request, redirects - 1
-
-
-def _content(response: httpx2.Response, url: str) -> bytes:
-    packed = response.headers.get("content-encoding", "identity").strip().lower()
-    if packed not in {"", "identity"}:
-        raise Unavailable(f"{url}: the answer is packed ({packed[:20]}), which was not asked for")
-    content = bytearray()
-    for piece in response.iter_raw():
-        content += piece
-        if len(content) > ANSWER_BYTES_MAX:
-            raise Unavailable(
-                f"{url}: the answer is longer than {ANSWER_BYTES_MAX:,} bytes, which no file of a log is"
-            )
-    return bytes(content)
-
-
-def address(url: str) -> str:
-    """Return a server's address without a slash at its end; raise NotFound if it is none.
-
-    >>> address("http://127.0.0.1:8400/")
-    'http://127.0.0.1:8400'
-    """
-    try:
-        host = httpx2.URL(url).host
-        host.encode("idna")  # as the system does before it looks the name up
-        is_one = bool(host)
-    except (httpx2.InvalidURL, ValueError):  # the latter for names that cannot be looked up
-        is_one = False
-    if not is_one:
-        raise NotFound(f"{url}: not an address; give one such as http://127.0.0.1:8400")
-    return url.rstrip("/")
+    def close(self) -> None:
+        """Give up the connection."""
+        self._fetcher.close()
 
 
 def open_leaves(place: str) -> LeafSource:
     """Return the log in a folder or at an address, which may be that of a whole server: its log is at /log.
 
-    Raises NotFound if there is no log, or no address, Unavailable if the server does not answer.
+    It is to be closed.  Raises NotFound if there is no log, or no address, Unavailable if the server does not answer.
     """
     remote = place.startswith(("http://", "https://"))
     tried = [place, f"{place.rstrip('/')}/log"]
     for one in tried:
         source: LeafSource = HttpSource(one) if remote else FolderSource(Path(one))
-        try:
-            source.read("checkpoint")
-        except NotFound:
-            continue
-        return source
+        with ExitStack() as undo:
+            undo.callback(source.close)
+            with suppress(NotFound):
+                source.read("checkpoint")
+                undo.pop_all()
+                return source
     raise NotFound(f"{place}: there is no log: neither checkpoint nor log/checkpoint is there")
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,8 @@ def _show(checked: Checked) -> None:
 
 def _check_complete(arguments: argparse.Namespace, verifiers: Sequence[Ed25519Verifier]) -> int:
     manifest = read_manifest(arguments.folder)
-    verdict = check_folder(arguments.folder, manifest, open_leaves(arguments.leaves), verifiers)
+    with closing(open_leaves(arguments.leaves)) as source:
+        verdict = check_folder(arguments.folder, manifest, source, verifiers)
     if arguments.json:
         print_json(report(verdict, signed=bool(verifiers)))
     else:

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import httpx2
 
 from archive import (
     STRETCH,
@@ -37,7 +34,6 @@ from archive import (
     Remembered,
     Resume,
     Tally,
-    Unavailable,
     joined_root,
     read_rotation,
     scan_leaves,
@@ -58,11 +54,10 @@ from merkle import (
     tile_rows,
 )
 from tools.console import Advance, progress
-from tools.leaves import address, fetched
+from tools.fetching import AT_ONCE, Fetcher, address
 from tools.verify_folder import Outcome, open_kept, stranger
 from tools.verify_policy import cosigned_size, key_of, quorum
 
-AT_ONCE = 8
 HELD = 2 * AT_ONCE
 """Bundles that are fetched before the first of them is read: one may have 17 MiB."""
 TRIES = 3
@@ -122,32 +117,15 @@ def _reader(data: str) -> Iterator[Read]:
     if not data.startswith(("http://", "https://")):
         yield lambda paths: [_file(Path(data) / path) for path in paths]
         return
-    with httpx2.Client(timeout=30) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+    with closing(Fetcher(redirects=REDIRECTS, tries=TRIES)) as fetcher:
         base = address(data)
-        if _get(client, f"{base}/checkpoint") is None:
+        if fetcher.get([f"{base}/checkpoint"]) == [None]:
             base += "/log"
-        yield lambda paths: list(pool.map(lambda path: _get(client, f"{base}/{path}"), paths))
+        yield lambda paths: fetcher.get([f"{base}/{path}" for path in paths])
 
 
 def _file(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _get(client: httpx2.Client, url: str) -> bytes | None:
-    failure = ""
-    for attempt in range(1, TRIES + 1):
-        try:
-            status, content = fetched(client, url, REDIRECTS)
-        except httpx2.HTTPError as error:
-            failure = str(error)
-        else:
-            if status == httpx2.codes.OK:
-                return content
-            if status == httpx2.codes.NOT_FOUND:
-                return None
-            failure = f"status {status}"
-        time.sleep(0.2 * attempt)
-    raise Unavailable(f"{url}: {failure}; try again later")
 
 
 class _Public:

@@ -12,6 +12,7 @@ from archive import FolderDisk, IntegrityError, NotFound, Unavailable, export_ti
 from merkle import Bundle, Ed25519Signer, FormatError, SignatureError, sign_note
 from tests.archive.published_log import SignedLog
 from tests.archive.site import SIGNER
+from tools.fetching import Fetcher
 from tools.leaves import (
     FolderSource,
     HttpSource,
@@ -86,11 +87,11 @@ def test_a_log_is_found_below_the_address_of_its_server(folder: Path) -> None:
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (500, Unavailable), (304, Unavailable)])
 def test_statuses_are_told_apart(status: int, error: type[Exception]) -> None:
     """Not there is final; trouble is not."""
-    source = HttpSource("http://log.example/")
-    source._client = httpx2.Client(
-        transport=httpx2.MockTransport(lambda _: httpx2.Response(status, content=iter([b"x"])))
-    )
-    with pytest.raises(error, match=r"http://log\.example/checkpoint"):
+    answers = httpx2.MockTransport(lambda _: httpx2.Response(status, stream=httpx2.ByteStream(b"x")))
+    with (
+        closing(HttpSource("http://log.example/", Fetcher(transport=answers))) as source,
+        pytest.raises(error, match=r"http://log\.example/checkpoint"),
+    ):
         source.read("checkpoint")
 
 
