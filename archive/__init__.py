@@ -61,6 +61,7 @@ from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
 from archive.files import NO_SPACE, identity_of, make_folder, naming, sync_folder, write_whole
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
+from archive.kernel import kernel_files
 from archive.keyfile import PrivateKey, encode_key, parse_key, read_key, read_secret, write_new_key
 from archive.keyring import (
     KeyRing,
@@ -274,6 +275,7 @@ __all__ = [
     "identity_of",
     "is_distrusted",
     "joined_root",
+    "kernel_files",
     "keys_of",
     "load_head",
     "load_size",

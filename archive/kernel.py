@@ -11,7 +11,9 @@ the other; unset, the native one is taken if it can be.  Why there are two: docs
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from archive import twin
@@ -116,3 +118,12 @@ def choose(environment: Mapping[str, str]) -> Kernel:
 
 kernel: Final = choose(os.environ)
 """The kernel of this process."""
+
+
+def kernel_files() -> dict[str, Path]:
+    """Return the compiled files that the kernel of this process was loaded from, by name: none where the twin runs."""
+    if kernel is twin:
+        return {}
+    return {
+        name: Path(str(sys.modules[f"archive.{name}"].__file__)) for name in ("_kernel", "_kernel_prepare")
+    }

@@ -55,8 +55,8 @@ def show_version(flags: Sequence[str]) -> int:
         print(f"usage: treering --version [--json], not {' '.join(flags)}", file=sys.stderr)
         return EXIT_USAGE
     found = software()
-    lines = [found["software"], *(f"{name} {found[name]}" for name in ("code", "packages", "python"))]
-    print(json.dumps(found) if flags else "\n".join(lines))
+    told = (f"{name} {found[name] or 'none'}" for name in ("code", "native", "packages", "python"))
+    print(json.dumps(found) if flags else "\n".join([str(found["software"]), *told]))
     return EXIT_GOOD
 
 

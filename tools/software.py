@@ -1,10 +1,11 @@
 r"""Which software this is: digests of its own source and of what is installed beside it.
 
 A state is a function of the log *and of the code that folds it*.  Code digests of reducers cover their own files only;
-what all of them stand on (the reader, the encoding, a library) is told by two digests, which every start writes into
-the log (docs/formats/entry.md) and which `treering --version` prints, so that an auditor can compare.
+what all of them stand on (the reader, the encoding, a library) is told by digests, which every start writes into the
+log (docs/formats/entry.md) and which `treering --version` prints, so that an auditor can compare.
 
-    code      of each .py and .c file of the six packages: a line "path SP hash LF", hashed
+    code      of each .py and .c file of the six packages, and what pages are made of: a line "path SP hash LF", hashed
+    native    of each compiled file of the kernel that runs: a line "name SP hash LF", hashed; None where none runs
     packages  of each installed distribution: a line "name SP version LF", hashed
 
 >>> code_digest({"merkle/text.py": b"a = 1\r\n"}) == code_digest({"merkle/text.py": b"a = 1\n"})
@@ -12,7 +13,8 @@ True
 >>> packages_digest({"numpy": "2.4.6", "lmdb": "3.0.0"}) == packages_digest({"lmdb": "3.0.0", "numpy": "2.4.6"})
 True
 
-`sources` and `installed` read the disk; all else computes.  The digest of one reducer's code: `reducers.sources`.
+`sources`, `compiled` and `installed` read the disk; all else computes.  The digest of one reducer's code:
+`reducers.sources`.
 """
 
 from __future__ import annotations
@@ -30,16 +32,19 @@ from tools.process import version
 
 PACKAGES: Final = ("merkle", "archive", "reducers", "replay", "api", "tools")
 SUFFIXES: Final = frozenset({".py", ".c"})
+PAGES: Final = frozenset({".html", ".css", ".js", ".svg"})
+"""What pages are made of, below `api` alone: an installation has no such files elsewhere."""
 TOP: Final = Path(__file__).resolve().parents[1]
 """Where the six packages stand, in a checkout and in an installation alike."""
 _SEPARATORS = re.compile(r"[-_.]+")
 
 
-def software() -> dict[str, str]:
+def software() -> dict[str, str | None]:
     """Return what a start entry says about the software, and `treering --version` prints."""
     return {
         "software": f"treering {version()}",
         "code": code_digest(sources()),
+        "native": native_digest(compiled()),
         "packages": packages_digest(installed()),
         "python": platform.python_version(),
     }
@@ -51,6 +56,17 @@ def code_digest(files: Mapping[str, bytes]) -> str:
     Line ends count as LF, so that checkouts of any system agree.
     """
     return _digest_of_lines({path: sha256(_with_lf(text)).hexdigest() for path, text in files.items()})
+
+
+def native_digest(files: Mapping[str, bytes]) -> str | None:
+    """Return the hex SHA-256 of compiled files: of a line "name SP hash LF" for each, in the order of names; else None.
+
+    >>> native_digest({}) is None
+    True
+    """
+    return (
+        _digest_of_lines({name: sha256(data).hexdigest() for name, data in files.items()}) if files else None
+    )
 
 
 def packages_digest(versions: Mapping[str, str]) -> str:
@@ -85,8 +101,15 @@ def sources(top: Path = TOP) -> dict[str, bytes]:
         path.relative_to(top).as_posix(): path.read_bytes()
         for package in PACKAGES
         for path in (top / package).rglob("*")
-        if path.suffix in SUFFIXES and path.is_file()
+        if path.suffix in (SUFFIXES | PAGES if package == "api" else SUFFIXES) and path.is_file()
     }
+
+
+def compiled() -> dict[str, bytes]:
+    """Return the compiled files of the kernel that this process runs, by name; none where the twin in Python runs."""
+    from archive import kernel_files  # noqa: PLC0415 - to load all of it would hold up every command
+
+    return {name: path.read_bytes() for name, path in kernel_files().items()}
 
 
 def installed(path: Sequence[str] | None = None) -> dict[str, str]:

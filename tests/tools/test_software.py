@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +20,17 @@ from tools import archiver, cli, keys
 from tools.archiver import begin, build
 from tools.process import EXIT_GOOD, EXIT_USAGE
 from tools.settings import load
-from tools.software import PACKAGES, code_digest, installed, normalised, packages_digest, software, sources
+from tools.software import (
+    PACKAGES,
+    PAGES,
+    code_digest,
+    installed,
+    native_digest,
+    normalised,
+    packages_digest,
+    software,
+    sources,
+)
 
 VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "archive" / "software.json").read_text("utf-8"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +78,25 @@ def test_the_code_digest_is_that_of_the_format() -> None:
     assert code_digest({path: text.encode() for path, text in code["files"].items()}) == code["digest"]
 
 
+def test_what_counts_as_source_is_as_the_format_says(tmp_path: Path) -> None:
+    """The golden vector: Python and C anywhere in the six folders, what pages are made of below `api` alone."""
+    for path in VECTOR["sources"]["there"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x")
+    assert sorted(sources(tmp_path)) == VECTOR["sources"]["counted"]
+
+
+def test_the_digest_of_compiled_files_is_that_of_the_format() -> None:
+    """The golden vector: bytes as they are, no line ends are changed; and none at all for no files."""
+    native = VECTOR["native"]
+    assert sha256(native["lines"].encode()).hexdigest() == native["digest"]
+    assert (
+        native_digest({name: bytes.fromhex(data) for name, data in native["files"].items()})
+        == native["digest"]
+    )
+    assert native_digest({}) is None
+
+
 def test_the_digest_of_packages_is_that_of_the_format(tmp_path: Path) -> None:
     """The golden vector, read from the metadata of distributions as they lie on a disk."""
     packages = VECTOR["packages"]
@@ -90,16 +124,19 @@ def test_settings_are_named_by_the_text_of_the_format(tmp_path: Path) -> None:
 
 
 def test_every_source_file_counts_and_nothing_else(tmp_path: Path) -> None:
-    """A change of any file of the six packages shows, be it Python or C; tests, caches and pages do not."""
+    """A change of any file of the six packages shows, be it Python, C or a page's; tests and caches do not."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     found, before = sources(tmp_path), code_digest(sources(tmp_path))
-    assert {"merkle/text.py", "archive/_kernel.c", "tools/software.py"} <= set(found)
+    assert {"merkle/text.py", "archive/_kernel.c", "tools/software.py", "api/templates/overview.html"} <= set(
+        found
+    )
     (tmp_path / "tests").mkdir()
-    for path in ("tests/test_x.py", "api/templates/x.html", "merkle/x.txt"):
+    for path in ("tests/test_x.py", "merkle/x.html", "merkle/x.txt"):
         (tmp_path / path).write_text("x")
     assert code_digest(sources(tmp_path)) == before
-    for path, text in {"archive/_kernel.c": b"/**/", "merkle/text.py": b"", "reducers/added.py": b""}.items():
+    changes = {"archive/_kernel.c": b"/**/", "merkle/text.py": b"", "reducers/added.py": b""}
+    for path, text in {**changes, "api/templates/overview.html": b"<p>"}.items():
         (tmp_path / path).write_bytes(text)
         assert code_digest(sources(tmp_path)) != before
         before = code_digest(sources(tmp_path))
@@ -114,6 +151,27 @@ def test_the_first_package_on_the_path_counts_and_a_broken_one_harms_nothing(tmp
     torn.mkdir()
     (torn / "METADATA").write_bytes(b"Name: torn\nVersion: \xff\n")
     assert installed([*first, *second]) == {"some-package": "1", "other": "3"}
+
+
+def test_whatever_is_shipped_counts() -> None:
+    """What a wheel takes along besides source and markers for type checkers: each of its suffixes counts."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    data = project["tool"]["setuptools"]["package-data"]
+    assert {Path(pattern).suffix for pattern in data["api"]} == PAGES
+    assert data == {"*": ["py.typed"], "api": data["api"]}
+
+
+@pytest.mark.parametrize("wanted", ["auto", "python"])
+def test_the_kernel_that_runs_is_named_by_its_bytes(wanted: str) -> None:
+    """By the files that were loaded, if they were built, so that other bytes show; null where the twin runs."""
+    code = "import json, tools.software; print(json.dumps(tools.software.software()['native']))"
+    environment = {**os.environ, "TREERING_KERNEL": wanted}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
+    suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
+    built = {path.name.removesuffix(suffix): path for path in (ROOT / "archive").glob(f"_kernel*{suffix}")}
+    files = {name: path.read_bytes() for name, path in built.items() if wanted == "auto"}
+    assert json.loads(done.stdout) == native_digest(files)
 
 
 # --- where it is said -----------------------------------------------------------------------------
@@ -150,7 +208,7 @@ def test_the_version_is_told_as_the_log_has_it(capsys: pytest.CaptureFixture[str
     first, *others = capsys.readouterr().out.splitlines()
     found = software()
     assert first == found["software"]
-    assert others == [f"{name} {found[name]}" for name in ("code", "packages", "python")]
+    assert others == [f"{name} {found[name] or 'none'}" for name in ("code", "native", "packages", "python")]
     assert cli.main(["--version", "--json"]) == EXIT_GOOD
     assert json.loads(capsys.readouterr().out) == found
     assert cli.main(["--version", "--yaml"]) == EXIT_USAGE
