@@ -2,6 +2,7 @@
 
     $ treering receipt check 17.tlog-proof --vkey KEY --opening 17.opening.json --event event.json
     verified: entry 17 of treering.local/5f2a… at size 18
+    by one key: whether the log has given it up is not known; --vkey again for each that `treering keys history` lists
     opening: the leaf commits to it: student:ann, number 3, 412 bytes
     event: just these bytes
 
@@ -17,7 +18,7 @@ is said to the letter: a name that no opening ties to the tag key is the sender'
 
 A log may have had several keys.  `check-complete` reads in the leaves which of them signs which sizes.  `check` has no
 leaves: of a receipt under any but the last key that was given it says so, for whoever stole a key that the log has
-given up can sign receipts with it for ever.
+given up can sign receipts with it for ever.  Of the only key that was given it says that it cannot know.
 
 Exit codes: 0 as claimed, 1 not as claimed, 2 it could not be checked.
 """
@@ -50,10 +51,9 @@ from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line
 from tools.subject_folder import read_manifest
 from tools.vkey import read_vkey
 
-ANOTHER_KEY = (
-    "; the log may have had another key then: --vkey again for each that `treering keys history` lists, "
-    "the present one last"
-)
+ALL_KEYS = "--vkey again for each that `treering keys history` lists, the present one last"
+ANOTHER_KEY = f"; the log may have had another key then: {ALL_KEYS}"
+ONE_KEY = f"by one key: whether the log has given it up is not known; {ALL_KEYS}"
 RETIRED = (
     "under a retired key, {}: whoever has that key can still sign with it; compare with check-complete, "
     "or ask for a receipt under the present key"
@@ -120,10 +120,8 @@ class Checked:
     event: bool
     key: str
     """Of the key that has signed: name and id."""
-    keys: int
-    """How many keys were given."""
-    retired: bool
-    """Whether it is another than the last that was given."""
+    retired: bool | None
+    """Whether it is another than the last that was given; None where no other was, so that it is not known."""
 
     @property
     def warnings(self) -> list[str]:
@@ -158,8 +156,8 @@ def check_files(
     if event is not None:
         assert opened is not None, "an event is compared with what an opening holds"
         _check_event(event, opened.payload)
-    key, retired = key_label(signer), signer != verifiers[-1]
-    return Checked(proof.index, checkpoint, leaf, opened, event is not None, key, len(verifiers), retired)
+    retired = signer != verifiers[-1] if len(set(verifiers)) > 1 else None
+    return Checked(proof.index, checkpoint, leaf, opened, event is not None, key_label(signer), retired)
 
 
 def _check_event(event: bytes, payload: bytes) -> None:
@@ -186,6 +184,7 @@ def _report(checked: Checked) -> dict[str, Any]:
         "opening": None,
         "event": checked.event,
         "key": checked.key,
+        "retired": checked.retired,
         "warnings": checked.warnings,
     }
     if opened is not None:
@@ -204,7 +203,9 @@ def _show(checked: Checked) -> None:
     print(f"verified: entry {checked.index} of {origin} at size {size}, archived {when(checked.leaf.time_s)}")
     for warning in checked.warnings:
         print(f"warning: {one_line(warning)}")
-    if checked.keys > 1 and not checked.retired:
+    if checked.retired is None:
+        print(ONE_KEY)
+    elif not checked.retired:
         print(f"signed by {one_line(checked.key)}, taken for the present key: it was given last")
     if checked.opened is None:
         print("what the entry is about is not shown: that takes its opening")

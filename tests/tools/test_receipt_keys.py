@@ -164,6 +164,7 @@ def test_a_receipt_under_a_retired_key_says_so(rotated: Rotated, capsys: pytest.
     assert f"warning: {warning}\n" in said
     assert f"under a retired key, {key_label(rotated.old.verifier)}" in warning
     assert "compare with check-complete, or ask for a receipt under the present key" in warning
+    assert answer["retired"] is True
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,21 @@ def test_a_receipt_under_the_last_key_has_no_warning(
     last = rotated.new if names.endswith("new") else rotated.old
     assert answer["key"] == key_label(last.verifier)
     assert (f"{answer['key']}, taken for the present key: it was given last\n" in said) == (" " in names)
+
+
+@pytest.mark.parametrize("names", ["old", "old old"])
+def test_of_a_single_key_it_is_said_that_its_time_is_not_known(
+    rotated: Rotated, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who forges under a stolen key hands that key out, too: a line says what would tell, and null stands for it."""
+    line = (
+        "by one key: whether the log has given it up is not known; "
+        "--vkey again for each that `treering keys history` lists, the present one last\n"
+    )
+    said, answer = check(rotated, "ann-before", names, capsys)
+    assert line in said
+    assert (answer["retired"], answer["warnings"]) == (None, [])
+    for more, retired in (("old new", True), ("new old", False)):
+        said, answer = check(rotated, "ann-before", more, capsys)
+        assert "by one key" not in said
+        assert answer["retired"] is retired
