@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         services = services_of(arguments)
     except (OSError, FormatError) as error:
         say(f"front: {arguments.policy}: {error}")
-        return EXIT_AGAIN  # it was read when the server began, and is being changed
+        return EXIT_AGAIN  # the server's copy was sound when it began, and is being changed
     app = create_app(services, hosts=[*LOOPBACK_HOSTS, *arguments.host_name], version=version())
     config = _config(app)
     quiet_collector()
