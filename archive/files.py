@@ -17,6 +17,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -32,27 +33,52 @@ def write_parts(path: Path, parts: Iterable[bytes], final: Callable[[], Path], *
     """Write a file part by part, as `write_whole` does, and return its path.
 
     `final` is asked for that when all is written, since a name may tell what is in the file; `path` tells where the
-    parts are gathered.  Raises OSError that names the file, also where a write fails: the system names none then.
+    parts are gathered.  Of several processes that write one file, the last to end has it.  Raises OSError that names
+    the file, also where a write fails: the system names none then.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with naming(path):
+        temporary, descriptor = _gathering(path, mode)
         try:
-            for part in parts:
-                left = memoryview(part)
-                while left:
-                    left = left[os.write(descriptor, left) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, path := final())
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        error.filename = error.filename or os.fspath(path)
-        raise
-    sync_folder(path.parent)
+            try:
+                for part in parts:
+                    left = memoryview(part)
+                    while left:
+                        left = left[os.write(descriptor, left) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, path := final())
+        except Exception:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_folder(path.parent)
     return path
+
+
+def _gathering(path: Path, mode: int) -> tuple[Path, int]:
+    """Return name and descriptor of a new file beside another one, in which no other process writes.
+
+    What lies there of processes that were killed is removed.  So is whatever has our own name: to write through a link
+    would be to write somewhere else, and into a file that is there, with somebody's mode.
+    """
+    own = os.getpid()
+    for left in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        number = left.name[len(path.name) + 1 : -4]
+        if number.isdecimal() and (int(number) == own or not _runs(int(number))):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{path.name}.{own}.tmp")
+    return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
 
 
 @contextmanager
