@@ -48,6 +48,7 @@ from archive.errors import (
     StorageFailed,
     Unavailable,
 )
+from archive.filing import HEADER_VERSION
 from archive.log import Log, load_head
 from archive.plan import ControlDraft, Head, Planned, plan
 from archive.ports import Clock, Random, Store
@@ -120,9 +121,9 @@ class Archiver:
     def open(self, start: dict[str, Any], follows: dict[str, Any] | None = None) -> None:
         """Take the log up where it stands and append the control entries of a start.
 
-        `start` is the body of the start entry (digests of software and settings: docs/formats/entry.md); `follows`
-        names the log that a new one follows (origin, size, root).  Raises IntegrityError if the database does not
-        reach its seal or what was published, if its tables disagree, or if the vault is not its own.
+        `start` is what the start entry says of software and settings (docs/formats/entry.md); `follows` names the log
+        that a new one follows (origin, size, root).  Raises IntegrityError if the database does not reach its seal or
+        what was published, if its tables disagree, or if the vault is not its own.
         """
         with self._store.view() as view:
             self.head = load_head(view)
@@ -131,7 +132,7 @@ class Archiver:
             self._check_seal(log)
             self._caches.load(log, self._vault.whose)
             check_vault(log, self._vault, self._caches.subjects)
-        bodies = [{"control": "start", **start}]
+        bodies = [{**start, "control": "start", "header": HEADER_VERSION}]
         if self.head.size == 0:
             created_s = self._clock.now_us() // 1_000_000
             origin = {"control": "origin", "origin": self.origin, "format": 1, "created": created_s}

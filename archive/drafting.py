@@ -35,6 +35,7 @@ from archive.entry import (
     routing_hash,
     row_prefix,
 )
+from archive.filing import OWN, told
 from archive.kernel import kernel
 from archive.twin import Shared
 from archive.vault import SubjectKeys
@@ -79,6 +80,7 @@ class Drafter:
 
         Raises TypeError, ValueError, OverflowError or RecursionError where a header cannot be written.
         """
+        submissions = [one if one.kind == ROW_EVENT and not one.also else told(one) for one in submissions]
         return kernel.draft_many(submissions, identifiers, keys, sequences, self._shared, self._learn)
 
     def draft(self, one: Submission, identifier: bytes, keys: SubjectKeys, sequence: int) -> Draft:
@@ -101,7 +103,7 @@ class Drafter:
         """
         alone = self.draft(one, identifier, keys, sequence)
         routes = alone.head[12 + len(NO_ID) :]
-        prefix = row_prefix(one.kind, numbers, len(routes) // ROUTE_SIZE)
+        prefix = row_prefix(alone.head[1], numbers, len(routes) // ROUTE_SIZE)
         head, tag_key = prefix + identifier + routes, alone.tag_key
         return Draft(keys.number, identifier, head, tag_key, data_key, sequence, alone.header, one.payload)
 
@@ -123,6 +125,7 @@ def are_plain(submissions: Sequence[Submission]) -> bool:
         and len(one.keys) < ROUTES_MAX
         and ROW_EVENT <= one.kind <= ROW_BINDING
         and len(one.payload) <= PAYLOAD_SIZE_MAX
+        and one.extra.keys().isdisjoint(OWN)
         for one in submissions
     )
 
@@ -135,6 +138,8 @@ def fault_of(one: Submission) -> str:
         return f"event of {len(one.payload)} bytes; at most {PAYLOAD_SIZE_MAX}"
     if not ROW_EVENT <= one.kind <= ROW_BINDING:
         return f"event of kind {one.kind}; there is none"
+    if own := OWN & one.extra.keys():
+        return f"event whose extra says {', '.join(sorted(own))}; that is the archiver's to say"
     fields = len(all_keys(one.subject, one.keys))
     if len(one.also) >= SUBJECTS_MAX or fields > ROUTES_MAX:
         numbers = f"{1 + len(one.also)} subjects and {fields} keys"

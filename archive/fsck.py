@@ -29,6 +29,7 @@ from archive.chain import Chain, block_hash, strays
 from archive.duplicates import IdRuns
 from archive.entry import control_body, parse_leaf, parse_row
 from archive.errors import ArchiveError
+from archive.filing import PROMISED, version_of
 from archive.findings import Finding, Findings, Tally, limited, span
 from archive.log import LogSource
 from archive.openings import join_counts
@@ -113,6 +114,7 @@ class Check:
         self._chain = Chain(before.block + 1, before.block_hash, before.size)
         self._chained: dict[int, list[Finding]] = {}
         self._time_s = before.time_s
+        self._header_version = before.header_version
         self._sequences = None if before.sequences is None else array("Q", before.sequences)
         self._goods = [before.size] if before.size else []
         self._wrong_roots = 0
@@ -130,7 +132,14 @@ class Check:
             return None
         chain, origin = self._chain, self.tally.origin or self._before.origin
         return Resume(
-            origin, self._size, self._right, chain.number - 1, chain.previous, self._time_s, self._sequences
+            origin,
+            self._size,
+            self._right,
+            chain.number - 1,
+            chain.previous,
+            self._time_s,
+            self._sequences,
+            self._header_version,
         )
 
     def _findings(self) -> Iterator[Finding]:
@@ -201,6 +210,7 @@ class Check:
         yield from self._ends(job, answer, roots)
         yield from self._memory.against(roots)
         yield from join_counts(self._sequences, answer.subjects)
+        yield from self._unsaid(answer)
         yield from self._grow(job, answer)
         self._count(job, answer)
 
@@ -211,6 +221,22 @@ class Check:
             )
             yield Finding("origin", job.start, detail)
         self.tally.origin = self.tally.origin or answer.origin
+
+    def _unsaid(self, answer: Answer) -> Iterator[Finding]:
+        """Yield what headers of a stretch should have said, if those before its first start entry have to say it."""
+        if answer.unsaid and self._header_version is None:
+            self._header_version = self._version_before()
+        if answer.unsaid and self._header_version is not None and self._header_version >= PROMISED:
+            yield from answer.unsaid
+        for _, body in answer.bodies:
+            self._header_version = version_of(body) or self._header_version
+
+    def _version_before(self) -> int:
+        """Return which headers there were where an earlier check ended that did not save it."""
+        version = 1
+        for _, body in self._earlier(0, self._before.size):
+            version = version_of(body) or version
+        return version
 
     def _ends(self, job: Job, answer: Answer, roots: dict[int, bytes]) -> Iterator[Finding]:
         """Compare the root at each block's end; the first one that differs is told, later ones are counted."""
@@ -306,7 +332,7 @@ class Check:
 
 
 def _nothing(*, with_vault: bool) -> Resume:
-    return Resume("", 0, Frontier(), -1, NO_BLOCK, 0, array("Q") if with_vault else None)
+    return Resume("", 0, Frontier(), -1, NO_BLOCK, 0, array("Q") if with_vault else None, 1)
 
 
 def _aligned(frontier: Frontier) -> Frontier:

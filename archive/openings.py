@@ -2,10 +2,12 @@
 
 A leaf alone shows that *something* was recorded.  With the vault one can see that the row beside it is that something,
 that it is about the subject whose mark the leaf bears, and that a subject's entries are counted 1, 2, 3 … without a
-gap: so that even the holder of every key cannot take one out and close the ranks.
+gap: so that even the holder of every key cannot take one out and close the ranks.  Nor can he file one anew: as what,
+and about whom besides, the header says as well (`archive.filing`).
 
 Rows are checked stretch by stretch, in several processes at once, so a count that begins within a stretch is handed
-back (`Counted`) and joined to those before by `archive.fsck`.
+back (`Counted`) and joined to those before by `archive.fsck`.  So is what a header should have said if the last start
+entry, which may stand in an earlier stretch, demands it (`unsaid`).
 
 A subject who is not in the vault any more is *erased*: nothing can be opened, nothing is shown, and it is only counted.
 Whether it was erased with good reason will be said by its tombstone, once erasing is a command.  A number that the
@@ -15,6 +17,7 @@ vault has given to nobody yet is no erased subject but a finding: else any row c
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -22,6 +25,7 @@ from typing import Final, NamedTuple
 from archive.datakey import DataKey
 from archive.entry import (
     NO_ID,
+    ROW_EVENT,
     Header,
     Leaf,
     Opened,
@@ -39,6 +43,7 @@ from archive.entry import (
     tag_of,
 )
 from archive.errors import FormatError, IntegrityError, NotFound
+from archive.filing import MEMBERS, PROMISED, misfiled
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
 from archive.recent import Recent
@@ -82,6 +87,10 @@ class Openings:
 
     vault: Vault
     found: Findings
+    versions: Sequence[tuple[int, int]] = ()
+    """Index of each start entry at hand, in order, and the version of the headers that follow it."""
+    unsaid: Findings = field(default_factory=Findings)
+    """What else is a finding about entries before these, if headers of version 2 began still earlier."""
     subjects: dict[int, Counted] = field(default_factory=dict)
     opened: int = 0
     erased: int = 0
@@ -194,7 +203,19 @@ class Openings:
         wrong = self._disagreement(row, header, keys.name) if usual else "its header is not in canonical form"
         if wrong:
             self.found.add("header", index, wrong)
+        if row.kind != ROW_EVENT or len(row.subjects) > 1 or not MEMBERS.isdisjoint(header.extra):
+            self._judge_filing(index, row, header)
         self.opened += 1
+
+    def _judge_filing(self, index: int, row: Row, header: Header) -> None:
+        also = [self.vault.keys(number).name for number in row.subjects[1:]]
+        before = bisect_right(self.versions, (index,))
+        version = self.versions[before - 1][1] if before else None
+        for member, wrong in misfiled(row.kind, also, header.extra):
+            if member in header.extra or (version is not None and version >= PROMISED):
+                self.found.add("header", index, wrong)
+            elif version is None:
+                self.unsaid.add("header", index, wrong)
 
     def _count(self, index: int, counted: Counted, sequence: int) -> None:
         if counted.first is None:

@@ -1,8 +1,8 @@
 """Where a check may go on: what was verified, in a file that the auditor keeps.
 
 After a check without findings, everything that the next one needs to know is small: the frontier of the tree, the hash
-of the last block, the last time, and how many entries each subject has.  Kept away from the log, it is at the same time
-the auditor's memory: a log that was rewritten, however well, does not continue it.
+of the last block, the last time, how many entries each subject has, and what headers have to say.  Kept away from the
+log, it is at the same time the auditor's memory: a log that was rewritten, however well, does not continue it.
 
 The file is JSON, a line a field, with a digest over the rest, which finds damage and not malice: keep the file where
 only you can write.  Format: docs/formats/findings.md.
@@ -43,6 +43,8 @@ class Resume:
     time_s: int
     sequences: array[int] | None
     """Entries of each subject by its number; None if the vault was not at hand."""
+    header_version: int | None = None
+    """Of the headers that follow (`archive.filing`); None if nobody looked, as in earlier versions."""
 
     def encode(self) -> bytes:
         """Return the file's bytes."""
@@ -57,6 +59,8 @@ class Resume:
             "time": self.time_s,
             "sequences": None if self.sequences is None else _packed(self.sequences),
         }
+        if self.header_version is not None:
+            body["header"] = self.header_version
         return (json.dumps({**body, "digest": _digest(body)}, indent=0, ensure_ascii=False) + "\n").encode()
 
     @staticmethod
@@ -88,6 +92,7 @@ def _parsed(body: dict[str, Any]) -> Resume:
         bytes.fromhex(body["block_hash"]),
         int(body["time"]),
         None if packed is None else _unpacked(packed),
+        int(body["header"]) if "header" in body else None,
     )
 
 

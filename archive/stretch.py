@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from archive.bundles import unbundle
 from archive.errors import IntegrityError
+from archive.filing import version_of
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
 from archive.leafscan import Leaves, scan_leaves
@@ -71,6 +72,8 @@ class Answer:
     last_s: int | None = None
     whole: bool = True
     subjects: Counts = field(default_factory=Counts)
+    unsaid: list[Finding] = field(default_factory=list)
+    """Further findings before its first start entry, if the last one before the stretch is of header version 2."""
     ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((2, 0), dtype=np.uint64))
 
 
@@ -134,7 +137,8 @@ def _rows(log: Log, job: Job, leaves: Leaves, vault: Vault | None, found: Findin
     pairs = log.raw("rows", _key(job.done), job.stop.to_bytes(8))
     if vault is None:
         return scan_rows(pairs, job.done, job.stop, found)
-    openings, each = Openings(vault, found), _Leaves(leaves.bundles)
+    versions = [(index, made) for index, body in leaves.controls.items() if (made := version_of(body))]
+    openings, each = Openings(vault, found, versions), _Leaves(leaves.bundles)
 
     def check(first: int, some: list[bytes]) -> None:
         openings.check_all(
@@ -147,6 +151,7 @@ def _rows(log: Log, job: Job, leaves: Leaves, vault: Vault | None, found: Findin
 
     rows = scan_rows(pairs, job.done, job.stop, found, check)
     answer.opened, answer.erased, answer.subjects = openings.opened, openings.erased, openings.counts()
+    answer.unsaid = openings.unsaid.found
     return rows
 
 

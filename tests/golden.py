@@ -1,8 +1,9 @@
-"""The golden log of format version 1: how it was made, and how it is opened.
+"""The golden logs, one for each version of the headers: how they were made, and how they are opened.
 
-The bytes under tests/vectors/golden-log-v1 were written once by `make(folder)` and are never made anew: a later version
-must still read them.  Everything that is random elsewhere is drawn here from a counter, and time stands still, so that
-whoever doubts them may make them again and compare roots.
+The bytes under tests/vectors/golden-log-v1 and -v2 were written once by `make(folder)`, of the software of their time,
+and are never made anew: a later version must still read them.  Everything that is random elsewhere is drawn here from a
+counter, and time stands still, so that whoever doubts the newest may make it again and compare roots.  All hold the same
+events.
 
     python -m tests.golden FOLDER
 """
@@ -37,7 +38,9 @@ from reducers import Registry, digest_of_entries, shipped
 from replay import replay_digests
 from tools.classroom import classroom
 
-GOLDEN = Path(__file__).parent / "vectors" / "golden-log-v1"
+VECTORS = Path(__file__).parent / "vectors"
+GOLDEN = VECTORS / "golden-log-v1"
+NEWEST = VECTORS / "golden-log-v2"
 VAULT_KEY = hashlib.sha256(b"golden vault key").hexdigest()
 ORIGIN = "example.org/golden-log"
 START_US = 1_700_000_000_000_000
@@ -124,9 +127,9 @@ def make(path: Path) -> None:
 
 
 @contextmanager
-def golden_copy(path: Path) -> Iterator[DataFolder]:
-    """Copy the golden log to a new folder and give it its vault key, as an operator would restore it."""
-    shutil.copytree(GOLDEN, path)
+def golden_copy(path: Path, golden: Path = GOLDEN) -> Iterator[DataFolder]:
+    """Copy a golden log to a new folder and give it its vault key, as an operator would restore it."""
+    shutil.copytree(golden, path)
     (path / "keys").mkdir(mode=0o700)
     key = path / "keys" / "vault.key"
     key.touch(mode=0o600)

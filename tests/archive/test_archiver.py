@@ -29,12 +29,12 @@ from tests.faults import Outcome, Schedule
 
 
 def test_a_start_appends_origin_and_start() -> None:
-    """Entry 0 names the log and its format, entry 1 the software that took it up."""
+    """Entry 0 names the log and its format, entry 1 the software that took it up, and which headers it writes."""
     site = Site()
     site.start(software="1.2")
     origin, start = (entry.body for entry in site.check())
     assert origin == {"control": "origin", "origin": "example.org/log", "format": 1, "created": 1_700_000_000}
-    assert start == {"control": "start", "software": "1.2"}
+    assert start == {"control": "start", "header": 2, "software": "1.2"}
 
 
 def test_each_start_is_in_the_log_and_the_origin_once() -> None:

@@ -182,7 +182,7 @@ def test_every_start_says_which_software_it_is(data: Path) -> None:
     begin(build(DataFolder(data), "example.org/log", None), DataFolder(data), {"purpose": "serve"})
     assert keys.main(["rotate", "--data", str(data)]) == EXIT_GOOD
     first, second = (body for body in bodies(data) if body["control"] == "start")
-    same = {"control": "start", **software(), "reducers": shipped().fingerprint()}
+    same = {"control": "start", "header": 2, **software(), "reducers": shipped().fingerprint()}
     assert first == {**same, "purpose": "serve"}
     assert second == {**same, "purpose": "rotate"}
 
