@@ -59,6 +59,7 @@ from archive.errors import (
 )
 from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
 from archive.files import NO_SPACE, identity_of, make_folder, naming, sync_folder, write_whole
+from archive.filing import PROMISED, header_version
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
 from archive.kernel import kernel_files
@@ -146,6 +147,7 @@ __all__ = [
     "LEAF_PRIVATE",
     "NO_SPACE",
     "PIECE_BYTES",
+    "PROMISED",
     "REMEDIES",
     "ROW_BINDING",
     "ROW_EVENT",
@@ -272,6 +274,7 @@ __all__ = [
     "files_between",
     "find_signer",
     "forget_stopped",
+    "header_version",
     "identity_of",
     "is_distrusted",
     "joined_root",

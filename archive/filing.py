@@ -16,11 +16,11 @@ tells that from it on every header that has something to say does say it.
 {'reason': 'torn', 'kind': 'refused'}
 >>> list(misfiled(ROW_EVENT, [], told(one).extra))
 [('kind', 'its row files it as an event, but it was received as refused')]
->>> version_of({"control": "start", "header": 2}), version_of({"control": "start"}), version_of({"control": "skip"})
-(2, 1, None)
+>>> [header_version(body) for body in ({"control": "start", "header": 2}, {"control": "start"}, {"control": "skip"})]
+[2, 1, None]
 
-Who writes headers: `archive.drafting`; who judges rows by them: `archive.openings`, and across stretches `archive.fsck`.
-The members byte by byte: docs/formats/entry.md.  Why: docs/adr/0072-kinds-are-promised.md.
+Who writes headers: `archive.drafting`; who judges rows by them: `archive.openings` and, across stretches,
+`archive.fsck`.  Byte by byte: docs/formats/entry.md.  Why: docs/adr/0072-kinds-are-promised.md.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def misfiled(kind: int, also: Sequence[str], extra: Mapping[str, Any]) -> Iterat
         yield "also", "the further subjects of its row are not those whom its header names"
 
 
-def version_of(body: Mapping[str, Any]) -> int | None:
+def header_version(body: Mapping[str, Any]) -> int | None:
     """Return the version of the headers that follow a start entry; None for any other control entry."""
     if body.get("control") != "start":
         return None

@@ -29,7 +29,7 @@ from archive.chain import Chain, block_hash, strays
 from archive.duplicates import IdRuns
 from archive.entry import control_body, parse_leaf, parse_row
 from archive.errors import ArchiveError
-from archive.filing import PROMISED, version_of
+from archive.filing import PROMISED, header_version
 from archive.findings import Finding, Findings, Tally, limited, span
 from archive.log import LogSource
 from archive.openings import join_counts
@@ -229,13 +229,13 @@ class Check:
         if answer.unsaid and self._header_version is not None and self._header_version >= PROMISED:
             yield from answer.unsaid
         for _, body in answer.bodies:
-            self._header_version = version_of(body) or self._header_version
+            self._header_version = header_version(body) or self._header_version
 
     def _version_before(self) -> int:
         """Return which headers there were where an earlier check ended that did not save it."""
         version = 1
         for _, body in self._earlier(0, self._before.size):
-            version = version_of(body) or version
+            version = header_version(body) or version
         return version
 
     def _ends(self, job: Job, answer: Answer, roots: dict[int, bytes]) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from archive.bundles import unbundle
 from archive.errors import IntegrityError
-from archive.filing import version_of
+from archive.filing import header_version
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
 from archive.leafscan import Leaves, scan_leaves
@@ -137,7 +137,7 @@ def _rows(log: Log, job: Job, leaves: Leaves, vault: Vault | None, found: Findin
     pairs = log.raw("rows", _key(job.done), job.stop.to_bytes(8))
     if vault is None:
         return scan_rows(pairs, job.done, job.stop, found)
-    versions = [(index, made) for index, body in leaves.controls.items() if (made := version_of(body))]
+    versions = [(index, made) for index, body in leaves.controls.items() if (made := header_version(body))]
     openings, each = Openings(vault, found, versions), _Leaves(leaves.bundles)
 
     def check(first: int, some: list[bytes]) -> None:

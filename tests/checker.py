@@ -144,8 +144,12 @@ class Names:
         assert hashes == dict(table(vault, "names")), "names and subjects of the vault differ"
 
 
+KINDS = {1: None, 2: "frame", 3: "refused", 4: "binding"}
+
+
 def read_entries(leaves: Sequence[bytes], rows: Sequence[bytes], names: Names) -> Iterator[Entry]:
     """Yield every entry, each opened and held against its leaf."""
+    version = 1
     for index, (leaf, row) in enumerate(zip(leaves, rows, strict=True)):
         time_s = int.from_bytes(leaf[2:10], "big")
         if leaf[:2] == b"\x01\x02":
@@ -153,9 +157,20 @@ def read_entries(leaves: Sequence[bytes], rows: Sequence[bytes], names: Names) -
             assert (leaf, row) == (spec.control_leaf(time_s, body), b""), (
                 f"control entry {index} is malformed"
             )
+            version = body.get("header", 1) if body["control"] == "start" else version
             yield Entry(index, time_s, body)
         else:
-            yield read_private(index, time_s, leaf, row, names)
+            entry = read_private(index, time_s, leaf, row, names)
+            check_filing(entry, row, names, version)
+            yield entry
+
+
+def check_filing(entry: Entry, row: bytes, names: Names, version: int) -> None:
+    """Check that a header says, as its version must, as what the row files it, and about whom besides."""
+    further = [names.names[int.from_bytes(row[at : at + 8], "big")] for at in range(12, 4 + 8 * row[2], 8)]
+    for member, filed in (("kind", KINDS[row[1] & 0x7F]), ("also", further or None)):
+        said = entry.extra.get(member)
+        assert said == filed or (version < 2 and said is None), f"entry {entry.index}: {member} is not {said}"
 
 
 def read_private(index: int, time_s: int, leaf: bytes, row: bytes, names: Names) -> Entry:

@@ -1,9 +1,9 @@
 """The golden logs, one for each version of the headers: how they were made, and how they are opened.
 
-The bytes under tests/vectors/golden-log-v1 and -v2 were written once by `make(folder)`, of the software of their time,
+The bytes under tests/vectors/golden-log-v1 and -v2 were written once by `make(folder)`, in the software of their time,
 and are never made anew: a later version must still read them.  Everything that is random elsewhere is drawn here from a
-counter, and time stands still, so that whoever doubts the newest may make it again and compare roots.  All hold the same
-events.
+counter, and time stands still, so that whoever doubts the newest may make it again and compare roots.  Both hold the
+same events.
 
     python -m tests.golden FOLDER
 """

@@ -270,6 +270,7 @@ def small_log(folder: DataFolder, *, commits: int = 26, commit: int = 24, studen
 
 
 def _event(number: int, student: int, now_us: int) -> Submission:
+    """Return an event of a student; one in each commit is also about another."""
     return Submission(
         kind=ROW_EVENT,
         subject=f"student:s{student}",
@@ -280,6 +281,7 @@ def _event(number: int, student: int, now_us: int) -> Submission:
         form="json",
         keys={"student": f"s{student}", "doc_id": f"d{student}"},
         id=f"drill-{number}",
+        also=["student:s0"] if number % 24 == 1 else [],
     )
 
 
@@ -292,6 +294,16 @@ def opened(vault: Vault, row: bytes) -> tuple[Row, bytes]:
 def closed(vault: Vault, row: Row, head: bytes, opening: bytes) -> bytes:
     """Return a row with another head or opening, encrypted and with the right checksum: no outsider could."""
     body = head + row.nonce + vault.data_key(row.subjects).encrypt(row.nonce, opening, head)
+    return body + crc32(body).to_bytes(4)
+
+
+def filed(vault: Vault, row: bytes, kind: int, subjects: Sequence[int]) -> bytes:
+    """Return a row with the same opening, filed as another kind or about others: encrypted anew, under their key."""
+    parsed, opening = opened(vault, row)
+    numbers = b"".join([number.to_bytes(8) for number in subjects])
+    kind += row[1] - parsed.kind  # whether the subject is provisional stands in the same byte
+    head = bytes((row[0], kind, len(subjects), row[3])) + numbers + parsed.identifier + parsed.routes
+    body = head + parsed.nonce + vault.data_key(subjects).encrypt(parsed.nonce, opening, head)
     return body + crc32(body).to_bytes(4)
 
 

@@ -6,12 +6,28 @@ memory, a witness, another disk, and the order that a log must have in itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from archive import Attest, NotFound, Vault, encode_control, parse_row, steering_body, tag_of
+from archive import (
+    PROMISED,
+    ROW_EVENT,
+    ROW_REFUSED,
+    Attest,
+    NotFound,
+    Row,
+    Vault,
+    control_body,
+    encode_control,
+    header_version,
+    parse_leaf,
+    parse_row,
+    steering_body,
+    tag_of,
+)
 from merkle import Checkpoint, sign_checkpoint
 from tools.drill_case import Case, case, flipped, middle
-from tools.drill_copy import Copy, closed, opened, with_payload
+from tools.drill_copy import Copy, closed, filed, opened, with_payload
 
 INSIDERS: list[Case] = []
 
@@ -218,3 +234,47 @@ def open_part_changed(copy: Copy) -> None:
     index = middle(copy)
     row, opening = opened(_vault(copy), copy.book().rows[index])
     copy.edit("rows", index, 0, closed(_vault(copy), row, flipped(row.head, len(row.head) - 1), opening))
+
+
+def _promised(copy: Copy) -> list[tuple[int, Row]]:
+    """Return index and row of the private entries whose headers promise as what they are filed, from the middle on."""
+    book, version, found = copy.book(), 1, []
+    for index, (leaf, row) in enumerate(zip(book.leaves, book.rows, strict=True)):
+        if row and version >= PROMISED:
+            found.append((index, parse_row(row)))
+        elif not row:
+            version = header_version(control_body(parse_leaf(leaf))) or version
+    return found[len(found) // 2 :]
+
+
+def _file(copy: Copy, index: int, kind: int, subjects: Sequence[int]) -> None:
+    """File an entry anew; its leaf, and all that is signed, stays as it was."""
+    book = copy.book()
+    book.rows[index] = filed(_vault(copy), book.rows[index], kind, subjects)
+    copy.rewrite(book)
+
+
+@case(INSIDERS, "owner", "an event is filed as refused, so that it counts in no figure", "header", vault=True)
+def event_filed_as_refused(copy: Copy) -> None:
+    """Call an event a refused one, and encrypt its row anew; the leaf does not commit to what a row says openly."""
+    for index, row in _promised(copy):
+        if row.kind == ROW_EVENT:
+            _file(copy, index, ROW_REFUSED, row.subjects)
+            return
+    raise NotFound("no event of this copy says in its header what it is")
+
+
+@case(
+    INSIDERS,
+    "owner",
+    "a record about two students is filed as one about the first alone",
+    "header",
+    vault=True,
+)
+def second_subject_dropped(copy: Copy) -> None:
+    """Take the further subjects out of a row, and encrypt it under the key of the first one."""
+    for index, row in _promised(copy):
+        if len(row.subjects) > 1:
+            _file(copy, index, row.kind, row.subjects[:1])
+            return
+    raise NotFound("no record of this copy says in its header whom it is about besides")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from archive import FormatError, Resume
 from merkle import Frontier, leaf_hash
 
-VECTOR = (Path(__file__).parent.parent / "vectors" / "archive" / "verified.json").read_bytes()
+VECTORS = Path(__file__).parent.parent / "vectors" / "archive"
+VECTOR = (VECTORS / "verified.json").read_bytes()
 FRONTIER = Frontier.of([leaf_hash(bytes([n])) for n in range(5)])
 SAVED = Resume(
     "example.org/log", 5, FRONTIER, 2, sha256(b"block").digest(), 1_700_000_000, array("Q", [0, 3, 1])
@@ -38,6 +40,16 @@ def test_the_vector() -> None:
     digest = body.pop("digest")
     assert sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest() == digest
     assert body["sequences"] == "AAAAAAAAAAAAAAAAAAAAAwAAAAAAAAAB"
+
+
+def test_the_vector_that_knows_the_headers() -> None:
+    """What an earlier version saved lacks a member, and is read; what is saved now has it."""
+    newer, vector = replace(SAVED, header_version=2), (VECTORS / "verified-header.json").read_bytes()
+    assert newer.encode() == vector
+    assert Resume.decode(vector) == newer
+    body, older = json.loads(vector), json.loads(VECTOR)
+    assert body.pop("header") == 2
+    assert {**body, "digest": older["digest"]} == older
 
 
 @given(st.integers(0, 8 * len(VECTOR) - 1))
@@ -64,6 +76,8 @@ CHANGES: list[dict[str, object]] = [
     {"size": -1},
     {"time": "x"},
     {"block": None},
+    {"header": "2"},
+    {"header": None},
 ]
 
 
