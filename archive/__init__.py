@@ -59,7 +59,7 @@ from archive.errors import (
 )
 from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
 from archive.files import NO_SPACE, identity_of, make_folder, naming, sync_folder, write_whole
-from archive.filing import PROMISED, header_version
+from archive.filing import PROMISED, header_version, header_version_at
 from archive.findings import CHECKS, KINDS, Finding, Findings, Tally, checks_of
 from archive.folder import DataFolder
 from archive.kernel import kernel_files
@@ -275,6 +275,7 @@ __all__ = [
     "find_signer",
     "forget_stopped",
     "header_version",
+    "header_version_at",
     "identity_of",
     "is_distrusted",
     "joined_root",

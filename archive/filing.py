@@ -25,6 +25,7 @@ Who writes headers: `archive.drafting`; who judges rows by them: `archive.openin
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -70,6 +71,16 @@ def header_version(body: Mapping[str, Any]) -> int | None:
         return None
     version = body.get("header")
     return version if isinstance(version, int) and version > 0 else 1
+
+
+def header_version_at(versions: Sequence[tuple[int, int]], index: int) -> int | None:
+    """Return the version of an entry's header, given (index, version) of start entries in order; None if all are later.
+
+    >>> [header_version_at([(1, 1), (7, 2)], index) for index in (0, 2, 8)]
+    [None, 1, 2]
+    """
+    before = bisect_right(versions, (index,))
+    return versions[before - 1][1] if before else None
 
 
 def _words(name: object) -> str:

@@ -17,7 +17,6 @@ vault has given to nobody yet is no erased subject but a finding: else any row c
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -43,7 +42,7 @@ from archive.entry import (
     tag_of,
 )
 from archive.errors import FormatError, IntegrityError, NotFound
-from archive.filing import MEMBERS, PROMISED, misfiled
+from archive.filing import MEMBERS, PROMISED, header_version_at, misfiled
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
 from archive.recent import Recent
@@ -209,8 +208,7 @@ class Openings:
 
     def _judge_filing(self, index: int, row: Row, header: Header) -> None:
         also = [self.vault.keys(number).name for number in row.subjects[1:]]
-        before = bisect_right(self.versions, (index,))
-        version = self.versions[before - 1][1] if before else None
+        version = header_version_at(self.versions, index)
         for member, wrong in misfiled(row.kind, also, header.extra):
             if member in header.extra or (version is not None and version >= PROMISED):
                 self.found.add("header", index, wrong)

@@ -8,7 +8,8 @@ that entries under it can bear, and looks for them in every leaf.  Whose key tha
 an opening, in which the name stands.  So a name is vouched for by the openings that are in the folder and are what
 their leaves commit to.  Where there are none the name is what the sender of the folder says, and this is said.  And
 entries that bear the tag of another, and concern her *also*, are listed only: their receipts and openings are checked,
-but that they are all no tag shows.
+and that the header names her, as it must since headers say so (`archive.header_version`); that they are all no tag
+shows.
 
 Who has late said who she is left an entry that binds what was sent before.  Its opening names the provisional subject:
 a folder that does not list it leaves something out.
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from archive import (
+    PROMISED,
     ArchiveError,
     Claim,
     Finding,
@@ -40,6 +42,10 @@ from archive import (
     check_complete,
     check_opening,
     check_receipt,
+    control_body,
+    header_version,
+    header_version_at,
+    parse_leaf,
     rotations_of,
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, TlogProof, key_label
@@ -115,7 +121,7 @@ def check_folder(
         verdict.findings += check_complete(claimed, own.size, leaves)
     if verifiers:
         verdict.warnings += _check_keys(notes, kept, verifiers)
-    check = _Entries(folder, own, kept.leaves, signer_of(notes[0], verifiers) if verifiers else None)
+    check = _Entries(folder, own, kept, signer_of(notes[0], verifiers) if verifiers else None)
     for claim in claimed:
         one = Listed(claim.name, len(claim.indices), also=len(claim.also))
         verdict.findings += [*check.own(claim, one), *check.also(claim)]
@@ -152,11 +158,15 @@ def _check_keys(notes: Sequence[bytes], kept: _Kept, verifiers: Sequence[Ed25519
 
 
 class _Kept:
-    """What is kept of all the leaves: those that the folder speaks of, and those by which the log changed its key."""
+    """What is kept of all the leaves: those that the folder speaks of, and those by which the log changed its key.
+
+    Of those by which it was taken up, index and version of the headers that follow.
+    """
 
     def __init__(self, leaves: dict[int, bytes]) -> None:
         self.leaves = leaves
         self.controls: list[tuple[int, bytes]] = []
+        self.versions: list[tuple[int, int]] = []
 
     def passed_on(self, leaves: Iterable[bytes], advance: Callable[[int], None]) -> Iterator[bytes]:
         """Pass leaves on, and keep some."""
@@ -166,6 +176,8 @@ class _Kept:
             # A sieve, since a log may have many control entries: theirs is canonical JSON, and always says it so.
             if b'"control":"rotate"' in leaf:
                 self.controls.append((index, leaf))
+            elif b'"control":"start"' in leaf:
+                self.versions.append((index, header_version(control_body(parse_leaf(leaf))) or 1))
             if index & 0xFF == 0xFF:
                 advance(256)
             yield leaf
@@ -174,10 +186,9 @@ class _Kept:
 class _Entries:
     """A check of the receipts and openings in a folder against the leaves."""
 
-    def __init__(
-        self, folder: Path, own: Checkpoint, leaves: dict[int, bytes], signer: Ed25519Verifier | None
-    ) -> None:
-        self._folder, self._own, self._leaves, self._signer = folder, own, leaves, signer
+    def __init__(self, folder: Path, own: Checkpoint, kept: _Kept, signer: Ed25519Verifier | None) -> None:
+        self._folder, self._own, self._signer = folder, own, signer
+        self._leaves, self._versions = kept.leaves, kept.versions
         self._bound: list[tuple[int, str]] = []
 
     def own(self, claim: Claim, listed: Listed) -> Iterator[Finding]:
@@ -206,6 +217,10 @@ class _Entries:
             elif opened is not None and opened.header.subject == claim.name:
                 detail = f"{claim.name} is its first subject, and it is listed as one that concerns them also"
                 yield Finding("entry", index, detail)
+            elif opened is not None and not self._may_concern(claim.name, opened, index):
+                yield Finding(
+                    "entry", index, f"its opening does not name {claim.name}, whom it is to concern also"
+                )
 
     def unlisted(self, names: set[str]) -> Iterator[Finding]:
         """Yield which entries, of those that were opened, bind a provisional subject that is not listed."""
@@ -223,6 +238,13 @@ class _Entries:
             raise IntegrityError(f"{receipt_name(index)} is under another checkpoint than the folder's")
         opening = read_opening(self._folder, index)
         return None if opening is None else check_opening(leaf, opening)
+
+    def _may_concern(self, name: str, opened: Opened, index: int) -> bool:
+        """Return whether an opening names somebody besides its first subject, or is too old to name anybody."""
+        also = opened.header.extra.get("also")
+        if also is None:
+            return (header_version_at(self._versions, index) or 1) < PROMISED
+        return isinstance(also, list) and name in also
 
     def _check_owner(self, opened: Opened, name: str, sequence: int, index: int) -> None:
         """Raise IntegrityError if an opening ties another name to the leaf; note whom it binds."""

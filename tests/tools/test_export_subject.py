@@ -129,6 +129,44 @@ def test_a_list_of_what_also_concerns_her_names_each_once(ann: Folder, also: lis
     assert (code, [one["index"] for one in answer["findings"]]) == (1, [found])
 
 
+@pytest.mark.parametrize(("version", "found"), [(1, []), (2, [3])])
+def test_an_opening_names_whom_it_also_concerns(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    version: int,
+    found: list[int],
+) -> None:
+    """Another's entry shows nothing about her unless its header names her; older headers do not, and are let pass."""
+    monkeypatch.setattr("archive.archiver.HEADER_VERSION", version)
+    monkeypatch.setattr("archive.drafting.told", lambda one: one)
+    front = Front(tmp_path / "data")
+    front.archiver.step([event("ann"), raw_event(b'{"about":"her"}', {}, also=[ANN])])
+    front.close()
+    ann = Folder(tmp_path / "data", ANN, capsys)
+    ann.export()
+    assert ann.manifest()["subjects"][0]["also"] == [3]
+    code, _, answer = ann.check()
+    assert (code, [one["index"] for one in answer["findings"]]) == (1 if found else 0, found)
+
+
+def test_another_s_entry_is_not_passed_off_as_one_that_also_concerns_her(ann: Folder) -> None:
+    """What is about others alone, or about one of them and bob, may be listed; its opening says that it is not hers."""
+    ann.export()
+    bob = Folder(ann.data, "student:bob", ann.capsys)
+    bob.export()
+    entries = ann.path / "entries"
+    for name in ("3.tlog-proof", "3.opening.json"):
+        (entries / name).write_bytes((bob.path / "entries" / name).read_bytes())
+    manifest = ann.manifest()
+    manifest["subjects"][0]["also"] = [3, 5]
+    ann.rewrite(manifest)
+    code, _, answer = ann.check()
+    (finding,) = answer["findings"]
+    assert (code, finding["index"]) == (1, 3)
+    assert "does not name student:ann" in finding["detail"]
+
+
 def test_an_own_entry_is_no_other_s_though_nobody_can_open_it(ann: Folder) -> None:
     """What was erased is in one of the lists only, as everything is."""
     ann.export()
