@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from archive.attested import Attestations
 from archive.belonging import check_begun, check_log_there, check_vault_there, mark_begun
-from archive.block import Block, decode_block
+from archive.block import NO_BLOCK, Block, decode_block
 from archive.client import ArchiverClient, Unknown
 from archive.clock import ManualClock, SteadyClock, both_us
 from archive.direct import DirectClient
@@ -145,6 +145,7 @@ __all__ = [
     "KINDS",
     "LEAF_CONTROL",
     "LEAF_PRIVATE",
+    "NO_BLOCK",
     "NO_SPACE",
     "PIECE_BYTES",
     "PROMISED",

@@ -1,8 +1,9 @@
 """A block: what one commit appends, chained to the block before.
 
-The tree proves entries; the chain proves commits: that none was taken out of the middle and none was
-put between.  They are kept apart on purpose and checked against each other: a block names the root that
-the tree must have after it.  Layout: docs/formats/block.md.
+The tree proves entries; the chain tells commits: none can be taken out of the middle or put between unless all later
+ones are made anew.  Nobody signs it, so that whoever could do that is found by the seal, which knows the number of the
+last one, or by an earlier check, which knows its hash.  Tree and chain are kept apart on purpose and checked against
+each other: a block names the root that the tree must have after it.  Layout: docs/formats/block.md.
 
 >>> first = Block(0, 0, 3, bytes(32), b"r" * 32)
 >>> decode_block(first.encode()) == first, first.size

@@ -7,11 +7,14 @@ be read, the chain is taken up again at the next one, so that one hole is one fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from archive.block import Block, decode_block
 from archive.errors import FormatError
 from archive.findings import Finding
 from archive.log import Log
 from archive.plan import node_key
+from archive.seal import Seal
 
 NODE_LEVELS = 8
 
@@ -83,10 +86,29 @@ class Chain:
 
 def block_hash(log: Log, number: int) -> bytes | None:
     """Return the hash of a stored block, or None if there is none that can be read."""
+    block = _stored(log, number)
+    return None if block is None else block.hash()
+
+
+def sealed_blocks(log: Log, seals: Iterable[Seal]) -> Iterator[Finding]:
+    """Find seals that were written after another commit than the one that ends there now.
+
+    Nobody signs the chain: whoever can write the database can join two commits, and number the later ones anew.  A seal
+    knows the number of the last commit.
+    """
+    for seal in seals:
+        if 0 < seal.size <= log.size:
+            block = _stored(log, seal.block)
+            if block is None or block.size != seal.size:
+                detail = f"block {seal.block} ended with it when it was sealed: commits were joined or divided since"
+                yield Finding("seal", seal.size - 1, detail)
+
+
+def _stored(log: Log, number: int) -> Block | None:
     key = number.to_bytes(8)
     for found, value in log.raw("blocks", key):
         try:
-            return decode_block(value).hash() if found == key else None
+            return decode_block(value) if found == key else None
         except FormatError:
             return None
     return None

@@ -43,6 +43,7 @@ CHECKS: Final = {
     "since": "the log continues what was verified before",
     "opening": "every private row is what its public entry promises (vault)",
     "header": "what a private row says openly follows from what it says inside (vault)",
+    "names": "everybody in the vault is found by her name (vault)",
     "tag": "every entry's mark is that of its subject (vault)",
     "sequence": "each subject's entries are counted without gap or repetition (vault)",
 }

@@ -25,7 +25,7 @@ from typing import Any
 
 from archive.attested import Attestations
 from archive.block import NO_BLOCK
-from archive.chain import Chain, block_hash, strays
+from archive.chain import Chain, block_hash, sealed_blocks, strays
 from archive.duplicates import IdRuns
 from archive.entry import control_body, parse_leaf, parse_row
 from archive.errors import ArchiveError
@@ -33,6 +33,7 @@ from archive.filing import PROMISED, header_version
 from archive.findings import Finding, Findings, Tally, limited, span
 from archive.log import LogSource
 from archive.openings import join_counts
+from archive.people import Gone, check_people
 from archive.remembered import Remembered
 from archive.resume import Resume
 from archive.seal import Seal
@@ -43,6 +44,7 @@ from archive.stretch import (
     Job,
     Keys,
     OneKey,
+    check_newest,
     check_nodes,
     check_stretch,
     joined_root,
@@ -143,15 +145,16 @@ class Check:
         )
 
     def _findings(self) -> Iterator[Finding]:
-        with IdRuns() as ids:
+        with IdRuns() as ids, Gone() as gone:
             try:
                 yield from self._start()
                 for job, answer in self._run(self._jobs()):
                     chain = self._chained.pop(job.start)  # blocks may have been read far ahead
                     yield from self._located(job, [*chain, *self._judge(job, answer)])
                     ids.add(answer.ids)
+                    gone.add(answer.gone)
                     self._progress(job.stop - job.start)
-                yield from self._end(ids)
+                yield from self._end(ids, gone)
             except ArchiveError as error:
                 yield Finding("storage", None, f"the check stopped here: {error}", "unreadable")
 
@@ -169,6 +172,9 @@ class Check:
                 self._chain.previous = b""
             if not self._lost:
                 yield from self._memory.behind(self._frontier, log.read_nodes)
+                yield from sealed_blocks(log, self._given.seals)
+            if before.size == self._size > 0:
+                yield from check_newest(log, self._given.keys, before.frontier.root())
         yield from self._memory.beyond(self._size)
 
     def _earlier(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -313,18 +319,23 @@ class Check:
 
     # --- after the last stretch ------------------------------------------------------------------
 
-    def _end(self, ids: IdRuns) -> Iterator[Finding]:
+    def _end(self, ids: IdRuns, gone: Gone) -> Iterator[Finding]:
         self.tally.remarks += self._attestations.remarks()
         if self._wrong_roots > 1:
             yield Finding("root", None, f"{self._wrong_roots - 1} later roots differ as well")
-        if (
-            self._size == self._before.size and self._right is not None
-        ):  # nothing was new, or there is nothing
+        nothing_new = self._size == self._before.size
+        if nothing_new and self._right is not None:
             self.tally.entries, self.tally.root = self._size, self._right.root()
             self.tally.origin = self.tally.origin or self._before.origin or None
         yield from self._memory.of_another(self.tally.origin)
         for first, second in ids.repeated(self._identifier):
             yield Finding("ids", second, f"it bears the same event id as entry {first}", "duplicate")
+        if self._given.vault is not None and self._sequences is not None:
+            yield from check_people(self._given.vault, self._entries_of, gone)
+
+    def _entries_of(self, number: int) -> int:
+        counts = self._sequences
+        return counts[number] if counts is not None and number < len(counts) else 0
 
     def _identifier(self, index: int) -> bytes:
         with self._source.open(self._size) as log:

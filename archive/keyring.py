@@ -138,8 +138,11 @@ def _signed_all(log: Log, known: Ed25519Verifier) -> bool:
 
 
 def _key_id(note: bytes) -> bytes | None:
+    """Return the id of the key by which a log signed its checkpoint: of the signature that has the log's name."""
     try:
-        return Note.decode(note).signatures[0].key_id
+        found = Note.decode(note)
+        origin = found.text.partition("\n")[0]
+        return next((one.key_id for one in found.signatures if one.name == origin), None)
     except NoteError:
         return None
 

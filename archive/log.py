@@ -89,7 +89,7 @@ class Log:
                 continue
             for index, leaf in enumerate(unbundle(value, 2), first):
                 expected = index + 1
-                if start <= index < stop and leaf[1] == LEAF_CONTROL:
+                if start <= index < stop and leaf[1:2] == bytes((LEAF_CONTROL,)):
                     yield index, leaf
         if expected < stop:
             raise IntegrityError(f"table leaves: entry {max(expected, start)} is missing")

@@ -11,7 +11,8 @@ entry, which may stand in an earlier stretch, demands it (`unsaid`).
 
 A subject who is not in the vault any more is *erased*: nothing can be opened, nothing is shown, and it is only counted.
 Whether it was erased with good reason will be said by its tombstone, once erasing is a command.  A number that the
-vault has given to nobody yet is no erased subject but a finding: else any row could be replaced by noise about nobody.
+vault has given to nobody yet is no erased subject but a finding.  What is passed off as an erased one's, and bears the
+mark of somebody who is there, is found in the end, from the marks that are handed back (`gone`): `archive.people`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from archive.errors import FormatError, IntegrityError, NotFound
 from archive.filing import MEMBERS, PROMISED, header_version_at, misfiled
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
+from archive.people import GONE, gone
 from archive.recent import Recent
 from archive.vault import SubjectKeys, Vault
 
@@ -92,7 +94,8 @@ class Openings:
     """What else is a finding about entries before these, if headers of version 2 began still earlier."""
     subjects: dict[int, Counted] = field(default_factory=dict)
     opened: int = 0
-    erased: int = 0
+    gone: bytearray = field(default_factory=bytearray)
+    """Records (`archive.people`) of the entries whose subjects are erased."""
     _routes: Recent[tuple[object, ...], bytes] = field(default_factory=lambda: Recent(ROUTES_CACHED))
     _admitted: int = field(init=False)
     """Subjects have lower numbers.  Read once: the entries to be checked were there before, and their subjects too."""
@@ -110,6 +113,11 @@ class Openings:
         for one, row, opened in zip(entries, rows, self._opened(rows), strict=True):
             if opened is None or not self._usual(one, row, opened):
                 self.check(*one)
+
+    @property
+    def erased(self) -> int:
+        """How many entries are of subjects who are erased."""
+        return len(self.gone) // GONE.itemsize
 
     def counts(self) -> Counts:
         """Return how many entries each subject had."""
@@ -154,7 +162,7 @@ class Openings:
             )
         counted = self._counted(index, row)
         if (data_key := self._data_key(row)) is None:
-            self.erased += 1
+            self.gone += gone(index, leaf.tag)
             return
         opening = open_row(row, data_key)
         if commitment_of(opening) != leaf.commitment:

@@ -71,9 +71,10 @@ class Resume:
             if body.pop("digest") != _digest(body) or body["format"] != FORMAT:
                 raise FormatError("saved check: not of this format, or damaged; check the log from its start")
             made = _parsed(body)
+            usual = made.encode() == data
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise FormatError(f"saved check: {type(error).__name__}; check the log from its start") from None
-        if made.encode() != data:
+        if not usual:
             raise FormatError("saved check: not in its usual spelling; check the log from its start")
         return made
 
@@ -82,7 +83,7 @@ def _parsed(body: dict[str, Any]) -> Resume:
     frontier = Frontier(body["size"], tuple(map(bytes.fromhex, body["frontier"])))
     packed = body["sequences"]
     hashes = [*frontier.nodes, bytes.fromhex(body["block_hash"]), bytes.fromhex(body["root"])]
-    if any(len(one) != 32 for one in hashes) or frontier.root().hex() != body["root"]:
+    if any(len(one) != 32 for one in hashes) or frontier.root().hex() != body["root"] or body["block"] < -1:
         raise FormatError("saved check: its hashes do not fit; check the log from its start")
     return Resume(
         str(body["origin"]),

@@ -12,7 +12,8 @@ Who hands out stretches and puts the answers together is `archive.fsck`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from archive.bundles import unbundle
-from archive.errors import IntegrityError
+from archive.errors import FormatError, IntegrityError
 from archive.filing import header_version
 from archive.findings import Finding, Findings
 from archive.kernel import kernel
@@ -68,6 +69,8 @@ class Answer:
     checkpoints: int = 0
     opened: int = 0
     erased: int = 0
+    gone: bytes = b""
+    """A record (`archive.people`) of each that is erased."""
     first_s: int | None = None
     last_s: int | None = None
     whole: bool = True
@@ -151,7 +154,7 @@ def _rows(log: Log, job: Job, leaves: Leaves, vault: Vault | None, found: Findin
 
     rows = scan_rows(pairs, job.done, job.stop, found, check)
     answer.opened, answer.erased, answer.subjects = openings.opened, openings.erased, openings.counts()
-    answer.unsaid = openings.unsaid.found
+    answer.unsaid, answer.gone = openings.unsaid.found, bytes(openings.gone)
     return rows
 
 
@@ -165,7 +168,11 @@ class _Leaves:
     def leaf(self, index: int) -> bytes:
         while index >= self._first + len(self._leaves):
             self._first, value = next(self._bundles)
-            self._leaves = list(unbundle(value, 2))
+            self._leaves.clear()
+            with suppress(
+                FormatError
+            ):  # that is found by itself, and what stands before it is asked for still
+                self._leaves.extend(unbundle(value, 2))
         return self._leaves[index - self._first]
 
 
@@ -236,12 +243,28 @@ def _checkpoints(log: Log, job: Job, keys: Keys, found: Findings, answer: Answer
         found.add("checkpoint", size - 1, f"size {size}: its checkpoint is missing", "missing")
 
 
+def check_newest(log: Log, keys: Keys, root: bytes) -> Iterator[Finding]:
+    """Find what is wrong with the checkpoint of the whole log, which has this root, where no stretch looks at it.
+
+    An earlier check read all entries, but may have known no key.
+    """
+    size = log.size
+    note = next(
+        (value for key, value in log.raw("checkpoints", size.to_bytes(8)) if key == size.to_bytes(8)), b""
+    )
+    if wrong := _wrong(keys, note, size, root, Answer()):
+        yield Finding("checkpoint", size - 1, f"size {size}: {wrong[0]}", wrong[1])
+
+
 def _wrong(keys: Keys, note: bytes, size: int, root: bytes, answer: Answer) -> tuple[str, str] | None:
     """Say what is wrong with a checkpoint, and of what kind it is."""
     try:
         checkpoint = keys.open(note)
+        signatures = len(Note.decode(note).signatures)
     except MerkleError as error:
         return str(error), "signature"
+    if signatures > 1:  # others may be among those of a note that goes round; ours is as it was signed
+        return f"it bears {signatures} signatures, and a log signs once", "signature"
     if (checkpoint.size, checkpoint.root) != (size, root):
         return f"it speaks of size {checkpoint.size} and root {checkpoint.root.hex()[:16]}…", "altered"
     if answer.origin not in {None, checkpoint.origin}:

@@ -22,7 +22,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,8 +160,7 @@ class Bench:
         folder = DataFolder(self._folder / f"case-{self._number}")
         copy.write(folder)
         if case.vault:
-            for name in ("vault", "keys"):
-                (folder.path / name).symlink_to((self._source.path / name).absolute())
+            self._bring_vault(copy, folder)
         request = Request(
             folder.path,
             self._signer.verifier,
@@ -172,6 +171,19 @@ class Bench:
             processes=1,
         )
         return verify_folder(request)
+
+    def _bring_vault(self, copy: Copy, folder: DataFolder) -> None:
+        """Let a folder have the vault and its key; where a case harms the vault, a copy of it."""
+        (folder.path / "keys").symlink_to((self._source.path / "keys").absolute())
+        if copy.vault_harm is None:
+            (folder.path / "vault").symlink_to((self._source.path / "vault").absolute())
+            return
+        with closing(self._source.open_vault_store()) as source:
+            source.copy(folder.path / "vault")
+        with closing(folder.open_vault_store(read_only=False)) as store:
+            with store.view() as view:
+                writes = copy.vault_harm(view)
+            store.commit(writes)
 
     @contextmanager
     def _opened(self) -> Iterator[Vault | None]:

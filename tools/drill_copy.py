@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -86,6 +86,8 @@ class Copy:
     """The checkpoint that the outside is shown, with the signatures of witnesses."""
     after: list[str] = field(default_factory=list)
     """What is to be done to the file once it is written: "cut" or "page"."""
+    vault_harm: Callable[[View], Sequence[Write]] | None = None
+    """What is to be written into a copy of the vault, given what is in it."""
 
     def copy(self) -> Copy:
         """Return one to tamper with."""

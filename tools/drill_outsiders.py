@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from zlib import crc32
 
-from merkle import Ed25519Signer
+from archive import NO_BLOCK, Write
+from merkle import Ed25519Signer, Note, sign_note
 from tools.drill_case import Case, case, flip, flipped, last, middle, private
 from tools.drill_copy import Copy
 
@@ -218,6 +221,64 @@ def entry_beyond_the_end(copy: Copy) -> None:
     size, index = len(book.leaves), last(copy)
     copy.tables["leaves"][size.to_bytes(8)] = len(book.leaves[index]).to_bytes(2) + book.leaves[index]
     copy.tables["rows"][size.to_bytes(8)] = len(book.rows[index]).to_bytes(4) + book.rows[index]
+
+
+@case(OUTSIDERS, "intruder", "two commits are joined, and a signed checkpoint is taken away", "seal")
+def commits_joined(copy: Copy) -> None:
+    """Let a commit cover the next one, too, and number and chain those that follow anew: nobody signs that."""
+    blocks = copy.blocks
+    at = len(blocks) // 2
+    first, second = blocks[at : at + 2]
+    del copy.tables["checkpoints"][first.size.to_bytes(8)]
+    joined = [
+        *blocks[:at],
+        replace(second, first=first.first, count=first.count + second.count),
+        *blocks[at + 2 :],
+    ]
+    copy.tables["blocks"], previous = {}, NO_BLOCK
+    for number, block in enumerate(joined):
+        made = replace(block, number=number, previous=previous)
+        copy.tables["blocks"][number.to_bytes(8)], previous = made.encode(), made.hash()
+
+
+@case(OUTSIDERS, "intruder", "a signed checkpoint is given a second signature", "checkpoint")
+def checkpoint_signed_twice(copy: Copy) -> None:
+    """Add a stranger's signature to the newest checkpoint; the log's own stays good."""
+    size, note = max(copy.tables["checkpoints"].items())
+    stranger = Ed25519Signer("example.org/stranger", bytes(32))
+    copy.tables["checkpoints"][size] = (
+        note + sign_note(Note.decode(note).text, [stranger]).partition(b"\n\n")[2]
+    )
+
+
+@case(
+    OUTSIDERS,
+    "intruder",
+    "a name is taken out of the vault, so that its bearer begins anew",
+    "names",
+    vault=True,
+)
+def name_dropped(copy: Copy) -> None:
+    """Delete one row of the table of names: the next event of this person would not find the earlier ones."""
+    copy.vault_harm = lambda view: [Write("names", key, None) for key, _ in islice(view.scan("names"), 1)]
+
+
+@case(
+    OUTSIDERS,
+    "intruder",
+    "somebody's last entry is replaced by noise, and said to be about an erased person",
+    "sequence",
+    vault=True,
+)
+def entry_passed_off_as_erased(copy: Copy) -> None:
+    """Say that the vault has admitted one person more, who is not there, and that the newest entry is hers."""
+    assert copy.vault is not None
+    number = copy.vault.admitted
+    copy.vault_harm = lambda _: [Write("meta", b"next", (number + 1).to_bytes(8))]
+    book, index = copy.book(), last(copy)
+    row = bytes((1, 1, 1, 0)) + number.to_bytes(8) + bytes(len(book.rows[index]) - 16)
+    book.rows[index] = row + crc32(row).to_bytes(4)
+    copy.rewrite(book)
 
 
 @case(

@@ -20,7 +20,7 @@ CLOSED, FORM, NUMBER, HUGE, ID = -20, 0, 11, 4, 12
 
 def rot(store: Store, index: int, place: int = CLOSED, table: str = "rows") -> None:
     """Flip a bit of a private row, or of a leaf."""
-    key, parts = _bundle_of(store, index, table)
+    key, parts = bundle_of(store, index, table)
     at = index - int.from_bytes(key)
     part = bytearray(parts[at])
     part[place] ^= 1
@@ -31,7 +31,7 @@ def rot(store: Store, index: int, place: int = CLOSED, table: str = "rows") -> N
 def rot_file(folder: DataFolder, index: int, place: int = CLOSED) -> None:
     """Flip a bit of a private row where it lies in the file."""
     store = folder.open_log()
-    key, rows = _bundle_of(store, index)
+    key, rows = bundle_of(store, index)
     store.close()
     row = rows[index - int.from_bytes(key)]
     changed = bytearray(row)
@@ -44,13 +44,13 @@ def rot_file(folder: DataFolder, index: int, place: int = CLOSED) -> None:
 
 def rot_length(store: Store, index: int) -> None:
     """Make the length of a row too large for its bundle."""
-    key, rows = _bundle_of(store, index)
+    key, rows = bundle_of(store, index)
     value = bytearray(bundle(rows, 4))
     value[sum(4 + len(row) for row in rows[: index - int.from_bytes(key)])] ^= 0x80
     store.commit([Write("rows", key, bytes(value))])
 
 
-def _bundle_of(store: Store, index: int, table: str = "rows") -> tuple[bytes, list[bytes]]:
+def bundle_of(store: Store, index: int, table: str = "rows") -> tuple[bytes, list[bytes]]:
     """Return the key of the bundle that holds an entry, and all that is in it."""
     with store.view() as view:
         key, value = [pair for pair in view.scan(table) if int.from_bytes(pair[0]) <= index][-1]

@@ -28,12 +28,14 @@ from archive import (
     OneKey,
     Resume,
     Tally,
+    Vault,
     Write,
+    check_log,
     check_stretch,
     size_of,
 )
 from archive.findings import limited
-from merkle import Checkpoint, Ed25519Signer, sign_checkpoint
+from merkle import Checkpoint, Ed25519Signer, Note, Signature, sign_checkpoint
 from tests.archive.site import SIGNER, VAULT_KEY, Site, event
 from tools.drill_copy import Book, Copy
 
@@ -281,6 +283,39 @@ def test_what_is_erased_is_counted_and_not_a_finding() -> None:
     check = Check(LogSource(site.log, lambda: 5), 5, given, tally)
     assert list(check.findings()) == []
     assert (tally.opened, tally.erased, tally.control) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("cut", [1, 60, 70])
+def test_whoever_brings_the_vault_learns_no_less_of_a_damaged_bundle(cut: int) -> None:
+    """Entries before the place are opened, and it is named; the check goes on behind it."""
+    site = Site()
+    archiver = site.start()
+    archiver.step([event(b"%d" % number) for number in range(5)])
+    archiver.step([event(b"x")])
+    with site.log.view() as view:
+        value = view.get("leaves", (2).to_bytes(8))
+    assert value is not None
+    site.log.commit([Write("leaves", (2).to_bytes(8), value[:-cut])])
+    source = LogSource(site.log, lambda: archiver.head.size)
+    plain = [*check_log(source, archiver.head.size, verifier=SIGNER.verifier)]
+    tally, vault = Tally(), Vault(site.vault, VAULT_KEY, site.random)
+    found = [*check_log(source, archiver.head.size, verifier=SIGNER.verifier, vault=vault, tally=tally)]
+    assert {one.check for one in plain} <= {one.check for one in found}
+    assert "storage" not in {one.check for one in found}
+    assert tally.opened == 6 - 1 - (cut > 60) - 1  # what is damaged, and what follows it in its stretch
+
+
+@pytest.mark.parametrize("name", ["example.org/stranger", "example.org/log"])
+def test_a_stored_checkpoint_has_one_signature(long_log: Copy, name: str) -> None:
+    """A stranger's beside the log's own opens as well, and would have the next start look for his key."""
+    copy, size = long_log.copy(), (2_000).to_bytes(8)
+    note = Note.decode(copy.tables["checkpoints"][size])
+    junk = Signature(name, bytes(4), bytes(64))
+    for signatures in ((junk, *note.signatures), (*note.signatures, junk)):
+        copy.tables["checkpoints"][size] = Note(note.text, signatures).encode()
+        findings, _ = checked(copy)
+        assert named(findings) == {("checkpoint", 1_999)}
+        assert "2 signatures, and a log signs once" in findings[0].detail
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ CHANGES: list[dict[str, object]] = [
     {"size": -1},
     {"time": "x"},
     {"block": None},
+    {"block": -2},
+    {"origin": "\ud800"},
     {"header": "2"},
     {"header": None},
 ]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from archive import STRETCH, Seal
+from archive import STRETCH, OneKey, Seal
 from merkle import Checkpoint
 from tests.archive.test_fsck import checked, long_log, named
-from tools.drill_copy import Copy
+from tools.drill_copy import Book, Copy
 
 __all__ = ["long_log"]
 
@@ -24,10 +24,42 @@ def test_what_was_kept_of_the_past_is_held_against_it(long_log: Copy, size: int,
     book.leaves[9] = book.leaves[9][:-1] + b"\xff"
     forged.rewrite(book)
     for copy, expected in ((long_log, set()), (forged, {("kept", size - 1), ("seal", size - 1)})):
-        root = next(block.root for block in copy.blocks if block.size == size)
-        given = {"kept": [Checkpoint("example.org/log", size, root)], "seals": [Seal(0, size, root, 0)]}
+        block = next(block for block in copy.blocks if block.size == size)
+        seal = Seal(0, size, block.root, block.number)
+        given = {"kept": [Checkpoint("example.org/log", size, block.root)], "seals": [seal]}
         findings, _ = checked(long_log if grown else early, resume=saved, **given)
         assert named(findings) == expected
+
+
+@pytest.mark.parametrize("size", [STRETCH, STRETCH + 1_000])
+def test_where_nothing_is_new_the_newest_signature_is_looked_at(long_log: Copy, size: int) -> None:
+    """The earlier check may have known no key: its word is not a signature."""
+    early = long_log.copy()
+    early.keep(next(block.number for block in early.blocks if block.size >= size) + 1)
+    size = early.blocks[-1].size
+    note = early.tables["checkpoints"][size.to_bytes(8)]
+    early.tables["checkpoints"][size.to_bytes(8)] = note[:-9] + b"AAAAAAA=\n"
+    saved = checked(early, keys=OneKey())[1].resume
+    assert saved is not None
+    assert checked(early, keys=OneKey(), resume=saved)[0] == []
+    findings, _ = checked(early, resume=saved)
+    assert named(findings) == {("checkpoint", size - 1)}
+    assert findings[0].kind == "signature"
+
+
+def test_commits_cannot_be_joined_behind_the_seals_back(long_log: Copy) -> None:
+    """Nobody signs the chain of blocks; the seal knows how many there were, at each size that it remembers."""
+    last, before = long_log.blocks[-1], long_log.blocks[-2]
+    seals = [Seal(one.number, one.size, one.root, one.number) for one in (last, before)]
+    assert checked(long_log, seals=seals)[0] == []
+    joined = long_log.copy()
+    joined.rewrite(replace_sizes(long_log.book(), 5_000), seal=False)
+    assert named(checked(joined, seals=seals)[0]) == {("seal", last.size - 1), ("seal", before.size - 1)}
+
+
+def replace_sizes(book: Book, without: int) -> Book:
+    """Return a log in which no commit ends at a size."""
+    return replace(book, sizes=[size for size in book.sizes if size != without])
 
 
 def test_stored_hashes_cannot_vouch_for_a_fork(long_log: Copy) -> None:

@@ -45,7 +45,7 @@ def test_every_finding_about_an_entry_names_checkpoints(results: dict[str, Resul
     """A finding says up to which signed checkpoint the log is right, and from which one on it is in doubt."""
     about_entries = [one.finding for one in results.values() if one.finding.startswith("entry")]
     placed = [text for text in about_entries if "first in doubt: " in text]
-    assert len(placed) >= len(about_entries) - 2, "only what is found at the very end has no place"
+    assert len(placed) >= len(about_entries) - 4, "only what no stretch finds has no place"
 
 
 def test_a_gap_is_found_where_it_is(results: dict[str, Result]) -> None:
