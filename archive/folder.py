@@ -1,7 +1,7 @@
 """The data folder: where everything of a deployment lies, with modes that fit.
 
     DIR/log/<partition>/    the log: LMDB, seal, lock, caches
-    DIR/vault/              secrets and names
+    DIR/vault/              secrets and names, of all logs; lock
     DIR/keys/               log-<partition>.key (signs), .begun (it has signed), vault.key (unwraps); 0600 or refused
     DIR/state/              derived states, may be deleted
     DIR/run/                sockets, the published size, and what the server says of itself; made anew at each start
@@ -24,6 +24,7 @@ from archive.keyfile import encode_key, read_key, read_secret
 from archive.lmdb_store import LmdbStore
 from archive.plan import APPEND_TABLES, TABLES
 from archive.ports import Random, Store
+from archive.seal import take_lock
 from archive.vault import TABLES as VAULT_TABLES
 from archive.vault import Vault
 from merkle import ED25519, Ed25519Signer
@@ -112,6 +113,22 @@ class DataFolder:
             )
         for folder in (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run):
             make_folder(folder)
+
+    def take_locks(self) -> list[int]:
+        """Return descriptors that hold the log and the vault for one who writes, until they close.
+
+        All logs of a folder have one vault, and two who admit people to it would give two of them one number.  Raises
+        Locked if another one writes either.
+        """
+        log = take_lock(self.log / "lock")
+        try:
+            return [
+                log,
+                take_lock(self.path / "vault" / "lock", "archiver, of another log, writes this vault"),
+            ]
+        except BaseException:
+            os.close(log)
+            raise
 
     def open_log(self, *, read_only: bool = True) -> LmdbStore:
         """Open the log's database; raise NotFound if `read_only` and there is none."""

@@ -83,7 +83,8 @@ class Vault:
     """Subjects by number and by name.
 
     `vault_key` is 32 bytes.  Raises IntegrityError if it is not the key this vault was made with.
-    One process admits subjects; any number may read.  Keys of the last `cached` subjects or so are remembered.
+    One process admits subjects, and holds the vault's lock (`archive.folder`); any number may read.  Keys of the last
+    `cached` subjects or so are remembered.
     """
 
     def __init__(self, store: Store, vault_key: bytes, random: Random, *, cached: int = KEYS_CACHED) -> None:

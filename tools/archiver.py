@@ -44,7 +44,6 @@ from archive import (
     load_size,
     mark_begun,
     read_stopped,
-    take_lock,
     write_stopped,
 )
 from merkle import Ed25519Signer, MerkleError, sign_note
@@ -73,7 +72,7 @@ def build(
     restoring: bool = False,
     since: tuple[int, int] | None = None,
 ) -> Archiver:
-    """Open everything the archiver needs, making what is missing; the caller holds the log's lock.
+    """Open everything the archiver needs, making what is missing; the caller holds the folder's locks.
 
     Raises InvalidEvent if `origin` is not the name that the log has already, or a restore into the folder has not ended
     (only that one is `restoring`), StorageFailed if its disk has failed the last one, and what opening raises.
@@ -185,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     archiver: Archiver | None = None
     try:
         folder.create()
-        take_lock(folder.log / "lock")
+        folder.take_locks()
         archiver = build(folder, arguments.origin, arguments.seal, since=arguments.clock)
         forget_stopped(folder.stopped)
         begin(archiver, folder, {"purpose": "serve", "configuration": arguments.configuration})

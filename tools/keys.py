@@ -37,7 +37,6 @@ from archive import (
     ring_of,
     rotate,
     rotations_of,
-    take_lock,
     write_new_key,
 )
 from merkle import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Ed25519Signer, MerkleError
@@ -117,11 +116,11 @@ def history(log: Log, arguments: argparse.Namespace) -> list[tuple[int, str]]:
 
 
 def change_key(arguments: argparse.Namespace) -> Said:
-    """Give a log a new key, under the lock of the one writer."""
+    """Give a log a new key, under the locks of the one writer."""
     folder = _folder(arguments)
     flags = {"data": str(arguments.data), "seal": arguments.seal}
     settings = load(flags, os.environ, arguments.config)
-    take_lock(folder.log / "lock")
+    folder.take_locks()
     if arguments.dry_run:
         before = _signer(arguments).verifier.encode()
         return [f"{before} would be replaced"], {"old": before, "new": None, "dry_run": True}

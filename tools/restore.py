@@ -39,7 +39,6 @@ from archive import (
     find_signer,
     newest_seal,
     size_of,
-    take_lock,
 )
 from merkle import Ed25519Signer, MerkleError
 from tools import restoring
@@ -122,7 +121,7 @@ def _run(folder: DataFolder, arguments: argparse.Namespace) -> dict[str, Any]:
         refuse_what_does_not_fit(backup, folder, mark)
     if not arguments.dry_run:
         folder.create()
-        lock = take_lock(folder.log / "lock")
+        locks = folder.take_locks()
         try:
             restoring.write_mark(folder, mark)
             if mark.new_origin is None:
@@ -132,7 +131,8 @@ def _run(folder: DataFolder, arguments: argparse.Namespace) -> dict[str, Any]:
                 begin_anew(folder, mark.new_origin, manifest, seal_path, before.path)
             restoring.take_away(folder)
         finally:
-            os.close(lock)
+            for lock in locks:
+                os.close(lock)
     return {
         "old_origin": mark.origin,
         "origin": mark.new_origin or mark.origin,

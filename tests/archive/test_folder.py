@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archive import DataFolder, IntegrityError, InvalidEvent, NotFound, read_secret
+from archive import DataFolder, IntegrityError, InvalidEvent, Locked, NotFound, read_secret
 from archive.files import write_whole
 from tests.archive.site import ORIGIN, Site, event, sign
 
@@ -237,3 +237,18 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(OSError, match="No space"):
         write_whole(tmp_path / "a", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_vault_has_one_writer_whichever_log_it_writes(folder: DataFolder) -> None:
+    """Two archivers that admitted people at once would give two of them one number, and one of them no secret."""
+    other = DataFolder(folder.path, 1)
+    other.create()
+    first = folder.take_locks()
+    with pytest.raises(Locked, match=r"vault/lock: another archiver, of another log, writes this vault"):
+        other.take_locks()
+    with pytest.raises(Locked, match="another archiver writes this log"):
+        folder.take_locks()
+    for lock in first:
+        os.close(lock)
+    for lock in other.take_locks():  # whoever was refused holds nothing
+        os.close(lock)

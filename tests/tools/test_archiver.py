@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
     monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
     monkeypatch.setattr(archiver, "serve", serve)
     # A lock lasts as long as its process, and all archivers of a test are in one.
-    monkeypatch.setattr(archiver, "take_lock", lambda _: 0)
+    monkeypatch.setattr(DataFolder, "take_locks", lambda _: [])
     folder = DataFolder(tmp_path / "data")
     assert main(["--data", str(folder.path), "--origin", ORIGIN]) == EXIT_GOOD
     return folder
@@ -192,3 +192,18 @@ def test_a_disk_that_fails_is_written_down_and_one_that_is_full_is_not(
     words = read_stopped(folder.stopped)
     assert (words is not None) == (code == EXIT_STOP)
     assert words is None or words.section == "The disk failed"
+
+
+@pytest.mark.parametrize("flags", [[], ["--partition", "1"]])
+def test_an_archiver_waits_for_the_one_that_writes(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Be it of the same log or of another one with the same vault: it is tried again, and nothing is written."""
+    folder = DataFolder(tmp_path / "data")
+    folder.create()
+    locks = folder.take_locks()
+    assert main(["--data", str(folder.path), *flags]) == EXIT_AGAIN
+    assert "stop it first" in capsys.readouterr().err
+    assert not list(folder.path.rglob("data.mdb"))
+    for lock in locks:
+        os.close(lock)

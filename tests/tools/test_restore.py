@@ -335,7 +335,8 @@ def test_keys_that_a_backup_lacks_or_has_wrong_come_from_the_folder(
     """Without keys, or with others: the one of before a rotation, which its log has given up, and some vault's."""
     old = (data / "keys/log-0.key").read_bytes()
     assert keys.main(["rotate", "--data", str(data)]) == EXIT_GOOD
-    (data / "log/0/lock").unlink()  # the one that has rotated, this process, still holds it
+    for lock in ("log/0/lock", "vault/lock"):
+        (data / lock).unlink()  # the one that has rotated, this process, still holds it
     saved, right = tmp_path / "saved", files(data / "keys")
     assert run_backup(saved, data, *(["--with-keys"] if wrong else [])) == EXIT_GOOD
     lose_log(data)

@@ -51,7 +51,7 @@ def bodies(data: Path) -> list[dict[str, object]]:
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the data folder of a new log, to which nobody has written."""
     monkeypatch.delenv("TREERING_VAULT_KEY", raising=False)
-    monkeypatch.setattr(keys, "take_lock", lambda _: 0)  # all archivers of a test are in one process
+    monkeypatch.setattr(DataFolder, "take_locks", lambda _: [])  # all archivers of a test are in one process
     folder = DataFolder(tmp_path / "data")
     folder.create()
     return folder.path
@@ -195,7 +195,7 @@ def test_the_server_says_its_settings_besides(data: Path, monkeypatch: pytest.Mo
         opened.close()
 
     monkeypatch.setattr(archiver, "serve", serve)
-    monkeypatch.setattr(archiver, "take_lock", lambda _: 0)
+    monkeypatch.setattr(DataFolder, "take_locks", lambda _: [])
     assert archiver.main(["--data", str(data), "--configuration", "ab" * 32]) == EXIT_GOOD
     start = bodies(data)[1]
     assert (start["purpose"], start["configuration"]) == ("serve", "ab" * 32)
