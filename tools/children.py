@@ -44,6 +44,8 @@ class Child:
         self.stopped_for_good = False
         self.heard: Callable[[bytes], None] = lambda _: None
         self.stopping = False
+        self._could_not = False
+        """Whether it ended because it could not run just then: it has said why, and somebody may wait for it."""
         self._process: Process | None = None
 
     @property
@@ -75,7 +77,8 @@ class Child:
             self.stopped_for_good = True
             say(f"treering: {self.name} is down until a person looks; the others go on")
             return False
-        if code != EXIT_AGAIN:
+        self._could_not = code == EXIT_AGAIN
+        if not self._could_not:
             say(f"treering: {self.name} ended ({how(code)}); starting it again")
         return True
 
@@ -143,6 +146,9 @@ class Child:
         while line := await _line(stream):
             if line.strip() == READY:
                 self.ready.set()
+                if self._could_not:
+                    self._could_not = False
+                    say(f"treering: {self.name} runs now")
             else:
                 self.heard(line)
 

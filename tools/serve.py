@@ -21,11 +21,11 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from archive import ArchiveError, DataFolder, FormatError, both_us, take_lock, write_whole
+from archive import NO_SPACE, ArchiveError, DataFolder, FormatError, both_us, take_lock, write_whole
 from merkle import MerkleError
 from reducers import available
 from replay import SHARDS_FILE, Workers, forget_workers, write_workers
@@ -93,6 +93,8 @@ class Household:
         self._warden.heard = self._heard
         self._tasks: dict[asyncio.Task[None], Child] = {}
         self._run, self._written = folder.run, Workers()
+        self._unwritten = ""
+        """Why the status is not written; empty where it is."""
 
     def start(self) -> None:
         """Start everything that runs from the beginning."""
@@ -120,16 +122,22 @@ class Household:
     async def look(self) -> None:
         """Look after the modules, for ever."""
         while True:
-            try:
-                self._placing.look()
-                self._write_workers()
-            except OSError as error:  # no space for the status, say; nobody depends on it
-                say(f"treering: {error}")
+            self.look_once()
             for worker in self._placing.starting():
                 self._keep(worker)
             if self._placing.troubled() and self._warden not in self._tasks.values():
                 self._keep(self._warden)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def look_once(self) -> None:
+        """Look after the modules, and write down how things are: nobody depends on that, so it may fail.
+
+        Why it does is said when it begins or changes, and that it is over: a disk is full for hours.
+        """
+        why = _refused(self._placing.look) or _refused(self._write_workers)
+        if why != self._unwritten:
+            say(f"treering: the status is {f'not written: {why}' if why else 'written again'}")
+        self._unwritten = why
 
     async def stop(self) -> int:
         """Let everything drain, and return the exit code of the server.
@@ -171,6 +179,17 @@ class Household:
     def _heard(self, line: bytes) -> None:
         with suppress(FormatError):
             self._placing.asked(parse_report(line))
+
+
+def _refused(write: Callable[[], None]) -> str:
+    """Write something; return why the system refused it, or nothing: not in which file, so that one cause is one."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            return "no space left; make room, nothing has to be restarted"
+        return error.strerror or str(error)
+    return ""
 
 
 async def supervise(settings: Settings, listener: socket.socket, names: Sequence[str] = ()) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -13,9 +14,10 @@ import pytest
 
 from api import SHARDS_FILE
 from archive import DataFolder, take_lock
-from tools import children, serve
-from tools.process import EXIT_GOOD, EXIT_USAGE
+from tools import children, placing, serve
+from tools.process import EXIT_AGAIN, EXIT_GOOD, EXIT_USAGE
 from tools.settings import Settings
+from tools.standby import Standby
 
 WAIT_S = 60.0
 
@@ -112,6 +114,90 @@ def test_a_child_that_cannot_be_started_is_tried_again(
         await keeping
 
     asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+
+
+class Refused(children.Child):
+    """A child of which a test is told when it could not run."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        super().__init__(name, command)
+        self.refused = asyncio.Event()
+
+    def ended(self, code: int) -> bool:
+        """Take note of it."""
+        self.refused.set()
+        return super().ended(code)
+
+
+def test_a_child_that_could_not_run_is_said_to_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Promise: who reads in the log that a process has no room to start reads, too, that it has started, once."""
+    room = tmp_path / "room"
+    test = f"import os, sys; os.path.exists({str(room)!r}) or sys.exit({EXIT_AGAIN})"
+    code = f"{test}; print('ready', flush=True); input()"
+
+    async def scenario() -> None:
+        child = Refused("archiver", [sys.executable, "-c", code])
+        keeping = asyncio.create_task(child.keep_running())
+        await child.refused.wait()
+        room.touch()
+        await child.ready.wait()
+        child.ready.clear()
+        child.kill()
+        await child.ready.wait()
+        await child.stop()
+        await keeping
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+    assert capsys.readouterr().err.splitlines() == [
+        "treering: archiver runs now",
+        "treering: archiver ended (signal 9); starting it again",
+    ]
+
+
+def test_a_full_disk_is_said_once_and_that_it_is_over_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Promise: a status that cannot be written for hours is one line of the log, and another when it can."""
+    folder, wrongs = DataFolder(tmp_path / "data"), list[int]()
+    folder.create()
+
+    def write(place: Path, _: object) -> None:
+        tried.append(place.name)
+        if wrongs:
+            raise OSError(wrongs[-1], os.strerror(wrongs[-1]), str(place))
+
+    monkeypatch.setattr(serve, "write_workers", write)
+    monkeypatch.setattr(placing, "write_status", write)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        household = serve.Household(Settings(data=folder.path), listener, ["activity"])
+    monkeypatch.setattr(
+        Standby, "pids", property(lambda _: [len(tried)])
+    )  # another list of workers at each look
+    said = {}
+    for name, wrong in {
+        "room": 0,
+        "full": errno.ENOSPC,
+        "quota": errno.EDQUOT,
+        "right": errno.EACCES,
+        "end": 0,
+    }.items():
+        wrongs[:] = [wrong] if wrong else []
+        tried = list[str]()
+        for _ in range(3):
+            household.look_once()
+        said[name] = capsys.readouterr().err
+        assert tried == (["modules.json"] * 3 if wrong else ["modules.json", "run"] * 3), (
+            "after one, no other is tried"
+        )
+    assert said == {
+        "room": "",
+        "full": "treering: the status is not written: no space left; make room, nothing has to be restarted\n",
+        "quota": "",
+        "right": "treering: the status is not written: Permission denied\n",
+        "end": "treering: the status is written again\n",
+    }
 
 
 def test_the_end_of_a_healthy_process_is_noticed_and_followed_by_a_start_at_once(
