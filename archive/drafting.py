@@ -125,7 +125,7 @@ def are_plain(submissions: Sequence[Submission]) -> bool:
         and len(one.keys) < ROUTES_MAX
         and ROW_EVENT <= one.kind <= ROW_BINDING
         and len(one.payload) <= PAYLOAD_SIZE_MAX
-        and one.extra.keys().isdisjoint(OWN)
+        and (not one.extra or OWN.isdisjoint(one.extra))
         for one in submissions
     )
 
