@@ -19,9 +19,37 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Final
+
+from archive.errors import Unavailable
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system answers where there is no room: on a disk, of a quota, or in a file."""
+_SCARCE: Final = {
+    errno.EMFILE: "let this process open more files (ulimit -n)",
+    errno.ENFILE: "let this machine open more files (sysctl fs.file-max)",
+    errno.ENOMEM: "no memory or no addresses left to map it: fewer shards or modules, or no `ulimit -v`",
+    errno.EAGAIN: "try again shortly",
+}
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def lacking(number: int | None, path: Path) -> Unavailable | None:
+    """Return what to raise where the system was out of something, other than room, for a file; else None.
+
+    >>> lacking(errno.EMFILE, Path("log"))
+    Unavailable('log: Too many open files; let this process open more files (ulimit -n)')
+    """
+    return Unavailable(f"{path}: {os.strerror(number)}; {_SCARCE[number]}") if number in _SCARCE else None
+
+
+def forbidden(number: int | None, path: Path) -> OSError | None:
+    """Return what to raise where a file may not be opened: what the system says, with its name; else None.
+
+    >>> forbidden(errno.EACCES, Path("log"))
+    PermissionError(13, 'Permission denied')
+    """
+    return OSError(number, os.strerror(number), os.fspath(path)) if number in _FORBIDDEN else None
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import lmdb
 
 from archive.errors import IntegrityError, NotFound, StorageFailed, Unavailable
-from archive.files import NO_SPACE, make_folder, sync_folder
+from archive.files import NO_SPACE, forbidden, lacking, make_folder, sync_folder
 from archive.ports import KEY_SIZE_MAX, View, Write
 from archive.structure import missing_bytes
 
@@ -81,8 +81,8 @@ class LmdbStore:
     """A Store in one LMDB environment.
 
     `append` names the tables whose keys only ever grow (denser pages); `remedy` says what to do about a file that is
-    damaged.  Raises NotFound if `read_only` and nothing was ever written there, IntegrityError if the file was cut
-    short: reading on would kill the process.
+    damaged.  Raises NotFound if `read_only` and nothing was ever written there, PermissionError if this user may
+    not, IntegrityError if the file was cut short: reading on would kill the process.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class LmdbStore:
                 readahead=False,
             )
         except lmdb.Error as error:
-            raise _translated(error, folder) from error
+            raise forbidden(_number(error), folder) or _translated(error, folder) from error
         try:
             if not read_only:
                 self._env.reader_check()
@@ -295,6 +295,8 @@ def _no_copy(folder: Path) -> Unavailable:
 
 def _translated_copy(error: lmdb.Error, path: Path, folder: Path) -> Exception:
     """Say where a copy failed: LMDB reads `path` in memory and writes to `folder`, and tells only what went wrong."""
+    if refused := lacking(_number(error), folder) or forbidden(_number(error), folder):
+        return refused
     failure = _translated(error, path)
     if isinstance(failure, IntegrityError):
         return failure
@@ -304,8 +306,15 @@ def _translated_copy(error: lmdb.Error, path: Path, folder: Path) -> Exception:
 
 
 def _translated_os(error: OSError, path: Path) -> Exception:
-    failed = StorageFailed(f"{path}: {error.strerror}", path / DATA)
-    return _no_space(path) if error.errno in NO_SPACE else failed
+    if error.errno in NO_SPACE:
+        return _no_space(path)
+    refused = lacking(error.errno, path) or forbidden(error.errno, path)
+    return refused or StorageFailed(f"{path}: {error.strerror}", path / DATA)
+
+
+def _number(error: lmdb.Error) -> int | None:
+    """Return the system's number of an error, LMDB's own where it is negative; what the binding raises has none."""
+    return getattr(error, "code", None)
 
 
 def _failed(error: lmdb.Error, path: Path) -> StorageFailed:
@@ -315,11 +324,15 @@ def _failed(error: lmdb.Error, path: Path) -> StorageFailed:
 def _translated(error: lmdb.Error, path: Path) -> Exception:
     """Say what the caller should do about an LMDB error."""
     text = str(error)
-    full = isinstance(error, lmdb.MapFullError | lmdb.DiskError)
-    if full or any(os.strerror(code) in text for code in NO_SPACE):
+    if isinstance(error, lmdb.MapFullError):
+        return Unavailable(
+            f"{path / DATA}: the file has reached its largest size, and room on the disk is no help; begin another "
+            "log, or keep states in more shards. Nothing of this request was kept"
+        )
+    if isinstance(error, lmdb.DiskError) or any(os.strerror(code) in text for code in NO_SPACE):
         return _no_space(path)
-    if os.strerror(errno.ENOMEM) in text:
-        return Unavailable(f"{path}: no addresses left to map it: fewer shards or modules, or no `ulimit -v`")
+    if refused := lacking(_number(error), path):
+        return refused
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{path}: more than {READERS_MAX} readers")
     if isinstance(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from archive.errors import LOST_SEAL, ArchiveError, IntegrityError, Locked, StorageFailed, Unavailable
-from archive.files import NO_SPACE, sync_folder
+from archive.files import NO_SPACE, forbidden, lacking, sync_folder
 
 SLOT_SIZE: Final = 512
 SLOTS: Final = (0, 4_096)
@@ -76,7 +76,8 @@ class SealFile:
     """The seal in a file.  `write` returns only after the bytes are synced.
 
     `last` is the newest seal, None where nothing was ever sealed.  Raises IntegrityError if there was a seal and
-    no slot is whole, Unavailable if there is no space for a new file.
+    no slot is whole, Unavailable if there is no space for a new file or the system lacks something, PermissionError
+    where this user may not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +89,8 @@ class SealFile:
             data = os.pread(self._file, FILE_SIZE, 0)
         except OSError as error:
             self.close()
-            raise _translated(error, path) from error
+            refused = lacking(error.errno, path) or forbidden(error.errno, path)
+            raise refused or _translated(error, path) from error
         self.last = newest_seal(data)
         # The very first seal goes to the second slot.  While the first one is blank no entry was ever committed
         # after it, so what is torn beside it is that first write, and nothing is lost.

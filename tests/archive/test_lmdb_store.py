@@ -5,6 +5,8 @@ What every store promises is in `test_store_contract`; faults below the process,
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from archive import IntegrityError, LmdbStore, NotFound, StorageFailed, Unavailable, Write, files
+from archive import IntegrityError, LmdbStore, NotFound, SealFile, StorageFailed, Unavailable, Write, files
 from archive.files import make_folder
 from archive.lmdb_store import CHECK_READERS_EVERY, LOCK_FILE_SIZE
 from tests.quota import files_at_most
@@ -50,10 +52,12 @@ def test_no_space_keeps_nothing_and_the_next_commit_works(
     assert rows(store) == {b"a": b"1", b"b": b"2"}
 
 
-def test_a_full_map_is_no_space(tmp_path: Path) -> None:
-    """The limit that LMDB itself sets is treated like any other."""
+def test_a_full_map_is_no_full_disk(tmp_path: Path) -> None:
+    """Nothing is kept and the store goes on, as without space; but nobody is sent to make room on the disk."""
     store = LmdbStore(tmp_path / "log", ("t",), map_size=1 << 17)
-    with pytest.raises(Unavailable, match="no space left"):
+    with pytest.raises(
+        Unavailable, match=r"log/data\.mdb: the file has reached its largest size, and room .* no help"
+    ):
         store.commit([Write("t", b"big%d" % one, bytes(9_000)) for one in range(30)])
     store.commit([Write("t", b"b", b"2")])
     assert rows(store) == {b"b": b"2"}
@@ -186,3 +190,51 @@ except Unavailable as error:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert "no addresses left to map it: fewer shards or modules" in said.stdout
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_process_without_files_is_told_so(tmp_path: Path, read_only: bool, free: int) -> None:
+    """Neither is that a fault of the disk, wherever in the opening it comes, and a start again may help."""
+    code = f"""
+import os, resource
+from archive import LmdbStore, SealFile, Unavailable
+from pathlib import Path
+last = os.open("/dev/null", os.O_RDONLY)
+resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1 + {free}, last + 1 + {free}))
+for opened in (lambda: LmdbStore({str(tmp_path / "log")!r}, ("t",), read_only={read_only}), lambda: [
+    SealFile(Path({str(tmp_path)!r}, str(number))) for number in range(2)
+]):
+    try:
+        opened()
+    except Unavailable as error:
+        print(error, repr(error.section))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.splitlines()
+    ends = "Too many open files; let this process open more files (ulimit -n) ''"
+    assert [line.partition(": ")[2] for line in said] == [ends, ends]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_who_may_not_open_it_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """It is the system's own error with the name of what is refused, as everywhere: no disk has failed."""
+
+    def by_lmdb(*_: object, **__: object) -> None:
+        error = lmdb.Error("log: the system refused it")
+        setattr(error, "code", code)  # noqa: B010 - so does the binding
+        raise error
+
+    def by_system(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lmdb, "open", by_lmdb)
+    with pytest.raises(OSError, match=f"{os.strerror(code)}: '{tmp_path / 'log'}'"):
+        LmdbStore(tmp_path / "log", ("t",))
+    monkeypatch.setattr(os, "posix_fallocate", by_system)
+    with pytest.raises(OSError, match=f"{os.strerror(code)}: '{tmp_path / 'new'}'"):
+        LmdbStore(tmp_path / "new", ("t",))
+    with pytest.raises(OSError, match=f"{os.strerror(code)}: '{tmp_path / 'seal'}'"):
+        SealFile(tmp_path / "seal")
