@@ -27,6 +27,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition, Lock
 from typing import Any
 
 import lmdb
@@ -46,6 +47,8 @@ LOCK_FILE_SIZE = 40_960
 CHECK_READERS_EVERY = 256
 """Commits between two looks for readers that died."""
 PROBE_SIZE = 1 << 20
+VIEWS_END_S = 30.0
+"""How long an environment that must be opened anew waits for the views of other threads to end."""
 
 
 class _LmdbView:
@@ -98,7 +101,9 @@ class LmdbStore:
         folder, self._remedy = Path(path), remedy
         self._path, self._names, self._append = folder, tuple(tables), frozenset(append)
         self._read_only, self._map_size = read_only, map_size
-        self._commits = 0
+        self._commits = self._views = 0
+        self._gate, self._is_waited = Lock(), False
+        self._ended = Condition(self._gate)
         if read_only:
             _refuse_uninitialised(folder)
             self._open()
@@ -143,15 +148,22 @@ class LmdbStore:
     @contextmanager
     def view(self) -> Iterator[View]:
         """Return a consistent view; it sees no later commit."""
-        try:
-            transaction = self._env.begin()
-        except lmdb.Error as error:
-            raise _translated(error, self._path) from error
+        with self._gate:  # not while the environment is opened anew
+            try:
+                transaction = self._env.begin()
+            except lmdb.Error as error:
+                raise _translated(error, self._path) from error
+            self._views += 1
         try:
             with transaction:
                 yield _LmdbView(transaction, self._tables)
         except lmdb.Error as error:  # a page that is no page: damage shows where it is read
             raise _translated(error, self._path) from error
+        finally:
+            with self._gate:
+                self._views -= 1
+                if self._is_waited:  # to tell nobody would cost a quarter of a view
+                    self._ended.notify_all()
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Make all of `writes` durable, or none."""
@@ -185,13 +197,22 @@ class LmdbStore:
         """Make sure that transaction `number`, which found no space, left nothing; else raise StorageFailed.
 
         Where LMDB wrote pages that nothing refers to yet, nothing was kept.  Where it failed in the page that
-        makes them count, it refuses everything from then on: so look again, with the old page synced.
+        makes them count, it refuses everything from then on: so look again, with the old page synced, once
+        other threads have ended their views.  Until then they may begin others: one may need a second to end the first.
         """
         try:
             self._env.begin(write=True).abort()
         except lmdb.PanicError:
-            self._env.close()
-            self._open()
+            with self._gate:
+                self._is_waited = True
+                if not self._ended.wait_for(lambda: not self._views, VIEWS_END_S):
+                    what = (
+                        f"{self._path}: a commit found no space, and a view that does not end is in the way"
+                    )
+                    raise StorageFailed(what, self._path / DATA) from None
+                self._is_waited = False
+                self._env.close()
+                self._open()
             try:
                 self._env.sync(True)
             except lmdb.Error as error:

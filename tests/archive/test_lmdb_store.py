@@ -9,13 +9,24 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 import pytest
 
-from archive import IntegrityError, LmdbStore, NotFound, SealFile, StorageFailed, Unavailable, Write, files
+from archive import (
+    IntegrityError,
+    LmdbStore,
+    NotFound,
+    SealFile,
+    StorageFailed,
+    Unavailable,
+    Write,
+    files,
+    lmdb_store,
+)
 from archive.files import make_folder
 from archive.lmdb_store import CHECK_READERS_EVERY, LOCK_FILE_SIZE
 from tests.quota import files_at_most
@@ -64,26 +75,28 @@ def test_a_full_map_is_no_full_disk(tmp_path: Path) -> None:
     store.close()
 
 
+class Poisoned:
+    """An environment after a failed write of the page that makes a commit count: it can be read, and no more."""
+
+    def __init__(self, inner: lmdb.Environment) -> None:
+        self.inner = inner
+
+    def begin(self, write: bool = False) -> lmdb.Transaction:
+        """Refuse to write."""
+        if write:
+            raise lmdb.PanicError("mdb_txn_begin: MDB_PANIC")
+        return self.inner.begin()
+
+    def close(self) -> None:
+        """Close."""
+        self.inner.close()
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_an_environment_that_refuses_everything_is_looked_at_again(store: LmdbStore, kept: bool) -> None:
     """After a failed write of the page that makes a commit count: nothing kept, or the archiver must stop."""
     store.commit([Write("t", b"b", b"2")])
     number = store._env.info()["last_txnid"] + (0 if kept else 1)
-
-    class Poisoned:
-        """An environment after such a failure."""
-
-        def __init__(self, inner: lmdb.Environment) -> None:
-            self.inner = inner
-
-        def begin(self, write: bool) -> None:
-            """Refuse."""
-            del write
-            raise lmdb.PanicError("mdb_txn_begin: MDB_PANIC")
-
-        def close(self) -> None:
-            """Close."""
-            self.inner.close()
 
     store._env = Poisoned(store._env)  # type: ignore[assignment]
     if kept:
@@ -93,6 +106,31 @@ def test_an_environment_that_refuses_everything_is_looked_at_again(store: LmdbSt
     store._nothing_kept(number)
     store.commit([Write("t", b"c", b"3")])
     assert rows(store) == {b"a": b"1", b"b": b"2", b"c": b"3"}
+
+
+def test_a_view_of_another_thread_outlives_a_full_disk(store: LmdbStore) -> None:
+    """What it reads is not taken from under it, also where it looks a second time before it ends."""
+    number = store._env.info()["last_txnid"] + 1
+    store._env = Poisoned(store._env)  # type: ignore[assignment]
+    mending = threading.Thread(target=store._nothing_kept, args=(number,))
+    with store.view() as view:
+        mending.start()
+        mending.join(0.2)
+        assert mending.is_alive()
+        assert rows(store) == dict(view.scan("t")) == {b"a": b"1"}
+    mending.join(60)
+    store.commit([Write("t", b"b", b"2")])
+    assert rows(store) == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_view_that_does_not_end_stops_the_writer(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for a while, not for ever; the reader goes on reading."""
+    monkeypatch.setattr(lmdb_store, "VIEWS_END_S", 0.01)
+    store._env = Poisoned(store._env)  # type: ignore[assignment]
+    with store.view() as view:
+        with pytest.raises(StorageFailed, match="a view that does not end"):
+            store._nothing_kept(99)
+        assert view.get("t", b"a") == b"1"
 
 
 def test_the_lock_file_has_its_blocks(store: LmdbStore, tmp_path: Path) -> None:
