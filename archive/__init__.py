@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from archive.attested import Attestations
 from archive.belonging import check_begun, check_log_there, check_vault_there, mark_begun
 from archive.block import NO_BLOCK, Block, decode_block
-from archive.client import ArchiverClient, Unknown
+from archive.client import ArchiverClient
 from archive.clock import ManualClock, SteadyClock, both_us
 from archive.direct import DirectClient
 from archive.entry import (
@@ -56,6 +56,7 @@ from archive.errors import (
     NotFound,
     StorageFailed,
     Unavailable,
+    Unknown,
 )
 from archive.event import VALUES_MAX, Event, parse_json, read_event, type_of
 from archive.files import NO_SPACE, identity_of, make_folder, naming, sync_folder, write_whole

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from archive.errors import ArchiveError, FormatError, Unavailable
+from archive.errors import ArchiveError, FormatError, Unavailable, Unknown
 from archive.wire import (
     BACK,
     Answer,
@@ -46,10 +46,6 @@ BEAT_S, BEATS_MISSED_MAX = 1.0, 5
 """How often the archiver is asked whether it answers, and how often it may fail to before it counts as away."""
 IN_FLIGHT_BYTES_MAX = 64 << 20
 MESSAGE_BYTES_MAX = 32 << 20
-
-
-class Unknown(Unavailable):
-    """The archiver went away before it answered: what was sent may be kept or not; ask, or send it with an id."""
 
 
 Answers = asyncio.Future[list[Answer]]
@@ -86,6 +82,7 @@ class ArchiverClient:
         self._room.set()
         self._ticket = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended = False
         self._heard = self._silent = False
         self._open, self._closed = asyncio.Event(), asyncio.Event()
         self.checkpoint: tuple[int, bytes] = (0, bytes(32))
@@ -109,11 +106,13 @@ class ArchiverClient:
         self._tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._watch())]
 
     async def stop(self) -> None:
-        """Disconnect for good."""
+        """Disconnect for good; whoever still waits is told so at once."""
+        self._ended = True
         for task in self._tasks:
             task.cancel()
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()  # what was not sent yet must not be, now that nobody waits for it
+            self.lost()
         self._give_up()
 
     async def ready(self, wait_s: float = READY_WAIT_S) -> None:
@@ -220,7 +219,9 @@ class ArchiverClient:
         return again
 
     def lost(self) -> None:
-        """Give up a connection: whatever was under way is unknown until the next one."""
+        """Give up a connection: whatever was under way is unknown until the next one, if there is to be one."""
+        if self._transport is None:
+            return  # `stop` has done so already
         self._transport = None
         self._open.clear()
         under_way, self._under_way = self._under_way, deque()
@@ -231,11 +232,14 @@ class ArchiverClient:
                 (self._unknown.append if told else _fail_part)(part)
         if self._giving_up is not None:
             self._giving_up.cancel()
-        self._giving_up = asyncio.get_running_loop().call_later(READY_WAIT_S, self._give_up)
+        if not self._ended:
+            self._giving_up = asyncio.get_running_loop().call_later(READY_WAIT_S, self._give_up)
         self._closed.set()
 
     def _give_up(self) -> None:
         """Tell everybody who still waits that the archiver did not come back."""
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         unknown, self._unknown = self._unknown, []
         waiting, self._waiting = self._waiting, []
         _fail_all(unknown)

@@ -1,8 +1,9 @@
 """The archiver, asked by a program that has no event loop: a worker, a command.
 
 One question at a time, and a bounded wait for its answer.  After any trouble the connection is closed, and the next
-question opens another; what had been sent by then may be kept or not, so a caller that asks again sends entries with an
-id, or control entries that may stand twice.
+question opens another.  A question that was cut off is none: nothing of it is kept, and `Unavailable` says so.  What
+was sent whole may be kept or not: that is `Unknown`, and a caller that asks again sends entries with an id, or control
+entries that may stand twice.
 
     with DirectClient(folder.socket) as client:
         client.steer(Skip("inverse", 7))
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from archive.errors import FormatError, InvalidEvent, Unavailable
+from archive.errors import FormatError, InvalidEvent, Unavailable, Unknown
 from archive.steering import Steering, steering_body
 from archive.wire import (
     BACK,
@@ -60,12 +61,12 @@ class DirectClient:
         self.close()
 
     def append(self, submissions: Sequence[Submission]) -> list[Answer]:
-        """Return one answer for each submission; raise Unavailable if the archiver gives none in time."""
+        """Return one answer for each submission; raise Unavailable, or Unknown if none comes in time."""
         self._ticket += 1
         return self._ask(Append(self._ticket, list(submissions)), Appended).answers
 
     def steer(self, steering: Steering) -> Receipt:
-        """Append a control entry and return its receipt; raise Unavailable, or InvalidEvent if it is refused."""
+        """Append a control entry and return its receipt; raise as `append` does, or InvalidEvent if it is refused."""
         self._ticket += 1
         (answer,) = self._ask(Steer(self._ticket, steering_body(steering)), Appended).answers
         if isinstance(answer, Refusal):
@@ -89,10 +90,8 @@ class DirectClient:
             self._socket = None
 
     def _ask(self, request: Request, kind: type[_Reply]) -> _Reply:
+        connection, buffer = self._sent(encode_frame(request)), bytearray()
         try:
-            connection = self._connected()
-            connection.sendall(encode_frame(request))
-            buffer = bytearray()
             while True:
                 piece = connection.recv(_PIECE)
                 if not piece:
@@ -103,7 +102,19 @@ class DirectClient:
                         return message
         except (OSError, FormatError) as error:
             self.close()
-            raise Unavailable(f"the archiver gives no answer ({error}); try again shortly") from None
+            raise Unknown(
+                f"the archiver gives no answer ({error}); what was sent may be kept or not: look before you repeat it"
+            ) from None
+
+    def _sent(self, frame: bytes) -> socket.socket:
+        """Return the connection over which a whole frame was sent."""
+        try:
+            connection = self._connected()
+            connection.sendall(frame)
+        except OSError as error:
+            self.close()
+            raise Unavailable(f"the archiver takes no questions ({error}); try again shortly") from None
+        return connection
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

@@ -57,6 +57,10 @@ class Unavailable(ArchiveError):
     """The archive cannot answer just now and has kept nothing of this request: try again later."""
 
 
+class Unknown(Unavailable):
+    """The archiver went away before it answered: what was sent may be kept or not; ask, or send it with an id."""
+
+
 class StorageFailed(ArchiveError):
     """The disk failed a write it had to keep: stop, and start again only from a copy that verifies.
 

@@ -22,7 +22,7 @@ from archive import (
     decode_frames,
     encode_frame,
 )
-from archive.client import BEAT_S, BEATS_MISSED_MAX
+from archive.client import BEAT_S, BEATS_MISSED_MAX, READY_WAIT_S
 from tests.archive.site import event
 
 WAIT_S = 10
@@ -283,3 +283,25 @@ def test_an_archiver_that_keeps_its_socket_and_says_nothing_does_not_answer(tmp_
         await until(lambda: woken == [fake.size])
 
     run(tmp_path, story, beat_s=0.02)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_who_waits_is_told_at_once_when_the_client_stops(tmp_path: Path, is_away: bool) -> None:
+    """There will be no next archiver to ask, so nothing is waited for; no timer is left behind either."""
+
+    async def story(fake: Fake, client: ArchiverClient) -> None:
+        client.settle = lambda _, submissions: [None] * len(submissions)
+        future = client.submit([framed(1)])
+        await until(lambda: bool(fake.requests))
+        if is_away:
+            await fake.die()
+            await until(lambda: not client.connected)
+        await client.stop()
+        with pytest.raises(Unknown):
+            await asyncio.wait_for(future, READY_WAIT_S / 3)
+        await asyncio.sleep(0)
+        assert client._giving_up is None or client._giving_up.cancelled()
+        if is_away:
+            await fake.live(b"second")
+
+    run(tmp_path, story)

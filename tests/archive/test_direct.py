@@ -30,6 +30,7 @@ from archive import (
     Steer,
     Steering,
     Unavailable,
+    Unknown,
     control_body,
     encode_frame,
     parse_leaf,
@@ -220,9 +221,9 @@ def appended(ticket: int) -> bytes:
 
 
 def test_an_archiver_that_hangs_is_waited_for_no_longer_than_asked(folder: DataFolder) -> None:
-    """Silence ends in Unavailable, and the next question is asked on another connection, by another ticket."""
+    """Silence ends in Unknown: it may yet be kept.  The next question has another connection, and another ticket."""
     with impostor(folder.socket, b"", appended(2)), DirectClient(folder.socket, wait_s=0.2) as client:
-        with pytest.raises(Unavailable, match="timed out"):
+        with pytest.raises(Unknown, match=r"timed out.*may be kept or not"):
             client.steer(SKIP)
         client._wait_s = 20.0  # this time it is there, however busy the machine
         assert client.steer(SKIP) == Receipt(5, 6)
@@ -234,8 +235,18 @@ def test_an_archiver_that_hangs_is_waited_for_no_longer_than_asked(folder: DataF
 def test_an_answer_that_is_none_is_unavailable(folder: DataFolder, answer: bytes) -> None:
     """Bytes that are no answer end the connection; they are never waited out, nor taken for an answer."""
     client = DirectClient(folder.socket, wait_s=20)
-    with impostor(folder.socket, answer), client, pytest.raises(Unavailable, match="no answer"):
+    with impostor(folder.socket, answer), client, pytest.raises(Unknown, match="no answer"):
         client.steer(SKIP)
+
+
+def test_a_question_that_was_cut_off_is_not_kept(folder: DataFolder) -> None:
+    """Who listens and takes nothing has no whole frame, so it is no question: nothing can be kept."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(os.fspath(folder.socket))
+        server.listen()
+        with DirectClient(folder.socket, wait_s=0.2) as client, pytest.raises(Unavailable) as refused:
+            client.append([event(bytes(8 << 20))])
+        assert not isinstance(refused.value, Unknown)
 
 
 def test_answers_to_other_questions_are_passed_over(folder: DataFolder) -> None:
