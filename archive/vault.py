@@ -230,14 +230,21 @@ class Vault:
     # --- reading -----------------------------------------------------------------------------------
 
     def _named(self, names: Sequence[str]) -> dict[str, SubjectKeys]:
-        """Return the keys of those of these subjects that are in the vault, read in one view."""
+        """Return the keys of those of these subjects that are in the vault, read in one view.
+
+        A name may still lead to somebody whose secret is gone.  That person is erased, and not in the vault: nothing
+        can bring the number's rows back, and who comes again under the name begins as a new, unlinked subject.
+        """
         found = {}
         with self._store.view() as view:
             # In the order of the table, so that names that lie on one page are read one after the other.
             for hashed, name in sorted([(self._name_hash(name), name) for name in names]):
                 if (key := view.get("names", hashed)) is not None:
                     number = int.from_bytes(key)
-                    secret, named = self._secret(view, number)
+                    try:
+                        secret, named = self._secret(view, number)
+                    except NotFound:
+                        continue  # erased
                     if named != name:
                         raise IntegrityError(
                             f"vault: a name leads to subject {number}, which has another: altered"

@@ -180,8 +180,6 @@ def test_an_erased_subject_is_nobody() -> None:
         lambda: vault.name(number),
         lambda: vault.data_key([number]),
         lambda: vault.data_key([other, number]),
-        lambda: vault.find("student:7"),
-        lambda: vault.admit(PEOPLE),
     ):
         with pytest.raises(
             NotFound, match=f"subject {number} is not in the vault: erased, or never admitted"
@@ -212,8 +210,7 @@ def test_what_is_forgotten_on_demand_is_asked_for_again() -> None:
     assert vault.data_keys([(number,)]) == [None]
     with pytest.raises(NotFound):
         vault.keys(number)
-    with pytest.raises(NotFound):
-        vault.find("student:7")
+    assert vault.find("student:7") is None
 
 
 # --- what is not as it was -----------------------------------------------------------------------
@@ -275,3 +272,19 @@ def test_a_name_that_leads_to_somebody_else_is_found(call: str) -> None:
     changed(store, "names", key, lambda _: (6).to_bytes(8))
     with pytest.raises(IntegrityError, match="subject 6"):
         CALLS[call](made(store))
+
+
+def test_a_name_that_leads_to_an_erased_subject_begins_a_new_one() -> None:
+    """Whoever comes again shares nothing with what was erased, and nobody of the same group is kept waiting for it."""
+    store = MemoryStore(TABLES)
+    before = made(store).admit(["student:ann", "student:bob"])
+    erase(store, before["student:ann"].number)
+    vault = made(store)
+    assert vault.find("student:ann") is None
+    found = vault.admit(["student:bob", "student:ann", "student:cy"])
+    assert spelled(found["student:bob"]) == spelled(before["student:bob"])
+    assert sorted(keys.number for keys in found.values()) == [before["student:bob"].number, 2, 3]
+    assert found["student:ann"].tag_key != before["student:ann"].tag_key
+    assert spelled(made(store).admit(["student:ann"])["student:ann"]) == spelled(found["student:ann"])
+    with pytest.raises(NotFound):
+        vault.keys(before["student:ann"].number)
