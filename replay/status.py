@@ -84,23 +84,25 @@ class ShardStatus(msgspec.Struct, frozen=True):
         return f"{who}{fault.kind} {where}: {fault.reason}"
 
     def remedy(self, name: str, data: str | Path = "") -> str:
-        """Return the command that helps module `name` here, or nothing where none is needed.
+        """Return the commands that help module `name` here, or nothing where none are needed.
 
-        Where an entry is rotten, a backup comes first.  It names the data folder, if one is given: pasted, it must not
-        act on another one.
+        Where an entry is rotten, a backup comes first; where the module is to blame, a version that is mended.  They
+        name the data folder, if one is given: pasted, they must not act on another one.
         """
         record = self.record
         if not self.waits:
             return ""
-        fault, what = record.last, f"retry {name}"
+        fault, on = record.last, on_folder(data)
+        retry = f"treering retry {name}{on}"
         if record.state == "parked" and fault is not None and fault.kind == "rotten":
-            skip = f"treering skip --all {fault.index}{on_folder(data)}"
+            skip = f"treering skip --all {fault.index}{on}"
             return f"docs/recovery.md, Rotten bytes: restore a backup that has the entry; only if there is none: {skip}"
         if record.state == "failed" and record.went_back:
-            what = f"undo {name}"
-        elif record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
-            what = f"skip {fault.reducer} {fault.index}"
-        return f"treering {what}{on_folder(data)}"
+            return f"treering undo {name}{on}"
+        if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:
+            # What was skipped stays so, in every version: its author comes first.
+            return f"{retry} (once it is mended), or treering skip {fault.reducer} {fault.index}{on}"
+        return retry
 
 
 class ModuleStatus(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 
     $ treering doctor --data data
     good     server                 the archiver answers; the log has 25,537 entries
-    FINDING  module essay, shard 1  parked: reducer words died at entry 1207: SIGSEGV
-                                    treering skip words 1207 --data data
+    FINDING  module essay           parked (cell) since 2026-11-26 10:00:00: reducer words died at entry 1207: SIGSEGV
+                                    -> treering retry essay --data data (once it is mended), or treering skip ...
     ...
 
 It looks at files and at what the supervisor wrote down (run/modules.json), asks archiver and front whether they answer,

@@ -53,7 +53,8 @@ def test_a_parked_module_is_named_and_makes_nothing_unready(front: Front, http: 
     (one,) = [one for one in answer.json()["modules"] if one["module"] == "touchy"]
     assert (one["state"], one["level"], one["deaths"]) == ("parked", "cell", 2)
     assert one["reason"] == "reducer touchy died at entry 7: SIGSEGV"
-    assert one["remedy"] == f"treering skip touchy 7 --data {front.folder.path}"
+    on = f"--data {front.folder.path}"
+    assert one["remedy"] == f"treering retry touchy {on} (once it is mended), or treering skip touchy 7 {on}"
     assert one["since"] == "1970-01-01T00:16:40Z"
 
 
@@ -111,7 +112,8 @@ def test_two_parked_shards_name_two_remedies(front: Front, http: TestClient) -> 
     tell(front, "touchy", parked(), struck(struck(Record("cell"), other), replace(other, at_s=101.0)))
     (one,) = [one for one in http.get("/readyz").json()["modules"] if one["module"] == "touchy"]
     on = f"--data {front.folder.path}"
-    assert one["remedies"] == [f"treering skip touchy 7 {on}", f"treering skip touchy 9 {on}"]
+    retry = f"treering retry touchy {on} (once it is mended), or"
+    assert one["remedies"] == [f"{retry} treering skip touchy {index} {on}" for index in (7, 9)]
     assert [(each["shard"], each["remedy"]) for each in one["troubles"]] == list(enumerate(one["remedies"]))
 
 

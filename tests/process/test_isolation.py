@@ -168,7 +168,8 @@ def check_shown(they: Class, index: int) -> None:
     (shown,) = [one for one in ready.json()["modules"] if one["module"] == "vile"]
     assert ready.status_code == 200, "one module that is parked makes the whole server unready"
     assert (shown["state"], shown["level"], shown["deaths"]) == ("parked", "cell", 3)
-    remedy = f"treering skip evil {index} --data {they.server.data}"
+    on = f"--data {they.server.data}"
+    remedy = f"treering retry vile {on} (once it is mended), or treering skip evil {index} {on}"
     assert shown["remedy"] == remedy
     metrics = they.server.get("/metrics").text
     assert 'treering_module_state{module="vile",state="parked"} 1.0' in metrics

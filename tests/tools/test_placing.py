@@ -501,5 +501,6 @@ def test_each_parked_shard_names_its_own_remedy(stage: Stage) -> None:
     park(stage, "essay", 0, 30)
     park(stage, "essay", 1, 40)
     status = stage.placing.statuses()["essay"]
-    assert status.remedies("essay") == ["treering skip words 30", "treering skip words 40"]
+    retry = "treering retry essay (once it is mended), or"
+    assert status.remedies("essay") == [f"{retry} treering skip words 30", f"{retry} treering skip words 40"]
     assert [shard for shard, _ in status.troubles] == ["0", "1"]
