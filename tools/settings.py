@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -164,22 +164,11 @@ def _toml(file: Path) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
-    known = {field.name for field in fields(Settings)}
+    known = {field.name: str(field.type) for field in fields(Settings)}
     if name not in known:
         raise SettingsError(f"{where}: there is no setting {name!r}; there are {', '.join(sorted(known))}")
     try:
-        if name in {"port", "shards", "spare_workers", "memory_mb"}:
-            return _whole(value)
-        if name == "seconds_per_event":
-            return float(_no_truth(value))
-        if name == "module":
-            return dict(value)
-        if name in {"data", "seal", "policy"}:
-            return Path(value)
-        if name == "policy_wait":
-            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        if name in {"host_names", "page_hosts", "modules"}:
-            return _names(value)
+        return READ[known[name]](value)
     except (KeyError, TypeError, ValueError, OverflowError):
         hint = (
             "; settings of one module are [module.NAME]"
@@ -187,7 +176,6 @@ def _typed(name: str, value: Any, where: str) -> Any:
             else ""
         )
         raise SettingsError(f"{where}: {name} cannot be {value!r}{hint}") from None
-    return str(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -195,6 +183,11 @@ def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, str | list | tuple) or not all(isinstance(one, str) for one in value):
         raise TypeError(value)
     return tuple(value.split(",") if isinstance(value, str) else value)
+
+
+def _truth(value: Any) -> bool:
+    """Return true or false, from TOML or a text; raise KeyError for anything else."""
+    return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
 
 
 def _whole(value: Any) -> int:
@@ -209,6 +202,20 @@ def _no_truth(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(value)
     return value
+
+
+READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "str": str,
+    "str | None": str,
+    "int": _whole,
+    "float": lambda value: float(_no_truth(value)),
+    "bool": _truth,
+    "Path": Path,
+    "Path | None": Path,
+    "tuple[str, ...]": _names,
+    "tuple[tuple[str, Limits], ...]": dict,
+}
+"""How a value is read, by the type of its setting: a setting of another type needs a row here."""
 
 
 def _checked(settings: Settings) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 import pytest
 
@@ -120,3 +121,37 @@ def test_a_table_of_a_module_that_is_not_installed_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"\[module.esay\]: there is no such module; installed are"):
         module_names(settings)
     assert module_names(Settings(modules=("writing",))) == ["writing"]
+
+
+TYPES = get_type_hints(Settings)
+SAMPLES: dict[Any, tuple[str, Any]] = {
+    str: ('"memory"', "memory"),
+    str | None: ('"example.org/x"', "example.org/x"),
+    int: ("3", 3),
+    float: ("2.5", 2.5),
+    bool: ("true", True),
+    Path: ('"there"', Path("there")),
+    Path | None: ('"there"', Path("there")),
+    tuple[str, ...]: ('["a", "b"]', ("a", "b")),
+    tuple[tuple[str, Limits], ...]: ("{ essay = { isolation = 'own' } }", (("essay", Limits("own")),)),
+}
+"""A value of each type, as TOML and as it is read."""
+SOME = {
+    "host": ('"localhost"', "localhost"),
+    "memory_mb": ("100", 100),
+    "redis_url": ('"redis://a"', "redis://a"),
+}
+"""Where not every value of the type is possible."""
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_setting_keeps_its_type(name: str, tmp_path: Path) -> None:
+    """Promise: whoever adds a setting, of whatever type, is not given a text for it: by default, nor from a file."""
+    file, (text, value) = tmp_path / "server.toml", SOME.get(name, SAMPLES[TYPES[name]])
+    policy = '\npolicy = "there"' if name == "policy_wait" else ""
+    file.write_text(f"{name} = {text}{policy}\n")
+    found = getattr(load({}, {}, file), name)
+    assert (found, type(found)) == (value, type(value))
+    assert load({}, {}, None) == Settings()
+    default = getattr(Settings(), name)
+    assert default is None or isinstance(default, get_origin(TYPES[name]) or TYPES[name])
