@@ -36,7 +36,7 @@ from reducers.errors import (
     StateError,
     UnknownReducer,
 )
-from reducers.fold import Run, Slot, Word, addressed, fold, fold_one, fold_run
+from reducers.fold import Run, Slot, Word, addressed, fold, fold_one, fold_run, tell_errors
 from reducers.guard import ONE_THREAD
 from reducers.message import Emit, Message, Outbox, source_of
 from reducers.modules import BUILTIN, Module, ModuleRef, available, compose, is_module_name, load, shipped
@@ -95,6 +95,7 @@ __all__ = [
     "shipped",
     "source_of",
     "state_digest",
+    "tell_errors",
     "tick",
     "tick_of",
 ]

@@ -233,7 +233,17 @@ def _emitting(reducer: Reducer[S], before: S, event: Event, out: list[Message] |
     return after
 
 
+def tell_errors(told: Callable[[Exception], None] | None) -> None:
+    """Let somebody in this process be told of each exception that a reducer raises; None: nobody any more.
+
+    Where it was raised is for the reducer's author, and no part of any state: a line that moves changes no digest.
+    """
+    running.told = told
+
+
 def _describe(error: Exception) -> str:
+    if running.told is not None:
+        running.told(error)
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - an error that cannot say what it is must not stop the others

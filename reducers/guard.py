@@ -84,7 +84,7 @@ _OURS = {
 class _Running:
     """Which reducer runs just now; one at a time in a process, since folding is one thread's work."""
 
-    __slots__ = ("frame", "installed", "reducer", "refused")
+    __slots__ = ("frame", "installed", "reducer", "refused", "told")
 
     def __init__(self) -> None:
         self.reducer: Any = None
@@ -92,6 +92,8 @@ class _Running:
         self.installed = False
         self.refused = ""
         """What was refused last, also where the reducer caught the exception; for `reducers.watching`."""
+        self.told: Callable[[Exception], None] | None = None
+        """Who is told of what a reducer raises: `reducers.fold.tell_errors`."""
 
 
 running = _Running()

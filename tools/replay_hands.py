@@ -53,6 +53,7 @@ from replay import (
 from tools.confine import keep_to_itself, limit_memory
 from tools.offline import log_of, states_of
 from tools.process import quiet_collector
+from tools.raised import tell
 from tools.settings import SECONDS_PER_EVENT
 
 STATES_AT_ONCE = 500
@@ -126,6 +127,8 @@ class Hand:
             holding.attempt = self._words[holding.module]
         shards, key = self._job.shards, self._job.key
         only = None if key is None or not holdings else Only(holdings[0].reducers[0], key)
+        if only is not None:  # a person looks at one key, and may be its reducer's author
+            tell(only.reducer, self._words[holdings[0].module])
         return [
             Runner(list(group), vault, shard=shard, shards=shards, only=only)
             for _, group in groupby(holdings, key=lambda one: one.position)

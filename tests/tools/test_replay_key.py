@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tools.left import Installed
+from tests.tools.left import Installed, package
 from tests.world import event
 from tools import replay
 
@@ -89,3 +89,39 @@ def test_a_field_is_given_once_and_with_a_value(
     """Neither the last of two counts in silence, nor is one without a value a student without a name."""
     assert ask(data, monkeypatch, *(part for one in argv for part in ("--key", one))) == 2
     assert says in capsys.readouterr().err
+
+
+RAISES = """
+    from reducers import reducer
+
+
+    def counted(data):
+        return {}["missing"]
+
+
+    @reducer(scope=("student",), version=1)
+    def failing(state: int, event) -> int:
+        return counted(event.data)
+
+
+    REDUCERS = [failing]
+"""
+
+
+def test_the_author_learns_where_a_reducer_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Promise: a replay of one key names file, line and function on standard error; the state names none of them."""
+    left = Installed(tmp_path / "data")
+    (index,) = left.append(event("ann"))
+    left.close()
+    with package(tmp_path / "site", "failing", RAISES, monkeypatch) as site:
+        asked = ["--data", str(left.data), "--reducer", "failing", "--key", "student=ann"]
+        assert replay.main(asked) == 0
+        printed = capfd.readouterr()
+        assert replay.main(asked[:-2]) == 0
+    line = f"treering replay: entry {index}: raised in {site / 'failing.py'}:6, counted\n"
+    assert printed.err == line
+    assert "KeyError" in printed.out
+    assert "failing.py" not in printed.out
+    assert "raised in" not in capfd.readouterr().err, "only who asks for a key is told"
