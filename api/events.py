@@ -31,6 +31,7 @@ from archive import (
     InvalidEvent,
     Log,
     NotFound,
+    Opened,
     Receipt,
     Refusal,
     Vault,
@@ -39,7 +40,9 @@ from archive import (
     open_entry,
     parse_leaf,
     parse_row,
+    read_event,
 )
+from replay import locked_fields
 
 READY_WAIT_S = 5.0
 GRADE = "local"
@@ -190,10 +193,25 @@ def entry_json(log: Log, vault: Vault, index: int) -> dict[str, Any]:
         "source": header.source,
         "sender": header.sender or SHOWN_ANONYMOUS,
         "form": header.form,
+        **(_understood(index, opened) if row.kind == ROW_EVENT else {}),
         "keys": keys_of(header),
         "extra": {name: _extra(name, value) for name, value in header.extra.items()},
         "payload": _shown(opened.payload),
     }
+
+
+def _understood(index: int, opened: Opened) -> dict[str, Any]:
+    """Return type and time of an event as reducers get them: so its sender sees what a spelling came to.
+
+    Nothing of what no reducer gets, because nobody can read it.
+    """
+    header, keys = opened.header, keys_of(opened.header)
+    try:
+        received_ms, lock = header.received_us // 1_000, locked_fields(opened)
+        event = read_event(index, header.form, header.source, keys, received_ms, opened.payload, lock)
+    except InvalidEvent:
+        return {}
+    return {"type": event.type, "time_ms": event.time_ms}
 
 
 def _extra(name: str, value: Any) -> Any:
