@@ -35,6 +35,7 @@ from archive import ArchiveError, DataFolder, InvalidEvent
 from reducers import ReducerError
 from replay import START, Gathered, Line, Parted, encode_line, first_difference, is_attested
 from tools.console import number, print_json, progress
+from tools.data_flag import add_data
 from tools.offline import log_of, size_at
 from tools.private_file import private_file
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         prog="treering bisect", description="Find where two folds of one reducer part."
     )
     add = made.add_argument
-    add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
+    add_data(made, "the data folder, or a copy of it")
     add("--partition", type=int, default=0)
     add("--reducer", required=True, help="which reducer")
     ways = made.add_mutually_exclusive_group(required=True)

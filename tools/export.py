@@ -58,6 +58,7 @@ from archive import (
 )
 from merkle import MerkleError
 from tools.console import fail, number, print_json, progress, refused
+from tools.data_flag import add_data
 from tools.leaves import unsigned
 from tools.outside import policy_in_force
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE
@@ -105,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="say what would be written, and write nothing"
     )
     for one in (tiles, subject):
-        one.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+        add_data(one)
         one.add_argument("--partition", type=int, default=0)
         one.add_argument("--json", action="store_true", help="print one JSON object")
     return made

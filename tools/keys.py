@@ -41,6 +41,7 @@ from archive import (
 )
 from merkle import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Ed25519Signer, MerkleError
 from tools.archiver import begin, build
+from tools.data_flag import add_data
 from tools.process import EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import load
 
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="print all verifier keys that a log ever had")
     change = commands.add_parser("rotate", help="give a log a new key; its server must be stopped")
     for one in (vkey, history, change):
-        one.add_argument("--data", type=Path, default=Path("data"))
+        add_data(one)
         one.add_argument("--partition", type=int, default=0)
     change.add_argument("--seal", help="where the seal lies, if not beside the log")
     change.add_argument(

@@ -28,6 +28,7 @@ from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound,
 from reducers import VALUE_SIZE_MAX, Module, ReducerError, available
 from replay import STATUS_FILE, Catalogue, Stop, read_status, without_catalogue
 from tools.console import progress
+from tools.data_flag import add_data
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
 from tools.replay_check import Check, report, show, stands_on
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering replay`."""
     made_parser = argparse.ArgumentParser(prog="treering replay", description="Fold the log again.")
     add = made_parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
+    add_data(made_parser, "the data folder, or a copy of it")
     add("--partition", type=int, default=0)
     add("--check", action="store_true", help="compare with the live states, and with what the log attests")
     add("--until", metavar="SIZE|TIME", help="only so many entries, or those taken in by a time (RFC 3339)")

@@ -295,7 +295,11 @@ def parser() -> argparse.ArgumentParser:
         help="where states are kept: lmdb, memory, redis, auto (default: auto, which is redis if redis_url is set and "
         "answers, else lmdb)",
     )
-    made.add_argument("--config", type=Path, help="a TOML file with these settings")
+    made.add_argument(
+        "--config",
+        type=Path,
+        help="a TOML file with these settings, and those that have no flag (docs/settings.md)",
+    )
     return made
 
 

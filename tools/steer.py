@@ -22,7 +22,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from archive import (
@@ -61,6 +60,7 @@ from replay import (
 )
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
+from tools.data_flag import add_data
 from tools.loading import gathered, spoken_to
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import MEMORY_MB
@@ -106,7 +106,7 @@ def undo(argv: Sequence[str] | None = None) -> int:
 
 def _parser(command: str, about: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"treering {command}", description=about)
-    made.add_argument("--data", type=Path, default=Path("data"))
+    add_data(made)
     made.add_argument("--partition", type=int, default=0)
     made.add_argument("--dry-run", action="store_true", help="only say what would be written")
     made.add_argument("--json", action="store_true", help="print one JSON object")

@@ -28,6 +28,7 @@ from archive import ArchiveError, DataFolder
 from reducers import Module, ModuleError, ReducerError, available
 from replay import Catalogue, Gathered, catalogue_of
 from tools.console import number, print_json
+from tools.data_flag import add_data
 from tools.loading import activation, gathered, load_owned
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         prog="treering upgrade", description="Compare installed and active reducers."
     )
     add = parsed.add_argument
-    add("--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)")
+    add_data(parsed, "the data folder, or a copy of it")
     add("--partition", type=int, default=0)
     add("--module", action="append", default=[], help="only this module; may be given often")
     add(

@@ -38,6 +38,7 @@ from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound,
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
 from replay import At, Gathered, Holding, Only, Runner, differing, run_to, shown_of
 from tools.console import number, print_json
+from tools.data_flag import add_data
 from tools.loading import gathered, load_owned
 from tools.offline import log_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
@@ -90,9 +91,7 @@ def parser() -> argparse.ArgumentParser:
         prog="treering verify-state", description="Check one answer against the log."
     )
     made.add_argument("answer", metavar="FILE|-", help="what GET /v1/states/REDUCER?… gave for one key")
-    made.add_argument(
-        "--data", type=Path, default=Path("data"), help="the data folder, or a copy of it (default: ./data)"
-    )
+    add_data(made, "the data folder, or a copy of it")
     made.add_argument("--partition", type=int, default=0)
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
