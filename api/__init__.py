@@ -2,6 +2,11 @@
 
 `create_app(Services(...))` gives the application; `ingest` and `lo` are the pure middle of it, from bytes to
 submissions.  Programs that run it: `tools`.
+
+Read `app` first (the routes and who may ask), then `services` (what routes work with), `problems` (errors on the wire),
+`ingest` and `events` (events in and out), `lo` and `lo_socket` (the same for the Learning Observer's clients), `shelf`,
+`states` and `stream` (states out), `log` and `cosigned` (what the outside sees), `operations` and `pages`.  All routes
+in one table: docs/http.md.
 """
 
 from __future__ import annotations
