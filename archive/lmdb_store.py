@@ -142,7 +142,7 @@ class LmdbStore:
         except lmdb.Error as error:
             self._env.close()  # an environment can be opened once in a process: leave it for the next try
             if isinstance(error, lmdb.NotFoundError):
-                raise NotFound(f"{folder}: never initialised; start the server once") from None
+                raise _nothing_there(folder) from None
             raise _translated(error, folder) from error
 
     @contextmanager
@@ -157,6 +157,8 @@ class LmdbStore:
         try:
             with transaction:
                 yield _LmdbView(transaction, self._tables)
+        except lmdb.BadTxnError as error:  # what was read before has failed, and LMDB says so only now
+            raise _unsound(error, self._path) from error
         except lmdb.Error as error:  # a page that is no page: damage shows where it is read
             raise _translated(error, self._path) from error
         finally:
@@ -268,7 +270,14 @@ class LmdbStore:
 def _refuse_uninitialised(folder: Path) -> None:
     data = folder / DATA
     if not data.exists() or data.stat().st_size == 0:
-        raise NotFound(f"{folder}: never initialised; start the server once")
+        raise _nothing_there(folder)
+
+
+def _nothing_there(folder: Path) -> NotFound:
+    return NotFound(
+        f"{folder}: there is no database; a server makes one when it starts in a new folder. If there was one, it is "
+        "gone: docs/recovery.md, The database is older than its seal"
+    )
 
 
 def _refuse_cut_short(folder: Path, remedy: str) -> None:
@@ -359,5 +368,9 @@ def _translated(error: lmdb.Error, path: Path) -> Exception:
     if isinstance(
         error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.VersionMismatchError
     ):
-        return IntegrityError(f"{path}: not a sound LMDB file: {text}")
+        return _unsound(error, path)
     return _failed(error, path)
+
+
+def _unsound(error: lmdb.Error, path: Path) -> IntegrityError:
+    return IntegrityError(f"{path}: not a sound LMDB file: {error}")

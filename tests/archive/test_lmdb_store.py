@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -198,6 +199,25 @@ def test_a_rotten_page_is_found_where_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises((IntegrityError, NotFound)):
         rows(LmdbStore(tmp_path / "log", ("t",), read_only=True))
+
+
+def test_a_rotten_branch_is_no_failed_disk(tmp_path: Path) -> None:
+    """Whoever reads on after the first complaint hears of a bad transaction: it is the file that is unsound."""
+    store = LmdbStore(tmp_path / "log", ("t",))
+    store.commit([Write("t", b"%04d" % number, bytes(500)) for number in range(3_000)])
+    store.close()
+    path = tmp_path / "log" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    branches = [at for at in range(8_192, len(content), 4_096) if content[at + 10 : at + 12] == b"\x01\x00"]
+    for at in branches:
+        content[at + 10 : at + 12] = bytes(2)
+    path.write_bytes(content)
+    store = LmdbStore(tmp_path / "log", ("t",), read_only=True)
+    with pytest.raises(IntegrityError, match="not a sound LMDB file"), store.view() as view:
+        with suppress(lmdb.CorruptedError):
+            view.get("t", b"0005")
+        view.get("t", b"2500")
+    assert branches
 
 
 def test_a_folder_is_made_with_every_name_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ def test_read_only_open_of_nothing_is_not_found(tmp_path: Path) -> None:
     """A reader creates nothing: not for a folder that is missing, nor one that is empty."""
     (tmp_path / "empty").mkdir()
     for name in ("missing", "empty"):
-        with pytest.raises(NotFound, match="never initialised"):
+        with pytest.raises(NotFound, match="there is no database"):
             LmdbStore(tmp_path / name, TABLES, read_only=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
@@ -288,7 +288,7 @@ def test_read_only_open_of_nothing_is_not_found(tmp_path: Path) -> None:
 def test_read_only_open_after_a_killed_first_open_is_not_found(tmp_path: Path) -> None:
     """A first open that was killed leaves an empty file, which is as good as none."""
     (tmp_path / "data.mdb").touch()
-    with pytest.raises(NotFound, match="never initialised"):
+    with pytest.raises(NotFound, match="there is no database"):
         LmdbStore(tmp_path, TABLES, read_only=True)
 
 
@@ -296,7 +296,7 @@ def test_read_only_open_without_the_tables_is_not_found(tmp_path: Path) -> None:
     """An environment whose tables were never made was never initialised; opening it again is possible."""
     LmdbStore(tmp_path, ("t",)).close()
     for _ in range(2):
-        with pytest.raises(NotFound, match="never initialised"):
+        with pytest.raises(NotFound, match="there is no database"):
             LmdbStore(tmp_path, TABLES, read_only=True)
     LmdbStore(tmp_path, TABLES).close()
 

@@ -152,7 +152,7 @@ def test_a_folder_of_another_log_is_refused(data: Path, tmp_path: Path, tiles: P
     note = (tiles / "checkpoint").read_text()
     (tiles / "checkpoint").write_text(note.replace("example.org/log\n", "example.org/other\n", 1))
     assert "name an empty one" in run(export, "tiles", tiles, "--data", data, code=1)
-    assert "never initialised" in run(export, "tiles", tiles, "--data", tmp_path / "nothing", code=2)
+    assert "there is no database" in run(export, "tiles", tiles, "--data", tmp_path / "nothing", code=2)
 
 
 # --- receipts ------------------------------------------------------------------------------------
