@@ -40,6 +40,7 @@ STRETCH_MAX: Final = 1 << 32
 """Entries of one run at most: a place has 4 bytes."""
 SLICE_IDS: Final = 1 << 16
 """Ids that are merged at once, roughly."""
+PIECE_SIZE: Final = 1 << 20
 _ID_SIZE: Final = 12
 
 _NAME: Final = re.compile(r"(places|sequences)-(\d{1,19})-(\d{1,19})-([0-9a-f]{16})-([0-9a-f]{8})", re.ASCII)
@@ -181,16 +182,31 @@ class Caches:
                 path.unlink(missing_ok=True)
 
     def _load_saved(self, folder: Path, log: Log) -> None:
-        whole = [(found, path) for path in folder.iterdir() if (found := _whole(path, log))]
-        runs = {int(found[2]): (int(found[3]), path) for found, path in whole if found[1] == "places"}
+        whole = [(found, path) for path in sorted(folder.iterdir()) if (found := _whole(path, log))]
+        runs = {(int(found[2]), int(found[3])): path for found, path in whole if found[1] == "places"}
         sequences = {int(found[3]): path for found, path in whole if found[1] == "sequences"}
-        chain, end = [], 0
-        while end in runs:
-            start, (end, path) = end, runs[end]
-            chain.append(_mapped(path, start, end))
-        if end in sequences:
-            self._sequences = array("Q", sequences[end].read_bytes())
-            self._runs, self._saved, self.size = chain, end, end
+        for end in sorted(sequences, reverse=True):
+            if chain := _chain(runs, end):
+                self._sequences = array("Q", sequences[end].read_bytes())
+                self._runs = [_mapped(runs[run], *run) for run in chain]
+                self._saved = self.size = end
+                return
+
+
+def _chain(runs: Iterable[tuple[int, int]], end: int) -> list[tuple[int, int]]:
+    """Return runs (start, stop) that follow one another from 0 to `end`, few where there is a choice; [] if none do.
+
+    A save that was killed leaves a merged run beside those that it replaces, and beyond what the sequences know.
+
+    >>> _chain([(0, 4), (4, 6), (0, 9), (6, 8)], 6)
+    [(0, 4), (4, 6)]
+    """
+    chains: dict[int, list[tuple[int, int]]] = {0: []}
+    for start, stop in sorted(runs):
+        if start in chains and stop <= end:
+            longer = [*chains[start], (start, stop)]
+            chains[stop] = min(longer, chains.get(stop, longer), key=len)
+    return chains.get(end, [])
 
 
 def _taken_apart(row: bytes) -> tuple[Row | None, bool]:
@@ -251,7 +267,16 @@ def _whole(path: Path, log: Log) -> re.Match[str] | None:
     if found is None or not int(found[2]) < int(found[3]) <= log.size:
         return None
     belongs = log.root(int(found[3])).hex()[:16] == found[4]
-    return found if belongs and f"{crc32(path.read_bytes()):08x}" == found[5] else None
+    return found if belongs and f"{_crc_of(path):08x}" == found[5] else None
+
+
+def _crc_of(path: Path) -> int:
+    """Return the CRC-32 of a file, of which no more than a piece is in memory."""
+    check = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_SIZE):
+            check = crc32(piece, check)
+    return check
 
 
 def _sorted_run(recent: dict[bytes, int], start: int, stop: int) -> _Run:

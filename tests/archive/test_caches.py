@@ -147,6 +147,22 @@ def test_what_was_saved_is_not_read_again(ratio: int, files: int) -> None:
         assert_right(cache, [*ENTRIES, (7, IDS[-1])])
 
 
+def test_a_save_that_was_killed_between_its_files_costs_that_save_only() -> None:
+    """Its merged run lies beside those that it replaces, and no sequences belong to it: the save before counts."""
+    with tiny(1, 100) as folder:
+        saved(folder, ENTRIES[:6], 6)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        cache, _ = loaded(folder, ENTRIES[:9])
+        cache.save(Rows(ENTRIES[:9]).root(), force=True)
+        for path in folder.glob("sequences-*"):
+            path.unlink()
+        for name, content in before.items():
+            (folder / name).write_bytes(content)
+        cache, read = loaded(folder, ENTRIES)
+        assert read == len(ENTRIES) - 6
+        assert_right(cache, ENTRIES)
+
+
 def test_saving_waits_for_enough() -> None:
     """Nothing is written for a few entries, for none, or without a folder; force writes what there is."""
     with tiny(3, 4) as folder:
