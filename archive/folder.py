@@ -164,8 +164,9 @@ class DataFolder:
         return key
 
     def _vault_key(self, random: Random, *, is_new: bool, create: bool) -> bytes:
-        text = os.environ.get("TREERING_VAULT_KEY")
+        text, where = os.environ.get("TREERING_VAULT_KEY"), "TREERING_VAULT_KEY"
         if text is None:
+            where = str(self.vault_key)
             if not self.vault_key.exists():
                 if not is_new:  # a new key opens nothing, and takes the place where the old one belongs
                     raise NotFound(
@@ -180,7 +181,7 @@ class DataFolder:
         except ValueError:
             key = b""
         if len(key) != 32:
-            raise IntegrityError(f"{self.vault_key}: a vault key is 64 hexadecimal digits", section=KEYS)
+            raise IntegrityError(f"{where}: a vault key is 64 hexadecimal digits", section=KEYS)
         return key
 
 

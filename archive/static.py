@@ -167,7 +167,10 @@ class FolderDisk:
 
     def make_folder(self, name: str) -> None:
         """Make a folder whose parent exists."""
-        (self._path / name).mkdir(mode=0o755, exist_ok=True)
+        try:
+            (self._path / name).mkdir(mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise _translated(error, self._path / name) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, and keep it open for `sync`: an error that comes late must reach the same descriptor."""
@@ -192,7 +195,10 @@ class FolderDisk:
 
     def rename(self, old: str, new: str) -> None:
         """Replace `new` by `old`."""
-        os.rename(self._path / old, self._path / new)
+        try:
+            os.rename(self._path / old, self._path / new)
+        except OSError as error:
+            raise _translated(error, self._path / new) from error
 
     def sync_folder(self, name: str) -> None:
         """Make the names in a folder durable."""

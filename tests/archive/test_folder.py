@@ -178,7 +178,11 @@ def test_the_vault_key_from_the_environment(folder: DataFolder, monkeypatch: pyt
 def test_a_vault_key_is_64_digits(folder: DataFolder, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """A key that is cut, padded or no key at all is refused, wherever it comes from."""
     monkeypatch.setenv("TREERING_VAULT_KEY", text)
-    with pytest.raises(IntegrityError, match="64 hexadecimal digits"):
+    with pytest.raises(IntegrityError, match=r"^TREERING_VAULT_KEY: a vault key is 64 hexadecimal digits"):
+        folder.open_vault(random, read_only=False)
+    monkeypatch.delenv("TREERING_VAULT_KEY")
+    write_whole(folder.vault_key, text.encode())
+    with pytest.raises(IntegrityError, match=f"^{folder.vault_key}: a vault key is 64 hexadecimal digits"):
         folder.open_vault(random, read_only=False)
 
 

@@ -337,6 +337,21 @@ def test_a_failed_sync_is_not_taken_for_done(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / CHECKPOINT).exists()
 
 
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_no_space_for_a_name_is_said_as_no_space_for_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A folder's own blocks can be what does not fit any more: the file is named, with what helps."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with closing(FolderDisk(tmp_path)) as disk:
+        monkeypatch.setattr(os, call, full)
+        with pytest.raises(Unavailable, match="no space left; make room and export again"):
+            export_tiles(signed().source, 300, disk)
+
+
 def test_a_real_folder_is_written_and_taken_up(tmp_path: Path) -> None:
     """The same on a real disk: readable files in new folders, taken up by a later export, one at a time."""
     out = tmp_path / "a" / "public"
