@@ -97,14 +97,13 @@ def read_cosigned(
 
 @lru_cache(maxsize=8)  # it is asked for at every look from outside, and changes a few times a second at most
 def _meets(note: bytes, policy: Policy) -> bool:
-    names = {(one.verifier.name, one.verifier.key_id): one.name for one in policy.witnesses}
     try:
         opened = open_note(note, [one.verifier for one in policy.witnesses])
     except UnknownKeyError:
         return policy.met(set())
     except NoteError:
         return False
-    return policy.met({names[one.name, one.key_id] for one in opened.verified})
+    return policy.met({one.name for one in policy.cosigned(opened.verified)})
 
 
 def shown_outside(log: Log, path: Path, policy: Policy | None) -> tuple[int, bytes]:

@@ -96,7 +96,7 @@ def split_vkey(vkey: str) -> tuple[str, int, bytes]:
     if not key or not is_name(name):
         raise NoteError(f"not a verifier key: {vkey[:200]!r}; expected <name>+<key id>+<base64>")
     expected = key_id(name, key[0], key[1:]).hex()
-    if expected != hex_id:
+    if expected != hex_id.lower():  # golang.org/x/mod/sumdb/note reads both, by ParseUint(hash16, 16, 32)
         raise NoteError(f"the key id of {name!r} should be {expected}: mistyped?")
     return name, key[0], key[1:]
 

@@ -93,6 +93,18 @@ class Policy:
         """Whether a checkpoint counts without any witness."""
         return self.quorum == NONE
 
+    def cosigned(self, verified: Sequence[Signature]) -> tuple[Cosigned, ...]:
+        """Return which witnesses made these verified signatures, and when; one that states no time counts as none.
+
+        Whose time is 0 has not said that it checked anything (C2SP tlog-cosignature): `merkle.witness` refuses it, too.
+        """
+        names = {(one.verifier.name, one.verifier.key_id): one.name for one in self.witnesses}
+        return tuple(
+            Cosigned(names[key], time_s)
+            for one in verified
+            if (key := (one.name, one.key_id)) in names and (time_s := cosigned_at(one))
+        )
+
     def met(self, cosigned: AbstractSet[str]) -> bool:
         """Tell whether witnesses of these names (and no others) make up the quorum."""
         good = {NONE, *cosigned}
@@ -104,7 +116,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """A witness that signed: its name in the policy, and when it says it did (seconds since 1970, 0: unsaid)."""
+    """A witness that signed: its name in the policy, and when it says it did (seconds since 1970)."""
 
     name: str
     time_s: int
@@ -128,24 +140,15 @@ def check_policy(note: bytes, policy: Policy, logs: Sequence[Verifier] = ()) -> 
     signature does not fit, or the key that signed is another log's; FormatError if it is no checkpoint.
     """
     origins = {(log.name, log.key_id): log for log in (*(log.verifier for log in policy.logs), *logs)}
-    names = {(one.verifier.name, one.verifier.key_id): one for one in policy.witnesses}
-    known = {**{key: one.verifier for key, one in names.items()}, **origins}
+    known = {(one.verifier.name, one.verifier.key_id): one.verifier for one in policy.witnesses} | origins
     opened = open_note(note, list(known.values()))
     checkpoint = Checkpoint.decode(opened.text)
     keys = [(signature.name, signature.key_id) for signature in opened.verified]
     signed = [origins[key] for key in keys if key in origins and key[0] == checkpoint.origin]
     if not signed:
         raise SignatureError(f"no log of the policy has signed this checkpoint of {checkpoint.origin!r}")
-    cosigned = tuple(_cosigned(names, opened.verified))
+    cosigned = policy.cosigned(opened.verified)
     return PolicyCheck(checkpoint, signed[0], cosigned, policy.met({one.name for one in cosigned}))
-
-
-def _cosigned(
-    names: dict[tuple[str, bytes], PolicyWitness], verified: Sequence[Signature]
-) -> Iterator[Cosigned]:
-    for signature in verified:
-        if (witness := names.get((signature.name, signature.key_id))) is not None:
-            yield Cosigned(witness.name, cosigned_at(signature))
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, str]]:

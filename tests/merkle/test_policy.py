@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from itertools import combinations
 from typing import Any
@@ -20,6 +21,7 @@ from merkle import (
     Signature,
     SignatureError,
     check_policy,
+    open_note,
     sign_note,
 )
 from tests.merkle.rfc6962 import vectors
@@ -258,3 +260,14 @@ def test_large_policies_are_read() -> None:
     everybody = {f"w{n}" for n in range(40)}
     assert made.met(everybody)
     assert not any(made.met(everybody - {one}) for one in everybody)
+
+
+def test_a_cosignature_without_a_time_counts_for_no_quorum() -> None:
+    """It says of no moment that the log was seen: as in a witness's answer, it is none."""
+    asked = policy("group g any w1 w2", "quorum g")
+    verified = open_note(cosigned(1, 2), [one.verifier for one in WITNESSES]).verified
+    first, second = verified
+    untimed = dataclasses.replace(first, signature=bytes(8) + first.signature[8:])
+    assert [(one.name, one.time_s) for one in asked.cosigned([first, second])] == [("w1", 101), ("w2", 102)]
+    assert [one.name for one in asked.cosigned([untimed, second])] == ["w2"]
+    assert asked.cosigned([untimed]) == ()
