@@ -311,10 +311,14 @@ def _key_value(field: str, path: str | None, value: Any) -> str:
     where = f"{field} ({path})" if path else field
     text = scalar_text(value)
     if not text:
-        raise InvalidEvent(f"key field {where} is missing; expected a string or a number")
+        what = _WHAT.get(type(value), "missing")
+        raise InvalidEvent(f"key field {where} is {what}; expected a string or a number")
     if len(text.encode()) > VALUE_SIZE_MAX:
         raise InvalidEvent(f"key field {where} is longer than {VALUE_SIZE_MAX} bytes")
     return text
+
+
+_WHAT = {dict: "an object", list: "an array", str: "empty"}
 
 
 def scalar_text(value: Any) -> str:

@@ -138,7 +138,7 @@ async def _one(services: Services, reducer: ReducerInfo, key: Key, min_size: int
     await wait_for(services, reducer.name, shard, min_size)
     info, position, slot = await services.read(lambda: _slot(services, reducer.name, shard, key))
     if slot is None:
-        raise NotFound(f"no event of this key in the first {position} entries")
+        raise NotFound(f"no event of this key in the first {position} entries (skipped ones aside)")
     pair = StatePair(reducer.name, slot.version, slot.key, slot.encoding, slot.error_index)
     return {
         "reducer": reducer.name,

@@ -127,8 +127,8 @@ class Reducer(Generic[S]):
     def normal(self, state: S) -> S:
         """Return a state as it would be stored and read again; raise StateError where it is none of its type."""
         try:
-            return self.decode(self.encode(state))
-        except StateError as error:
+            return self.decoder.decode(canonical.encode(state))
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise StateError(
                 self.name, f"it returned what is no {_name_of(self.state_type)} ({error})"
             ) from error

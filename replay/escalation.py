@@ -63,6 +63,23 @@ class Fault(msgspec.Struct, frozen=True):
     """What is told of it; it holds nothing of any event."""
     reducer: str = ""
 
+    @property
+    def what(self) -> str:
+        """Return what it did, as a verb.
+
+        >>> Fault("memory", 7, 5, 100.0, "MemoryError").what, Fault("died", 7, 5, 100.0, "SIGSEGV").what
+        ('took too much memory', 'died')
+        """
+        return WHAT.get(self.kind, self.kind)
+
+
+WHAT: Final[dict[Kind, str]] = {
+    "memory": "took too much memory",
+    "killed": "was killed",
+    "slow": "crowded others",
+    "blocking": "kept others waiting",
+}
+
 
 class Record(msgspec.Struct, frozen=True):
     """Where a module runs in one shard, and what it has done."""

@@ -80,8 +80,10 @@ class ShardStatus(msgspec.Struct, frozen=True):
         if (fault := record.last) is None:
             return "" if self.endings is None else self.endings.reason()
         where = "while it was imported" if fault.index is None else f"at entry {fault.index}"
-        who = f"reducer {fault.reducer} " if fault.reducer else ""
-        return f"{who}{fault.kind} {where}: {fault.reason}"
+        if fault.kind == "rotten":  # that is nobody's doing
+            return f"rotten {where}: {fault.reason}"
+        who = f"reducer {fault.reducer}" if fault.reducer else "it"
+        return f"{who} {fault.what} {where}: {fault.reason}"
 
     def remedy(self, name: str, data: str | Path = "") -> str:
         """Return the commands that help module `name` here, or nothing where none are needed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 from tools.console import as_program, refused
@@ -72,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_GOOD
     if not arguments or arguments[0] not in COMMANDS:
         print(usage(), file=sys.stderr)
+        for wrong in arguments[:1]:
+            near = get_close_matches(wrong, COMMANDS, 1)
+            say(f"treering: there is no command {wrong!r}" + (f"; {near[0]!r} is near" if near else ""))
         return EXIT_USAGE
     try:
         return _run(*arguments)

@@ -116,11 +116,13 @@ def check_disk(folder: DataFolder) -> Iterator[Note]:
     """Say how much room there is where log and states are."""
     for name, place in (("log", folder.log), ("states", folder.state)):
         usage = shutil.disk_usage(place)
-        enough = usage.free > max(FREE_BYTES_MIN, FREE_SHARE_MIN * usage.total)
+        least = max(FREE_BYTES_MIN, FREE_SHARE_MIN * usage.total)
+        enough = usage.free > least
         remedy = "" if enough else "make room (docs/recovery.md, No space left); nothing has to be restarted"
-        yield Note(
-            f"disk of {name}", f"{usage.free >> 20:,} MiB of {usage.total >> 20:,} are free", enough, remedy
-        )
+        which = "1 GiB" if least == FREE_BYTES_MIN else f"{FREE_SHARE_MIN:.0%}"
+        few = "" if enough else f": less than {which} is left"
+        text = f"{usage.free >> 20:,} MiB of {usage.total >> 20:,} are free{few}"
+        yield Note(f"disk of {name}", text, enough, remedy)
 
 
 def check_modes(folder: DataFolder) -> Iterator[Note]:

@@ -27,6 +27,9 @@ from tools.console import fail, print_json
 from tools.new_files import files
 from tools.process import EXIT_GOOD, EXIT_USAGE
 
+OURS = Path(__file__).resolve().parents[1]
+"""Where this software lies; in a checkout of it, a module of somebody else would be taken for a part of it."""
+
 
 class Refused(Exception):
     """This name or folder cannot be used; the message says why and what to do."""
@@ -107,6 +110,11 @@ def checked_target(folder: Path, name: str) -> Path:
     """Return the folder that is to be made; raise Refused if it cannot."""
     if not folder.is_dir():
         raise Refused(f"{folder}: there is no such folder; make it first, or name another with --dir")
+    if (OURS / "pyproject.toml").exists() and folder.resolve().is_relative_to(OURS):
+        raise Refused(
+            f"{folder.resolve()}: this is Treering's own checkout, whose checks would judge the module, too; make it "
+            "beside it, with --dir .."
+        )
     target = folder / name
     if target.exists() or target.is_symlink():
         raise Refused(f"{target} exists; nothing is overwritten: choose another name, or another --dir")

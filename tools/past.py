@@ -145,7 +145,7 @@ def _shown(holding: Holding, key: Key, size: int, root: str) -> dict[str, Any]:
     (reducer,) = holding.reducers
     slot = holding.get(reducer, key)
     if slot is None:
-        raise NoState(f"no event of this key in the first {size} entries")
+        raise NoState(f"no event of this key in the first {size} entries (skipped ones aside)")
     pair = pair_of(reducer, key, slot)
     shown: dict[str, Any] = {
         "reducer": reducer.name,

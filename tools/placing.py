@@ -57,6 +57,8 @@ LOOK_EVERY_S = 0.25
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
 
+WHERE = {"cell": "a cell", "own": "its own process"}
+
 Place = tuple[str, int]
 """A module in a shard."""
 Found = tuple[Kind, int | None, str, str]
@@ -304,9 +306,9 @@ class Placing:
         place = (name, shard)
         self._renewing.discard(place)
         fault = Fault(kind, index, self._positions.get(place, 0), self.clock(), reason, reducer)
-        self.records[place] = after = struck(self.records[place], fault)
+        before, self.records[place] = self.records[place], (after := struck(self.records[place], fault))
         where = "" if index is None else f" at entry {index}"
-        say(f"treering: module {name}{where}: {kind} ({reason}); {_next(after)}")
+        say(f"treering: module {name}{where}: {fault.what} ({reason}); {_next(before, after)}")
 
     def _fails(self, name: str, shard: int, why: str, *, went_back: bool = False) -> None:
         self._renewing.discard((name, shard))
@@ -330,11 +332,13 @@ def _fault_of(info: StopInfo) -> Found:
     return info.kind, info.at, info.reducer, text or name
 
 
-def _next(record: Record) -> str:
+def _next(before: Record, record: Record) -> str:
     if record.state == "parked":
         return "it is parked until a person says retry or skip"
     if record.level != "shared":
-        return f"it goes on in {'a cell' if record.level == 'cell' else 'its own process'}"
+        what = "cell" if record.level == "cell" else "own process"
+        again = record.level == before.level
+        return f"it is tried once more in its {what}" if again else f"it goes on in {WHERE[record.level]}"
     return "it is started again"
 
 

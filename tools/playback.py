@@ -246,6 +246,17 @@ def settle(lines: Sequence[Line], status: int, body: bytes) -> list[Settled | No
     return [Settled(Sent(line), *place, reason) for line in lines]
 
 
+def refusal_of(body: bytes) -> str:
+    """Return what an answer says of why nothing, or not all, was kept; nothing if it says nothing.
+
+    >>> refusal_of(b'{"detail": "no space left"}'), refusal_of(b'{"receipts": [{"error": {"detail": "later"}}]}')
+    ('no space left', 'later')
+    """
+    errors = [one.get("error") for one in _results(body) or [] if isinstance(one, dict)]
+    found = next((one for one in errors if isinstance(one, dict)), _try_object(body))
+    return str(found.get("detail") or "")
+
+
 def _settle_one(line: Line, result: Any) -> Settled | None:
     error = result.get("error") if isinstance(result, dict) else {}
     if error is None:

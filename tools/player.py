@@ -25,11 +25,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from tools.ledger import Witness
-from tools.playback import RETRY_STATUS, Line, Playback, Sent, Settled, WrongAnswer, settle
+from tools.playback import RETRY_STATUS, Line, Playback, Sent, Settled, WrongAnswer, refusal_of, settle
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 2.0
 OPEN_S, CLOSE_S = 10.0, 2.0
 CLOSE_TOO_LARGE = 1009
+ANSWERED = "HTTP "
+"""How a reason begins where there was an answer, though not the one that was wanted."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Wait = Callable[[int], float]
@@ -45,11 +47,11 @@ class Patience:
 
     >>> clock = iter([0.0, 1.0, 9.0, 11.0])
     >>> patience = Patience(10, retry=True, now=lambda: next(clock))
-    >>> patience.pause_s("refused"), patience.pause_s("refused"), patience.pause_s("refused")
+    >>> patience.pause_s("no connection"), patience.pause_s("no connection"), patience.pause_s("HTTP 503")
     (0.1, 0.2, 0.4)
-    >>> patience.pause_s("refused")
+    >>> patience.pause_s("HTTP 503: no space left")
     Traceback (most recent call last):
-    tools.player.GaveUp: refused; gave up after 10 s without an answer
+    tools.player.GaveUp: HTTP 503: no space left; gave up after 10 s of refusals
     """
 
     def __init__(self, give_up_s: float, *, retry: bool, now: Callable[[], float]) -> None:
@@ -69,7 +71,8 @@ class Patience:
         now = self._now()
         self._since = now if self._since is None else self._since
         if now - self._since > self.give_up_s:
-            raise GaveUp(f"{reason}; gave up after {self.give_up_s:g} s without an answer")
+            how = "of refusals" if reason.startswith(ANSWERED) else "without an answer"
+            raise GaveUp(f"{reason}; gave up after {self.give_up_s:g} s {how}")
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_S_MAX)
         return pause_s
 
@@ -150,7 +153,7 @@ class LoPlayer:
             status = error.response.status_code
             if status not in RETRY_STATUS | {500}:
                 raise GaveUp(f"HTTP {status}: there is no Treering server at {self._url}") from None
-            return f"HTTP {status}"
+            return f"{ANSWERED}{status}"
         except (OSError, InvalidHandshake) as error:  # TimeoutError is an OSError
             return str(error) or "no connection"
 
@@ -283,4 +286,6 @@ class Poster:
             )
         except httpx2.TransportError as error:
             return [None] * len(lines), str(error) or type(error).__name__
-        return settle(lines, response.status_code, response.content), f"HTTP {response.status_code}"
+        why = refusal_of(response.content)
+        reason = f"{ANSWERED}{response.status_code}{why and f': {why}'}"
+        return settle(lines, response.status_code, response.content), reason

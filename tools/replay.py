@@ -273,7 +273,7 @@ def _one(folder: DataFolder, arguments: argparse.Namespace) -> int:
         team.sweep(_no_stop, lambda _: None)
         found = list(team.states())
     if not found:
-        raise NotFound(f"no event of this key in the first {plan.size} entries")
+        raise NotFound(f"no event of this key in the first {plan.size} entries (skipped ones aside)")
     about = {"size": str(plan.size), "root": plan.root.hex()}
     with writer(arguments.out or "-", plan.registry, plan.size, about) as write:
         write(found)

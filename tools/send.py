@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         default=60.0,
         metavar="SECONDS",
-        help="stop after so long without an answer",
+        help="stop after so long without an answer, or of refusals",
     )
     add("--json", action="store_true", help="print the result as JSON")
     return made
@@ -233,7 +233,7 @@ def _report(tally: Tally, seconds: float, as_json: bool) -> None:
         f"{number(tally.acknowledged)} of {number(tally.events)} acknowledged",
         f"{number(tally.refused)} refused",
         f"{number(tally.sent)} sent",
-        f"{number(tally.reconnects)} times the connection was lost",
+        f"{number(tally.reconnects)} times tried again",
     ]
     print(f"{', '.join(counts)}; {duration(seconds)}, {rate(tally.acknowledged, seconds)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -285,11 +286,10 @@ def test_a_key_that_is_no_scalar_is_missing(value: bytes) -> None:
     path.
     """
     body = b'{"actor":{"account":{"name":' + value + b'}},"id":"a"}'
-    assert fault(body, XAPI) == (
-        "key field student ($.actor.account.name) is missing; expected a string or a number"
-    )
+    where = r"student \(\$\.actor\.account\.name\)"
+    assert re.fullmatch(rf"key field {where} is .*; expected a string or a number", fault(body, XAPI))
     own = b'{"keys":{"student":' + value + b"}}"
-    assert fault(own) == "key field keys.student is missing; expected a string or a number"
+    assert re.fullmatch(r"key field keys.student is .*; expected a string or a number", fault(own))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_where_an_id_comes_from(body: bytes, rules: Rules, expected: str | None)
 @pytest.mark.parametrize("body", [b'{"keys":{},"id":""}', b'{"keys":{},"id":[]}', b'{"keys":{},"id":{}}'])
 def test_an_id_that_is_no_scalar_is_refused(body: bytes) -> None:
     """An id that could not be compared is an error, not an event without one."""
-    assert fault(body) == "key field id is missing; expected a string or a number"
+    assert re.fullmatch(r"key field id is .*; expected a string or a number", fault(body))
 
 
 def test_an_id_that_is_asked_for_must_be_there() -> None:
@@ -526,3 +526,12 @@ def test_a_path_is_bounded() -> None:
     assert Rules.parse([("student", "$" + "[0]" * 60)]).keys
     with pytest.raises(Problem, match="at most 200 characters"):
         Rules.parse([("student", "$" + "[0]" * 80)])
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [({"a": 1}, "an object"), ([1], "an array"), ("", "empty"), (None, "missing")]
+)
+def test_a_key_field_that_is_there_is_not_called_missing(value: Any, what: str) -> None:
+    """Promise: who looks for a fault is told what stands there."""
+    body = json.dumps({"type": "a", "keys": {"student": value}, "data": {}}).encode()
+    assert fault(body) == f"key field keys.student is {what}; expected a string or a number"

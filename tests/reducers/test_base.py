@@ -312,3 +312,16 @@ def test_a_reducer_may_name_what_is_assigned_later() -> None:
         return state + 1
 
     assert nested.function(1, event()) == 2
+
+
+def test_what_was_returned_is_not_called_stored() -> None:
+    """Promise: an author whose function returns another type is told so, and of no bytes that nobody stored."""
+
+    @reducer(scope=("student",), version=1)
+    def counted(state: int, event: Event) -> int:
+        del state, event
+        return "one"  # type: ignore[return-value]
+
+    with pytest.raises(StateError, match="it returned what is no int") as raised:
+        counted.normal("one")
+    assert "stored" not in str(raised.value)

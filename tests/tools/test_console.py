@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import console
+from tools import cli, console
 from tools.process import PYTHON
 
 
@@ -180,3 +180,11 @@ def test_rates_of_nothing_are_numbers() -> None:
     """A command that took no time divides by nothing."""
     assert console.rate(0, 0.0) == "0/s"
     assert console.number(1_234_567) == "1,234,567"
+
+
+def test_a_command_that_there_is_not_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: who mistypes a command reads which word was wrong, and what may have been meant."""
+    assert cli.main(["nwe"]) == 2
+    assert capsys.readouterr().err.endswith("treering: there is no command 'nwe'; 'new' is near\n")
+    assert cli.main(["xyzzy"]) == 2
+    assert capsys.readouterr().err.endswith("treering: there is no command 'xyzzy'\n")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,3 +177,19 @@ def test_an_address_that_is_none_is_a_matter_of_usage(
     """Exit code 2, and what one looks like; nothing is examined as if it had not been said."""
     assert main(["--data", str(folder.path), "--server", server]) == 2
     assert "not an address such as http://127.0.0.1:8400" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "text"),
+    [
+        (64 << 20, 38 << 20, "38 MiB of 64 are free: less than 1 GiB is left"),
+        (1 << 40, 40 << 30, "40,960 MiB of 1,048,576 are free: less than 5% is left"),
+        (1 << 40, 400 << 30, "409,600 MiB of 1,048,576 are free"),
+    ],
+)
+def test_a_disk_that_is_not_full_is_not_called_full(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch, total: int, free: int, text: str
+) -> None:
+    """Promise: whoever is told to make room is told which bound was passed."""
+    monkeypatch.setattr("tools.doctor.shutil.disk_usage", lambda _: SimpleNamespace(total=total, free=free))
+    assert {note.text for note in check_disk(folder)} == {text}

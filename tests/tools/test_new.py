@@ -172,3 +172,11 @@ def test_a_module_is_there_wholly_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "write_text", full)
     assert new.main(["module", "essay", "--dir", str(tmp_path)]) == EXIT_USAGE
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [".", "tests"])
+def test_none_is_made_in_our_own_checkout(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: a new contributor's checkout stays clean: its checks would judge the module, and refuse its imports."""
+    assert new.main(["module", "essay_stats", "--dir", str(ROOT / place)]) == EXIT_USAGE
+    assert "with --dir .." in capsys.readouterr().err
+    assert not (ROOT / place / "essay_stats").exists()

@@ -57,7 +57,13 @@ def test_a_state_as_it_was(
 @pytest.mark.parametrize(
     ("key", "reducer", "size", "code", "reason"),
     [
-        (b'["ann"]', "event_count", "2", EXIT_NO_STATE, "no event of this key in the first 2 entries"),
+        (
+            b'["ann"]',
+            "event_count",
+            "2",
+            EXIT_NO_STATE,
+            "no event of this key in the first 2 entries (skipped ones aside)",
+        ),
         (b'["ann"]', "event_count", "99", EXIT_NO_STATE, "the log has only 6 entries, not 99"),
         (b'["ann"]', "nothing", "3", EXIT_NO_STATE, "no module here has a reducer named nothing"),
         (b"ann", "event_count", "3", EXIT_USAGE, "the key must be a JSON list of texts"),

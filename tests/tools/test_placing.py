@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from archive import DataFolder
-from replay import IMPORTING, STATUS_FILE, Record, Stopped, attempts_file, read_status, word_of
+from replay import (
+    IMPORTING,
+    STATUS_FILE,
+    Fault,
+    Record,
+    ShardStatus,
+    Stopped,
+    attempts_file,
+    read_status,
+    struck,
+    word_of,
+)
 from tools.children import DRAIN_S
 from tools.placed import Worker
 from tools.placing import LOOK_EVERY_S, Placing
@@ -504,3 +515,27 @@ def test_each_parked_shard_names_its_own_remedy(stage: Stage) -> None:
     retry = "treering retry essay (once it is mended), or"
     assert status.remedies("essay") == [f"{retry} treering skip words 30", f"{retry} treering skip words 40"]
     assert [shard for shard, _ in status.troubles] == ["0", "1"]
+
+
+def test_what_a_module_did_is_a_sentence(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: log and status say it in words, and "it goes on in a cell" only of who was not there before."""
+    limit = {"reducer": "words", "at": 30, "reason": "MemoryError", "kind": "memory"}
+    stage.say(stage.workers[0], stopped={"essay": limit})
+    assert (
+        stage.placing.statuses()["essay"].reason()
+        == "reducer words took too much memory at entry 30: MemoryError"
+    )
+    stage.look(1)
+    (alone,) = stage.placing.starting()
+    alone.command()
+    stage.say(alone, size=31, hired={"essay": 5})
+    stage.say(alone, stopped={"essay": limit})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("at entry 30: took too much memory (MemoryError); it goes on in a cell")
+    assert second.endswith("it is tried once more in its cell")
+    stalled = Fault("stalled", 41, 5, 100.0, "more than 2 s for one event")
+    assert (
+        ShardStatus(struck(Record("shared"), stalled), 0.0)
+        .reason()
+        .startswith("it stalled at entry 41: more")
+    )

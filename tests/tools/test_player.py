@@ -15,7 +15,7 @@ from websockets.http11 import Request, Response
 
 from tests.tools.double import Book, Break, Double, double, events, lines
 from tools import player
-from tools.playback import Line, Playback, batches
+from tools.playback import Line, Playback, batches, refusal_of
 from tools.player import GaveUp, LoPlayer, Patience, Poster, Rate, socket_url
 
 
@@ -329,5 +329,9 @@ def test_posting_is_given_up_too() -> None:
     """A server that stays away ends the command, with what was acknowledged counted."""
     clock = count(0.0, 8.0)
     impatient = Patience(10, retry=True, now=lambda: next(clock))
-    with pytest.raises(GaveUp, match="HTTP 503; gave up"):
-        post(lambda _: httpx2.Response(503, text=json.dumps({})), events(4), give_up=impatient)
+    full = json.dumps({"detail": "log/0: no space left; make room"})
+    with pytest.raises(
+        GaveUp, match=r"^HTTP 503: log/0: no space left; make room; gave up after 10 s of refusals$"
+    ):
+        post(lambda _: httpx2.Response(503, text=full), events(4), give_up=impatient)
+    assert refusal_of(b"<html>") == ""
