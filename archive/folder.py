@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 
 from archive.errors import KEYS, IntegrityError, InvalidEvent, NotFound
-from archive.files import make_folder, write_whole
+from archive.files import make_folder, sync_folder, write_whole
 from archive.keyfile import encode_key, read_key, read_secret
 from archive.lmdb_store import LmdbStore
 from archive.plan import APPEND_TABLES, TABLES
@@ -111,8 +111,11 @@ class DataFolder:
             raise InvalidEvent(
                 f"{self.socket.absolute()}: too long for a socket; choose a shorter data folder"
             )
-        for folder in (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run):
+        folders = (self.path, self.path / "keys", self.log, self.path / "vault", self.state, self.run)
+        for folder in folders:
             make_folder(folder)
+        for parent in {folder.parent for folder in folders}:
+            sync_folder(parent)  # also where all are there: a start that was killed may have made them, and no more
 
     def take_locks(self) -> list[int]:
         """Return descriptors that hold the log and the vault for one who writes, until they close.
