@@ -318,7 +318,7 @@ def _key_value(field: str, path: str | None, value: Any) -> str:
     return text
 
 
-_WHAT = {dict: "an object", list: "an array", str: "empty"}
+_WHAT: dict[type, str] = {dict: "an object", list: "an array", str: "empty"}
 
 
 def scalar_text(value: Any) -> str:

@@ -115,7 +115,9 @@ class DataFolder:
         for folder in folders:
             make_folder(folder)
         for parent in {folder.parent for folder in folders}:
-            sync_folder(parent)  # also where all are there: a start that was killed may have made them, and no more
+            sync_folder(
+                parent
+            )  # also where all are there: a start that was killed may have made them, and no more
 
     def take_locks(self) -> list[int]:
         """Return descriptors that hold the log and the vault for one who writes, until they close.

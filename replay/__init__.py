@@ -63,6 +63,7 @@ from replay.crew import Crew
 from replay.damage import Damaged, complain, damage_of, drop_complaint, emptied, is_complained_of
 from replay.escalation import (
     LEVELS,
+    WORKER_STOPS,
     Fault,
     Kind,
     Level,
@@ -156,6 +157,7 @@ __all__ = [
     "TICK_FIELD",
     "TICK_SENDER",
     "WORKERS_FILE",
+    "WORKER_STOPS",
     "Ask",
     "At",
     "AttestedDifference",

@@ -46,6 +46,8 @@ WINDOW_S: Final = 600.0
 FAULTS_MAX: Final = 10
 """Faults within the window that a module alone in its process may have, progress or not."""
 PAUSE_S: Final = 0.5
+WORKER_STOPS: Final = "its worker found what no restart mends; see its messages"
+"""Why a module cannot be loaded that shares a worker with others, which is down until a person looks."""
 PAUSE_S_MAX: Final = 60.0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from archive import write_whole
-from replay.escalation import LEVELS, Fault, Level, Record, State
+from replay.escalation import LEVELS, WORKER_STOPS, Fault, Level, Record, State
 
 STATUS_FILE = "modules.json"
 _ORDER: tuple[State, ...] = ("running", "starting", "pausing", "failed", "parked")
@@ -99,6 +99,10 @@ class ShardStatus(msgspec.Struct, frozen=True):
         if record.state == "parked" and fault is not None and fault.kind == "rotten":
             skip = f"treering skip --all {fault.index}{on}"
             return f"docs/recovery.md, Rotten bytes: restore a backup that has the entry; only if there is none: {skip}"
+        if (
+            record.state == "failed" and record.failure == WORKER_STOPS
+        ):  # a retry is heard while events are kept
+            return f"mend what the server's log says, then start the server again; where events are kept, {retry} does"
         if record.state == "failed" and record.went_back:
             return f"treering undo {name}{on}"
         if record.state == "parked" and fault is not None and fault.reducer and fault.index is not None:

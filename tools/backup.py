@@ -49,7 +49,7 @@ from tools.backup_folder import (
     outcome_of,
     seal_at_head,
 )
-from tools.console import in_words, number, print_json
+from tools.console import PARTITION_HELP, exit_codes, in_words, number, print_json
 from tools.data_flag import add_data
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say, version
 from tools.verify_folder import Outcome
@@ -57,10 +57,16 @@ from tools.verify_folder import Outcome
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering backup`."""
-    made = argparse.ArgumentParser(prog="treering backup", description="Copy a log, while its server runs.")
+    made = argparse.ArgumentParser(
+        prog="treering backup",
+        epilog=exit_codes(
+            "made and checked", "the log, or the copy, is not as it must be", "it could not be done"
+        ),
+        description="Copy a log, while its server runs.",
+    )
     made.add_argument("backup", type=Path, metavar="DIR", help="where the backup is made; it must not exist")
     add_data(made)
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument("--with-keys", action="store_true", help="also copy the keys: guard such a backup")
     made.add_argument(
         "--accept-damage",

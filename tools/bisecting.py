@@ -34,7 +34,7 @@ import msgspec
 from archive import ArchiveError, DataFolder, InvalidEvent
 from reducers import ReducerError
 from replay import START, Gathered, Line, Parted, encode_line, first_difference, is_attested
-from tools.console import number, print_json, progress
+from tools.console import PARTITION_HELP, exit_codes, number, print_json, progress
 from tools.data_flag import add_data
 from tools.offline import log_of, size_at
 from tools.private_file import private_file
@@ -67,11 +67,13 @@ class Found:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering bisect`."""
     made = argparse.ArgumentParser(
-        prog="treering bisect", description="Find where two folds of one reducer part."
+        prog="treering bisect",
+        epilog=exit_codes("nothing differs, or a trace was written", "they part", "it could not be done"),
+        description="Find where two folds of one reducer part.",
     )
     add = made.add_argument
     add_data(made, "the data folder, or a copy of it")
-    add("--partition", type=int, default=0)
+    add("--partition", type=int, default=0, help=PARTITION_HELP)
     add("--reducer", required=True, help="which reducer")
     ways = made.add_mutually_exclusive_group(required=True)
     ways.add_argument(

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from tools.process import EXIT_FINDING, EXIT_USAGE, one_line
+from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line
 
 Advance = Callable[[int], None]
 EXIT_INTERRUPTED = 130
@@ -181,3 +181,16 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+PARTITION_HELP = "which log of the folder; this version serves 0 only (default: 0)"
+
+
+def exit_codes(good: str, finding: str, other: str) -> str:
+    """Return what stands below the help of a command: what its exit codes mean; it may have no findings.
+
+    >>> exit_codes("all is good", "there are findings", "it cannot look")
+    'Exit codes: 0 all is good, 1 there are findings, 2 it cannot look.'
+    """
+    codes = {EXIT_GOOD: good, EXIT_FINDING: finding, EXIT_USAGE: other}
+    return "Exit codes: " + ", ".join(f"{code} {text}" for code, text in codes.items() if text) + "."

@@ -33,7 +33,7 @@ import httpx2
 import uvloop
 
 from tools.classroom import Session, session
-from tools.console import Advance, duration, fail, number, print_json, progress, rate
+from tools.console import Advance, duration, exit_codes, fail, number, print_json, progress, rate
 from tools.ledger import FileWitness, Tally
 from tools.playback import Line, Playback
 from tools.player import GaveUp, LoPlayer, Patience, socket_url
@@ -232,7 +232,9 @@ def check_commands(data: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(
-        prog="treering demo", description="Run a server with a simulated classroom that types into it."
+        prog="treering demo",
+        epilog=exit_codes("every event was acknowledged", "not so", "usage"),
+        description="Run a server with a simulated classroom that types into it.",
     )
     made.add_argument(
         "--port", type=_number(0, 65_535), default=8401, help="0 for any free one (%(default)s)"

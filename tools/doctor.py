@@ -52,6 +52,7 @@ from replay import (
     shard_folder,
 )
 from tools.answering import SERVER, Note, check_front, check_server, is_address
+from tools.console import PARTITION_HELP, exit_codes
 from tools.data_flag import add_data
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 from tools.standing import quarantined, shelf_of
@@ -348,9 +349,13 @@ def examined(folder: DataFolder, server: str | None = None) -> list[Note]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering doctor`."""
-    made = argparse.ArgumentParser(prog="treering doctor", description="Find what is wrong with a server.")
+    made = argparse.ArgumentParser(
+        prog="treering doctor",
+        epilog=exit_codes("all is good", "there are findings", "it cannot look"),
+        description="Find what is wrong with a server.",
+    )
     add_data(made)
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument(
         "--server", help=f"where the server answers (default: where it said that it does, else {SERVER})"
     )

@@ -1,10 +1,13 @@
 """treering drill: tamper with a copy of a log in every way we know, and show what notices.
 
     $ treering drill
-    untouched: verified
-    rot       one bit of a public entry flips                        found by root
-    …
-    insider   the same; nothing was kept anywhere                    NOT FOUND, as must be expected
+    A copy of 626 entries in 27 commits, untouched: verified
+    ...
+      ok   one bit of a public entry flips
+          noticed by 'root', which checks that ...
+    What cannot be noticed, because nobody has anything to compare with:
+    ...
+    44 of 44 came out as they must.
 
 A checker that finds nothing may be a good log or a blind checker.  So each case alters a copy in one way, and the
 same verify-log that auditors use is run over it.  Without `--data` a little log is made for it; with it the first
@@ -28,7 +31,7 @@ from pathlib import Path
 
 from archive import CHECKS, ArchiveError, DataFolder, NotFound, Resume, Vault, checks_of, size_of
 from merkle import Checkpoint, Cosigner, Ed25519Signer, Note, Policy, open_checkpoint, sign_note
-from tools.console import progress
+from tools.console import PARTITION_HELP, exit_codes, progress
 from tools.drill_case import WHO, Case
 from tools.drill_copy import Copy, copy_of, small_log
 from tools.drill_insiders import INSIDERS
@@ -58,12 +61,14 @@ class Result:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `treering drill`."""
     parser = argparse.ArgumentParser(
-        prog="treering drill", description="Tamper with a copy of a log; show what notices."
+        prog="treering drill",
+        epilog=exit_codes("everything came out as it must", "something did not", "no drill was possible"),
+        description="Tamper with a copy of a log; show what notices.",
     )
     parser.add_argument(
         "--data", type=Path, help="copy from this data folder; by default a little log is made"
     )
-    parser.add_argument("--partition", type=int, default=0)
+    parser.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     parser.add_argument("--entries", type=int, default=1_000, help="how many entries to copy, about (1,000)")
     parser.add_argument("--vault", action="store_true", help="with --data: also try what takes its vault")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -57,7 +57,7 @@ from archive import (
     shown_outside,
 )
 from merkle import MerkleError
-from tools.console import fail, number, print_json, progress, refused
+from tools.console import PARTITION_HELP, exit_codes, fail, number, print_json, progress, refused
 from tools.data_flag import add_data
 from tools.leaves import unsigned
 from tools.outside import policy_in_force
@@ -79,7 +79,9 @@ ENTRIES_AT_ONCE = 256
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering export`."""
     made = argparse.ArgumentParser(
-        prog="treering export", description="Write a log, or one subject's part, as files."
+        prog="treering export",
+        epilog=exit_codes("done", "the log or the folder is not as it must be", "it could not be done"),
+        description="Write a log, or one subject's part, as files.",
     )
     commands = made.add_subparsers(dest="command", required=True)
     tiles = commands.add_parser("tiles", help="the public log, for any web server (C2SP tlog-tiles)")
@@ -107,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for one in (tiles, subject):
         add_data(one)
-        one.add_argument("--partition", type=int, default=0)
+        one.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
         one.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 

@@ -41,6 +41,7 @@ from archive import (
 )
 from merkle import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Ed25519Signer, MerkleError
 from tools.archiver import begin, build
+from tools.console import PARTITION_HELP, exit_codes
 from tools.data_flag import add_data
 from tools.process import EXIT_GOOD, EXIT_USAGE, say
 from tools.settings import load
@@ -50,14 +51,18 @@ TYPES = {"log": ED25519, "witness": ED25519_COSIGNATURE, "witness-ml-dsa-44": ML
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering keys`."""
-    made = argparse.ArgumentParser(prog="treering keys", description="Make, change and show keys.")
+    made = argparse.ArgumentParser(
+        prog="treering keys",
+        epilog=exit_codes("done", "", "it could not be done"),
+        description="Make, change and show keys.",
+    )
     commands = made.add_subparsers(dest="command", required=True)
     vkey = commands.add_parser("vkey", help="print the verifier key that a log signs with now")
     history = commands.add_parser("history", help="print all verifier keys that a log ever had")
     change = commands.add_parser("rotate", help="give a log a new key; its server must be stopped")
     for one in (vkey, history, change):
         add_data(one)
-        one.add_argument("--partition", type=int, default=0)
+        one.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     change.add_argument("--seal", help="where the seal lies, if not beside the log")
     change.add_argument(
         "--config", type=Path, help="the server's TOML file, which may say where the seal lies"

@@ -23,7 +23,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from reducers import available, is_module_name
-from tools.console import fail, print_json
+from tools.console import exit_codes, fail, print_json
 from tools.new_files import files
 from tools.process import EXIT_GOOD, EXIT_USAGE
 
@@ -37,7 +37,11 @@ class Refused(Exception):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering new`."""
-    made = argparse.ArgumentParser(prog="treering new", description="Begin a module of your own.")
+    made = argparse.ArgumentParser(
+        prog="treering new",
+        epilog=exit_codes("made", "", "this name or folder cannot be used"),
+        description="Begin a module of your own.",
+    )
     commands = made.add_subparsers(dest="command", required=True)
     module = commands.add_parser("module", help="make a package with a reducer, its test and an entry point")
     module.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-', such as essay-stats")

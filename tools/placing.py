@@ -26,6 +26,7 @@ from archive import DataFolder, FormatError, make_folder
 from replay import (
     IDLE,
     STATUS_FILE,
+    WORKER_STOPS,
     Fault,
     Kind,
     ModuleStatus,
@@ -54,6 +55,8 @@ from tools.stalls import Stalls
 from tools.standby import Standby
 
 LOOK_EVERY_S = 0.25
+TOGETHER_S = 2.0
+"""For so long a message waits for other shards that have the same to say."""
 OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGQUIT})
 """How a process ends that somebody else wanted to end."""
 
@@ -102,6 +105,8 @@ class Placing:
         self.since: dict[Place, tuple[State, float]] = {}
         """In which state each module is, and since when (Unix seconds)."""
         self._positions: dict[Place, int] = {}
+        self._untold: dict[tuple[str, str], dict[int, float]] = {}
+        """What is to be said of modules that do not run, and in which shards, since when."""
         self._workers: list[Worker] = []
         self._alone: dict[Place, Worker] = {}
         self._stalls, self._looked_at = Stalls(settings, clock), clock()
@@ -247,7 +252,7 @@ class Placing:
                 self._blame(name, worker.shard, (kind, index_of(word), "", how(code)))
         for name in worker.modules if code == EXIT_STOP and not words else ():
             if self.records[name, worker.shard].state != "failed":  # else it has said why
-                self._fails(name, worker.shard, "its worker found what no restart mends; see its messages")
+                self._fails(name, worker.shard, WORKER_STOPS)
         for place in [(name, worker.shard) for name in worker.modules if worker.module is not None]:
             if not words and self.records[place].state in {"starting", "running"}:
                 self.records[place] = interrupted(self.records[place], self.clock())
@@ -267,6 +272,7 @@ class Placing:
             self.records[place] = after = rested(record, now)
             if place not in self.since or self.since[place][0] != after.state:
                 self.since[place] = after.state, self._wall()
+        self._tell(now)
         self.write()
 
     def write(self) -> None:
@@ -313,8 +319,18 @@ class Placing:
     def _fails(self, name: str, shard: int, why: str, *, went_back: bool = False) -> None:
         self._renewing.discard((name, shard))
         self.records[name, shard] = not_loaded(self.records[name, shard], why, went_back=went_back)
-        then = "" if went_back else f"; then: treering retry {name}"
-        say(f"treering: module {name} is not running: {why}{then}")
+        then = f"; then: treering retry {name}"
+        if went_back or why == WORKER_STOPS:  # of these, status and doctor say what helps
+            then = ""
+        self._untold.setdefault((name, f"{why}{then}"), {})[shard] = self.clock()
+
+    def _tell(self, now: float) -> None:
+        """Say of which modules it was found that they do not run, once for all shards that find it together."""
+        for (name, text), shards in list(self._untold.items()):
+            if len(shards) == self.settings.shards or now - min(shards.values()) >= TOGETHER_S:
+                del self._untold[name, text]
+                which = f"shard{'s' if len(shards) > 1 else ''} {', '.join(map(str, sorted(shards)))}"
+                say(f"treering: module {name} is not running in {which}: {text}")
 
     def _left_behind(self) -> None:
         """Blame whoever was running when the last server was ended together with its worker."""

@@ -45,7 +45,7 @@ from archive import (
 )
 from merkle import Checkpoint, Ed25519Verifier, MerkleError, TlogProof, UnknownKeyError, key_label
 from tools.completeness import check_folder, report, show
-from tools.console import fail, number, print_json, when
+from tools.console import exit_codes, fail, number, print_json, when
 from tools.leaves import open_leaves, signer_of
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line
 from tools.subject_folder import read_manifest
@@ -63,7 +63,9 @@ RETIRED = (
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering receipt`."""
     made = argparse.ArgumentParser(
-        prog="treering receipt", description="Check receipts, openings, completeness."
+        prog="treering receipt",
+        epilog=exit_codes("as claimed", "not as claimed", "it could not be checked"),
+        description="Check receipts, openings, completeness.",
     )
     commands = made.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="check one receipt, and what it is a receipt for")

@@ -27,7 +27,7 @@ from typing import Any
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable
 from reducers import VALUE_SIZE_MAX, Module, ReducerError, available
 from replay import STATUS_FILE, Catalogue, Stop, read_status, without_catalogue
-from tools.console import progress
+from tools.console import PARTITION_HELP, exit_codes, progress
 from tools.data_flag import add_data
 from tools.offline import catalogues_of, log_of
 from tools.process import EXIT_GOOD, EXIT_USAGE, quiet_collector, say
@@ -43,10 +43,18 @@ KEY_BYTES_MAX = 1 << 16
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering replay`."""
-    made_parser = argparse.ArgumentParser(prog="treering replay", description="Fold the log again.")
+    made_parser = argparse.ArgumentParser(
+        prog="treering replay",
+        epilog=exit_codes(
+            "equal, or nothing to compare",
+            "something differs",
+            "it could not be done, or not all of it compared",
+        ),
+        description="Fold the log again.",
+    )
     add = made_parser.add_argument
     add_data(made_parser, "the data folder, or a copy of it")
-    add("--partition", type=int, default=0)
+    add("--partition", type=int, default=0, help=PARTITION_HELP)
     add("--check", action="store_true", help="compare with the live states, and with what the log attests")
     add("--until", metavar="SIZE|TIME", help="only so many entries, or those taken in by a time (RFC 3339)")
     add("--module", action="append", default=[], help="only this module; may be given often")

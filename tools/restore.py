@@ -43,7 +43,7 @@ from archive import (
 from merkle import Ed25519Signer, MerkleError
 from tools import restoring
 from tools.backup_folder import Manifest, checked, read_manifest
-from tools.console import number, print_json
+from tools.console import PARTITION_HELP, exit_codes, number, print_json
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
 from tools.restoring import Mark
 from tools.restoring_parts import (
@@ -60,10 +60,16 @@ from tools.vkey import read_vkey
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering restore`."""
-    made = argparse.ArgumentParser(prog="treering restore", description="Bring a backup of a log back.")
+    made = argparse.ArgumentParser(
+        prog="treering restore",
+        epilog=exit_codes(
+            "brought back, or could be", "the backup is not as it must be", "it could not be done"
+        ),
+        description="Bring a backup of a log back.",
+    )
     made.add_argument("backup", type=Path, metavar="BACKUP", help="what `treering backup` has made")
     made.add_argument("--data", type=Path, required=True, help="the data folder to restore into")
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument(
         "--at-least",
         type=int,

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import httpx2
 import uvloop
 
-from tools.console import Advance, duration, fail, number, print_json, progress, rate
+from tools.console import Advance, duration, exit_codes, fail, number, print_json, progress, rate
 from tools.ledger import FileWitness, Tally, Write
 from tools.playback import Line, Playback, batches, due_s, is_frame
 from tools.player import GaveUp, LoPlayer, Patience, Poster, Rate, Wait, is_loopback, socket_url
@@ -138,7 +138,12 @@ class Sending:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     form = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(prog="treering send", description=__doc__, formatter_class=form)
+    made = argparse.ArgumentParser(
+        prog="treering send",
+        epilog=exit_codes("every event was acknowledged", "some were not", "usage"),
+        description=(__doc__ or "").partition("\n\nExit codes")[0],
+        formatter_class=form,
+    )
     add = made.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="LO frames or NDJSON, plain or gzip")
     add("--url", type=_url, default="http://127.0.0.1:8400", help="where the server is (%(default)s)")

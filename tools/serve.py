@@ -30,6 +30,7 @@ from merkle import MerkleError
 from reducers import available
 from replay import SHARDS_FILE, Workers, forget_workers, write_workers
 from tools.children import Child
+from tools.console import exit_codes
 from tools.outside import keep_policy
 from tools.placed import WORKER, Worker
 from tools.placing import LOOK_EVERY_S, Placing
@@ -272,7 +273,13 @@ def prepare(settings: Settings) -> tuple[int, socket.socket]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering serve`."""
-    made = argparse.ArgumentParser(prog="treering serve", description="Run a server on one machine.")
+    made = argparse.ArgumentParser(
+        prog="treering serve",
+        epilog=exit_codes(
+            "it was stopped, and drained", "a part of it was down until a person looks", "it could not start"
+        ),
+        description="Run a server on one machine.",
+    )
     made.add_argument("--data", help="the data folder; what is missing in it is made (default: ./data)")
     made.add_argument("--host", help="address to listen on, loopback only (default: 127.0.0.1)")
     made.add_argument("--port", help="port to listen on, 0 for any (default: 8400)")

@@ -60,6 +60,7 @@ from replay import (
 )
 from tools.cell_link import CellLink
 from tools.confine import readable_folders
+from tools.console import PARTITION_HELP, exit_codes
 from tools.data_flag import add_data
 from tools.loading import gathered, spoken_to
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, say
@@ -105,9 +106,13 @@ def undo(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(command: str, about: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog=f"treering {command}", description=about)
+    made = argparse.ArgumentParser(
+        prog=f"treering {command}",
+        epilog=exit_codes("it is in the log", "there is nothing to decide", "it could not be done"),
+        description=about,
+    )
     add_data(made)
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument("--dry-run", action="store_true", help="only say what would be written")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made

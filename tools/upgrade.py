@@ -27,7 +27,7 @@ import msgspec
 from archive import ArchiveError, DataFolder
 from reducers import Module, ModuleError, ReducerError, available
 from replay import Catalogue, Gathered, catalogue_of
-from tools.console import number, print_json
+from tools.console import PARTITION_HELP, exit_codes, number, print_json
 from tools.data_flag import add_data
 from tools.loading import activation, gathered, load_owned
 from tools.offline import catalogues_of, log_of
@@ -40,11 +40,13 @@ SHOWN = 10
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering upgrade`."""
     parsed = argparse.ArgumentParser(
-        prog="treering upgrade", description="Compare installed and active reducers."
+        prog="treering upgrade",
+        epilog=exit_codes("nothing would change, or did", "something would, or did", "it could not be told"),
+        description="Compare installed and active reducers.",
     )
     add = parsed.add_argument
     add_data(parsed, "the data folder, or a copy of it")
-    add("--partition", type=int, default=0)
+    add("--partition", type=int, default=0, help=PARTITION_HELP)
     add("--module", action="append", default=[], help="only this module; may be given often")
     add(
         "--diff", action="store_true", help="replay with what is installed, and say which states would change"

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from archive import ArchiveError, OneKey, Resume, write_whole
 from merkle import Ed25519Verifier, MerkleError, NoteError, Policy
-from tools.console import as_program, duration, in_words, rate, when
+from tools.console import PARTITION_HELP, as_program, duration, exit_codes, in_words, rate, when
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, one_line, say
 from tools.verify_folder import Outcome, Request, open_kept, verify_folder
 from tools.verify_public import is_public, verify_public
@@ -39,7 +39,11 @@ SHOWN = 20
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser of verify-log, which is a command of its own and one of treering's."""
-    made = argparse.ArgumentParser(prog=prog, description="Check a whole log.")
+    made = argparse.ArgumentParser(
+        prog=prog,
+        epilog=exit_codes("nothing found", "findings", "it could not be checked"),
+        description="Check a whole log.",
+    )
     made.add_argument(
         "data",
         metavar="DIR|URL",
@@ -71,7 +75,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         metavar="FILE",
         help="whose log it must be, and whose signatures the outside asks for (C2SP tlog-policy)",
     )
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument("--processes", type=int, default=0, help="how many at once; by default one a processor")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made

@@ -37,7 +37,7 @@ import msgspec
 from archive import ArchiveError, DataFolder, InvalidEvent, LogSource, NotFound, Unavailable, Vault
 from reducers import Key, Reducer, ReducerError, available, entry_digest, pair_of
 from replay import At, Gathered, Holding, Only, Runner, differing, run_to, shown_of
-from tools.console import number, print_json
+from tools.console import PARTITION_HELP, exit_codes, number, print_json
 from tools.data_flag import add_data
 from tools.loading import gathered, load_owned
 from tools.offline import log_of
@@ -88,11 +88,13 @@ class Verdict:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering verify-state`."""
     made = argparse.ArgumentParser(
-        prog="treering verify-state", description="Check one answer against the log."
+        prog="treering verify-state",
+        epilog=exit_codes("all agrees", "something differs", "it could not be checked"),
+        description="Check one answer against the log.",
     )
     made.add_argument("answer", metavar="FILE|-", help="what GET /v1/states/REDUCER?… gave for one key")
     add_data(made, "the data folder, or a copy of it")
-    made.add_argument("--partition", type=int, default=0)
+    made.add_argument("--partition", type=int, default=0, help=PARTITION_HELP)
     made.add_argument("--json", action="store_true", help="print one JSON object")
     return made
 

@@ -52,6 +52,7 @@ from merkle import (
     WitnessAnswer,
     decode_vkey,
 )
+from tools.console import exit_codes
 from tools.process import EXIT_FINDING, EXIT_GOOD, EXIT_USAGE, raise_files, say, with_times
 from tools.witness_door import BACKLOG, Calm, Connection, connections_allowed
 
@@ -213,7 +214,11 @@ def listen(address: str) -> socket.socket:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `treering witness`."""
-    made = argparse.ArgumentParser(prog="treering witness", description="Cosign what continues a log.")
+    made = argparse.ArgumentParser(
+        prog="treering witness",
+        epilog=exit_codes("it was stopped", "what it remembers is damaged", "it could not start"),
+        description="Cosign what continues a log.",
+    )
     made.add_argument(
         "--state", type=Path, required=True, help="folder of what is remembered; made if missing"
     )

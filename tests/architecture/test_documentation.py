@@ -25,7 +25,8 @@ def test_every_module_opens_with_its_idea(folder: str) -> None:
     """Someone who reads only the module docstrings should be able to find their way."""
     paths = modules(folder)
     assert paths, f"{folder}/ has no modules"
-    assert [shown(path) for path in paths if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+    silent = [shown(path) for path in paths if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert silent == [], "Open each of these files with a docstring that says what it is."
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -41,7 +42,8 @@ def test_every_exported_name_is_documented(package: str) -> None:
         name: value for name, value in objects.items() if inspect.isclass(value) or inspect.isroutine(value)
     }
     assert able, f"{package} exports no class and no function"
-    assert [name for name, value in able.items() if not says_something(value)] == []
+    silent = [name for name, value in able.items() if not says_something(value)]
+    assert silent == [], "Give each of these a docstring that says what it is for."
 
 
 def says_something(value: object) -> bool:
@@ -60,14 +62,15 @@ def test_every_test_states_its_promise() -> None:
         and node.name.startswith("test_")
         and not ast.get_docstring(node)
     ]
-    assert silent == []
+    assert silent == [], "Give each of these tests a docstring with its promise."
 
 
 def test_every_command_is_in_the_readme() -> None:
     """Users know the commands that the README names, and each of these exists."""
     assert set(COMMANDS) >= FIRST_COMMANDS
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert set(re.findall(r"^\| `treering ([a-z-]+)", readme, re.MULTILINE)) == set(COMMANDS)
+    named = set(re.findall(r"^\| `treering ([a-z-]+)", readme, re.MULTILINE))
+    assert named == set(COMMANDS), "Give each command a row of the table in README.md, and no other."
 
 
 @pytest.mark.parametrize("name", [None, *sorted(COMMANDS)])
@@ -75,7 +78,23 @@ def test_every_command_explains_itself(name: str | None, capsys: pytest.CaptureF
     """`--help` answers with the usage, under the name that was typed, and that is a success."""
     assert exit_code("tools.cli", [*([name] if name else []), "--help"]) == 0
     usage = "usage: treering [--version] COMMAND" if name is None else f"usage: treering {name} "
-    assert capsys.readouterr().out.startswith(usage)
+    said = capsys.readouterr().out
+    assert said.startswith(usage)
+    if name is not None:
+        assert "Exit codes: 0 " in said, f"Give the parser of {name} an epilog: tools.console.exit_codes."
+        assert "tools." not in said, f"Name no module of ours in the help of {name}: users have commands."
+        bare = [
+            line.split() for line in said.splitlines() if re.fullmatch(r" +--(data|partition) [A-Z]+", line)
+        ]
+        assert not [one for one in bare if not explained(said, " ".join(one))], (
+            "Give each option a help text."
+        )
+
+
+def explained(text: str, option: str) -> bool:
+    """Tell whether the line below an option, in the help of a command, says more of it."""
+    after = text.partition(f"  {option}\n")[2]
+    return after.startswith("   ")
 
 
 def test_verify_log_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,10 @@ def impurities(source: str) -> list[str]:
 def test_the_core_reaches_for_nothing_outside() -> None:
     """A plan, a proof and a fold depend on their arguments alone."""
     found = {shown(path): impurities(path.read_text("utf-8")) for path in pure_files()}
-    assert {path: wrong for path, wrong in found.items() if wrong} == {}
+    wrong = {path: faults for path, faults in found.items() if faults}
+    assert wrong == {}, (
+        "Take time, chance, files and threads as arguments, or move this to a room that may have them."
+    )
 
 
 @pytest.mark.parametrize(

@@ -539,3 +539,23 @@ def test_what_a_module_did_is_a_sentence(stage: Stage, capsys: pytest.CaptureFix
         .reason()
         .startswith("it stalled at entry 41: more")
     )
+
+
+def test_what_all_shards_find_is_said_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promise: a module that cannot be imported is one line, with its shards; one shard alone is told, too, soon."""
+    for worker in stage.workers:
+        stage.say(worker, size=9, failed={"odd": "importing 'odd' failed"})
+    stage.say(stage.workers[1], size=9, failed={"essay": "went back"}, went_back=["essay"])
+    stage.look(5)
+    assert capsys.readouterr().err.splitlines() == [
+        "treering: module odd is not running in shards 0, 1: importing 'odd' failed; then: treering retry odd",
+        "treering: module essay is not running in shard 1: went back",
+    ]
+
+
+def test_who_lost_a_shared_worker_is_not_helped_by_a_retry_alone(stage: Stage) -> None:
+    """Promise: where the worker is down for good, the remedy begins with what the server's log says."""
+    stage.workers[0].ended(EXIT_STOP)
+    remedy = stage.placing.statuses()["odd"].remedy("odd", "data")
+    assert remedy.startswith("mend what the server's log says, then start the server again; ")
+    assert "treering retry odd --data data" in remedy
