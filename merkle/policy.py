@@ -140,8 +140,7 @@ def check_policy(note: bytes, policy: Policy, logs: Sequence[Verifier] = ()) -> 
     signature does not fit, or the key that signed is another log's; FormatError if it is no checkpoint.
     """
     origins = {(log.name, log.key_id): log for log in (*(log.verifier for log in policy.logs), *logs)}
-    known = {(one.verifier.name, one.verifier.key_id): one.verifier for one in policy.witnesses} | origins
-    opened = open_note(note, list(known.values()))
+    opened = open_note(note, [*(one.verifier for one in policy.witnesses), *origins.values()])
     checkpoint = Checkpoint.decode(opened.text)
     keys = [(signature.name, signature.key_id) for signature in opened.verified]
     signed = [origins[key] for key in keys if key in origins and key[0] == checkpoint.origin]
