@@ -1,7 +1,7 @@
 """The README's walk-through, done as a new user does it: each command, in order, on a fresh server, as it is printed.
 
-Only the port is replaced, and KEY by what the command before printed.  `curl` is played by an HTTP client, so that the
-test needs no software that the project does not.
+Only the port is replaced, KEY by what the command before printed, and SIZE by that of the first receipt.  `curl` is
+played by an HTTP client, so that the test needs no software that the project does not.
 """
 
 from __future__ import annotations
@@ -105,9 +105,11 @@ def test_the_walk_through_is_what_a_new_user_sees(tmp_path: Path) -> None:
         assert past.json()["state"] == {"events": 1}
         server.wait_ready()
         for command in commands("Check it"):
-            words = [key if word == "KEY" else word for word in command]
+            words = [{"KEY": key, "SIZE": size}.get(word, word) for word in command]
             if words[0] == "curl":
                 curl(server, words, tmp_path)
+            elif words[0] in {"mkdir", "cp"}:
+                subprocess.run(words, cwd=tmp_path, check=True)
             else:
                 printed = typed(words, tmp_path)
                 key = key or printed.strip()
