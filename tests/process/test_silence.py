@@ -22,7 +22,8 @@ from tools.stalls import SILENT_S
 pytestmark = [pytest.mark.process, pytest.mark.timeout(200)]
 
 WAIT_S = SILENT_S + 40.0
-STUDENTS = [f"s{number}" for number in range(8)]
+STUDENTS = [f"s{number}" for number in range(32)]
+"""So many that no shard is without one: of eight, all are in one shard once in a hundred runs."""
 
 
 @pytest.fixture
