@@ -211,14 +211,13 @@ def _chain(runs: Iterable[tuple[int, int]], end: int) -> list[tuple[int, int]]:
 
 def _taken_apart(row: bytes) -> tuple[Row | None, bool]:
     """Return the parts of a row, None if it is empty or none, and whether its bytes are those that were written."""
+    if not row:
+        return None, True
+    parsed = None
     try:
-        parsed = parse_row(row) if row else None
-    except FormatError:
-        return None, False
-    try:
-        if row:
-            check_row(row)
-    except IntegrityError:
+        parsed = parse_row(row)
+        check_row(row)
+    except (FormatError, IntegrityError):
         return parsed, False
     return parsed, True
 

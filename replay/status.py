@@ -99,9 +99,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
         if record.state == "parked" and fault is not None and fault.kind == "rotten":
             skip = f"treering skip --all {fault.index}{on}"
             return f"docs/recovery.md, Rotten bytes: restore a backup that has the entry; only if there is none: {skip}"
-        if (
-            record.state == "failed" and record.failure == WORKER_STOPS
-        ):  # a retry is heard while events are kept
+        if record.state == "failed" and record.failure == WORKER_STOPS:
+            # A retry is heard while events are kept.
             return f"mend what the server's log says, then start the server again; where events are kept, {retry} does"
         if record.state == "failed" and record.went_back:
             return f"treering undo {name}{on}"
